@@ -1,0 +1,97 @@
+"""What can go wrong, as exceptions for a whole run and as values for one molecule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class PesfitError(Exception):
+    """Anything a user can cause. Its message is one sentence that names the thing, its value and what is allowed.
+
+    ::
+
+        PesfitError                exit status 1
+        ├── ParamsError            exit status 2: params.yaml, a command line, or an environment variable
+        ├── DownloadError          a URL, its size, checksum, or the disk it goes to
+        ├── DataError              a file or data set that is not what it should be
+        │   └── ArchiveError       an archive or a member of it that is truncated, corrupted or incomplete
+        ├── ForceFieldError        a force field, or a section of it that is not supported
+        ├── TooManyFailuresError   more molecules failed than `max_failed_fraction` allows
+        └── MoleculeError          one molecule; caught where molecules are looped over and kept as a `Failure`
+    """
+
+    exit_status = 1
+
+
+class ParamsError(PesfitError):
+    """A parameter, option or environment variable has a value that is not allowed."""
+
+    exit_status = 2
+
+
+class DownloadError(PesfitError):
+    """A file could not be fetched whole and unchanged."""
+
+
+class DataError(PesfitError):
+    """A file or a data set is not what it should be."""
+
+
+class ArchiveError(DataError):
+    """An archive, or an entry in it, is truncated, corrupted or incomplete."""
+
+
+class ForceFieldError(PesfitError):
+    """A force field cannot be read, or asks for something that is not supported."""
+
+
+class MoleculeError(PesfitError):
+    """One molecule cannot be handled; the others go on."""
+
+
+class TooManyFailuresError(PesfitError):
+    """A larger fraction of molecules failed than the parameters allow."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one molecule was left out: a value, reported at the end, never a print that is lost.
+
+    Attributes:
+        id: the molecule's `id` in the data set.
+        stage: name of the stage without its number, such as `parameterize`.
+        kind: class of the exception, such as `UnassignedBondError`.
+        message: what it said, on one line.
+    """
+
+    id: str
+    stage: str
+    kind: str
+    message: str
+
+    @classmethod
+    def from_exception(cls, id: str, stage: str, error: Exception) -> Failure:
+        """Keep an exception as a value; line breaks in its message are folded."""
+        return cls(id, stage, type(error).__name__, " ".join(str(error).split()))
+
+
+def check_failed_fraction(failures: Sequence[Failure], n_molecules: int, max_failed_fraction: float) -> None:
+    """Stop when too many molecules failed.
+
+    Args:
+        failures: one for each molecule that failed.
+        n_molecules: how many were tried.
+        max_failed_fraction: 0 to 1; what may fail at most.
+
+    Raises:
+        TooManyFailuresError: with the head of the table in its message.
+    """
+    if len(failures) <= max_failed_fraction * n_molecules:
+        return
+    head = "".join(f"\n  {failure.id}: {failure.kind}: {failure.message}" for failure in failures[:5])
+    more = f"\n  ... and {len(failures) - 5} more" if len(failures) > 5 else ""
+    raise TooManyFailuresError(
+        f"{failures[0].stage}: {len(failures)} of {n_molecules} molecules failed, more than "
+        f"max_failed_fraction = {max_failed_fraction:g} allows:{head}{more}"
+    )

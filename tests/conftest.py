@@ -1,0 +1,20 @@
+"""What tests share: real data where they are at hand, and one thread for linear algebra."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data and golden files named by PESFIT_REAL_DATA."""
+    folder = os.environ.get("PESFIT_REAL_DATA")
+    if not folder:
+        pytest.skip("needs real data: PESFIT_REAL_DATA is not set")
+    return Path(folder)
