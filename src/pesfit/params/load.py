@@ -1,0 +1,141 @@
+"""params.yaml as one frozen, validated object."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pesfit.errors import ParamsError
+from pesfit.params.base import Section
+from pesfit.params.cluster import Cluster
+from pesfit.params.convert import Convert
+from pesfit.params.describe import allowed, field_at
+from pesfit.params.download import Download
+from pesfit.params.parameterize import Parameterize
+from pesfit.params.sources import Sources
+from pesfit.params.split import Split
+
+Path_ = tuple[str | int, ...]
+
+
+class Params(Section):
+    """All of params.yaml, with the chosen profile's values in place."""
+
+    profile: str = Field("small", description="Which entry of `profiles` is laid over the sections below.")
+    sources: Sources = Field(Sources(), description="Which data go in.")
+    download: Download = Field(Download(), description="01_download: how files are fetched.")
+    convert: Convert = Field(Convert(), description="02_convert: how sources become Arrow data sets.")
+    parameterize: Parameterize = Field(Parameterize(), description="03_parameterize: force field and charges.")
+    cluster: Cluster = Field(Cluster(), description="04_cluster: which conformers are kept.")
+    split: Split = Field(Split(), description="05_split: training, validation and test set.")
+
+
+def load_params(path: Path) -> Params:
+    """Read and validate params.yaml, every profile of it, and return the chosen profile.
+
+    Args:
+        path: the file; YAML 1.2, so `1e-3` is a number.
+
+    Raises:
+        ParamsError: a line for each thing that is wrong: file, dotted key, value, what is allowed, the nearest right name.
+    """
+    document = _read(path)
+    profiles = document.pop("profiles", None) or {}
+    if not isinstance(profiles, dict):
+        raise ParamsError(f"{path}: profiles = {profiles!r}: expected a mapping of profile names to sections")
+    chosen = document.get("profile", "small")
+    if chosen not in profiles:
+        raise ParamsError(
+            f"{path}: profile = {chosen!r}: expected one of {', '.join(profiles) or 'the names under profiles'}{_nearest(chosen, list(profiles))}"
+        )
+    problems: dict[str, None] = {}
+    params = None
+    for name, overrides in profiles.items():
+        overrides = overrides or {}
+        if not isinstance(overrides, dict) or "profile" in overrides:
+            raise ParamsError(f"{path}: profiles.{name}: expected a mapping of section names to the values that differ")
+        try:
+            candidate = Params.model_validate_json(json.dumps(_merged(document, overrides)))
+        except ValidationError as error:
+            for detail in _innermost(error.errors()):
+                prefix: Path_ = ("profiles", name) if _is_in(overrides, detail["loc"]) else ()
+                problems[f"{path}: {_explain(prefix, detail)}"] = None
+        else:
+            params = candidate if name == chosen else params
+    if problems or params is None:
+        raise ParamsError("\n".join(problems))
+    return params
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError as error:
+        raise ParamsError(f"{path} is missing; run from the top of the repository") from error
+    except YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}" if where else ""
+        raise ParamsError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or str(error).splitlines()[0]}") from error
+    if not isinstance(document, dict):
+        raise ParamsError(f"{path}: expected a mapping of sections, found {type(document).__name__}")
+    try:
+        json.dumps(document)
+    except TypeError as error:
+        raise ParamsError(f"{path}: only strings, numbers, booleans, null, lists and mappings are allowed: {error}") from error
+    return document
+
+
+def _merged(base: Any, overrides: Any) -> Any:
+    """Lay one mapping over another; anything but a mapping is replaced whole."""
+    if not isinstance(base, dict) or not isinstance(overrides, dict):
+        return overrides
+    return base | {key: _merged(base[key], value) if key in base else value for key, value in overrides.items()}
+
+
+def _is_in(overrides: Any, location: Sequence[str | int]) -> bool:
+    """Tell whether a value comes from a profile: a list, once replaced, is the profile's whole."""
+    for key in location:
+        if isinstance(overrides, list):
+            return True
+        if not isinstance(overrides, dict) or key not in overrides:
+            return False
+        overrides = overrides[key]
+    return True
+
+
+def _innermost(details: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """Leave out what only follows from an error inside: a list of one bad item is also reported as too short."""
+    for detail in details:
+        loc = detail["loc"]
+        if not any(len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc for other in details):
+            yield detail
+
+
+def _explain(prefix: Path_, detail: ErrorDetails) -> str:
+    # The location of an error in a union ends with names of its alternatives, which are no keys.
+    location, field = field_at(Params, detail["loc"])
+    key = ".".join(str(part) for part in prefix + location)
+    if detail["type"] == "extra_forbidden":
+        names = list(field_at(Params, location[:-1])[1].names)
+        return f"{key} = {json.dumps(detail['input'])}: unknown key{_nearest(str(location[-1]), names)}; allowed: {', '.join(names)}"
+    if detail["type"] == "missing":
+        return f"{key}: missing; expected {allowed(field.schema)}"
+    value = json.dumps(detail["input"])
+    return f"{key} = {value}: expected {allowed(field.schema)}{_nearest(detail['input'], list(_choices(field.schema)))}"
+
+
+def _choices(schema: dict[str, Any]) -> Iterator[str]:
+    yield from schema.get("enum", [])
+
+
+def _nearest(name: object, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(name), names, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,19 @@
+"""Stage 01: fetch the archives that `sources` names into data/raw."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import _start  # noqa: F401
+
+from pesfit.params.load import Params
+from pesfit.runtime import output_folder, run_stage
+from pesfit.sources.download import download_sources
+
+
+def download(params: Params) -> Mapping[str, Any]:
+    with output_folder("data/raw") as raw:
+        return download_sources(params.sources, params.download, raw)
+
+
+if __name__ == "__main__":
+    run_stage("download", download)
