@@ -16,7 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     params = commands.add_parser("params", help="print every parameter with its default, what it allows, and its meaning")
-    params.add_argument("--check", metavar="FILE", type=Path, nargs="?", const=Path("params.yaml"), help="validate FILE (params.yaml) instead")
+    params.add_argument(
+        "--check", metavar="FILE", type=Path, nargs="?", const=Path("params.yaml"), help="validate FILE (params.yaml) instead"
+    )
     params.set_defaults(run=_params)
 
     show = commands.add_parser("show", help="print a summary of a data set, such as data/arrow/xtb")

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -161,7 +161,7 @@ class DatasetWriter:
         self._stream: pa.RecordBatchStreamWriter | None = None
         self.n_records = 0
 
-    def __enter__(self) -> DatasetWriter:
+    def __enter__(self) -> Self:
         self._path.mkdir(parents=True, exist_ok=True)
         return self
 
@@ -208,10 +208,10 @@ class DatasetWriter:
         digest = hashlib.sha256()
         for file, name in zip(self._files, names, strict=True):
             with file.open("rb") as stream:
-                for block in iter(lambda: stream.read(2**20), b""):  # noqa: B023
+                for block in iter(lambda: stream.read(2**20), b""):
                     digest.update(block)
             file.replace(self._path / name)
-        state = {
+        state: dict[str, Any] = {
             "_data_files": [{"filename": name} for name in names],
             "_fingerprint": digest.hexdigest()[:16],
             "_format_columns": None,

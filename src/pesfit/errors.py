@@ -71,9 +71,9 @@ class Failure:
     message: str
 
     @classmethod
-    def from_exception(cls, id: str, stage: str, error: Exception) -> Failure:
-        """Keep an exception as a value; line breaks in its message are folded."""
-        return cls(id, stage, type(error).__name__, " ".join(str(error).split()))
+    def from_exception(cls, molecule: str, stage: str, error: Exception) -> Failure:
+        """Keep what befell the molecule with this id; line breaks in the message are folded."""
+        return cls(molecule, stage, type(error).__name__, " ".join(str(error).split()))
 
 
 def check_failed_fraction(failures: Sequence[Failure], n_molecules: int, max_failed_fraction: float) -> None:

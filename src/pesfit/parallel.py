@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import multiprocessing
 import os
+import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -46,8 +49,8 @@ def ordered_map(
 ) -> Iterator[Result]:
     """Apply a function to each item in worker processes and yield the results in the items' order.
 
-    Items are drawn as they are needed, so a generator over an archive stays bounded in memory. With one worker everything runs in
-    this process. Linear algebra in the workers runs on one thread each (`runtime.run_stage` sees to it).
+    Items are drawn as they are needed, so a generator over an archive stays bounded in memory. With one worker everything
+    runs in this process. Linear algebra in the workers runs on one thread each (`runtime.run_stage` sees to it).
 
     Args:
         function: a module's function, or a `functools.partial` of one: it is sent to the workers by name.
@@ -70,13 +73,13 @@ def ordered_map(
             bar.update()
 
 
-def _in_processes(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, label: str
-) -> Iterator[Result]:
+def _in_processes(function: Callable[[Item], Result], items: Iterable[Item], workers: int, label: str) -> Iterator[Result]:
     pending: deque[Future[Result]] = deque()
     source = iter(items)
     # Spawned, not forked: torch, pyarrow and OpenMP start threads, and a forked child of a process with threads can hang.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=die_with_parent, initargs=(os.getpid(),)
+    ) as pool:
         try:
             for n_done in itertools.count():
                 pending.extend(
@@ -96,7 +99,13 @@ def _in_processes(
                 future.cancel()
 
 
-def _start_worker(parent: int) -> None:
-    from pesfit.runtime import die_with_parent
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to end this process when its parent dies, so that no stage or worker outlives a killed `dvc repro`.
 
-    die_with_parent(parent)
+    Args:
+        parent: process id of the parent; this process exits at once if another has taken its place already.
+    """
+    pr_set_pdeathsig = 1  # <linux/prctl.h>
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit(1)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pesfit.errors import DataError, ParamsError, PesfitError
+from pesfit.parallel import die_with_parent, n_workers
 from pesfit.params.load import Params, load_params
-from pesfit.parallel import n_workers
 
 SCRATCH = Path("outputs/scratch")
 METRICS = Path("outputs/metrics")
@@ -29,8 +27,8 @@ _SIGNIFICANT_DIGITS = 10
 def run_stage(name: str, work: Callable[[Params], Mapping[str, Any]]) -> None:
     """Run one stage of the pipeline from the top of a checkout and exit.
 
-    params.yaml is validated as a whole first. A second run of the same stage in the same checkout is refused while one is under way, and the
-    stage is ended when the `dvc` that started it dies. What `work` returns becomes `outputs/metrics/<name>.json`.
+    params.yaml is validated as a whole first. A second run of the same stage in the same checkout is refused while one is under
+    way, and the stage is ended when the `dvc` that started it dies. What `work` returns becomes `outputs/metrics/<name>.json`.
 
     Args:
         name: the stage's name without its number, such as `convert`.
@@ -83,20 +81,10 @@ def input_folder(path: Path | str) -> Path:
     """
     path = Path(path)
     if not path.is_dir():
-        raise DataError(f"{path} is missing; `dvc repro` runs the stages that write it, `dvc checkout` brings it back from the cache")
+        raise DataError(
+            f"{path} is missing; `dvc repro` runs the stages that write it, `dvc checkout` brings it back from the cache"
+        )
     return path
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to end this process when its parent dies, so that no stage or worker outlives a killed `dvc repro`.
-
-    Args:
-        parent: process id of the parent; this process exits at once if another has taken its place already.
-    """
-    pr_set_pdeathsig = 1  # <linux/prctl.h>
-    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    if os.getppid() != parent:
-        sys.exit(1)
 
 
 @contextlib.contextmanager

@@ -47,12 +47,16 @@ class _Tally:
 
     def lines(self, level_of_theory: str) -> list[str]:
         elements = " ".join(f"{chemical_symbols[number]} {count}" for number, count in sorted(self.elements.items()))
-        charges = ", ".join(f"{charge:+d} ({count})" if charge else f"0 ({count})" for charge, count in sorted(self.total_charges.items()))
+        charges = ", ".join(
+            f"{charge:+d} ({count})" if charge else f"0 ({count})" for charge, count in sorted(self.total_charges.items())
+        )
         spread = f"median {np.median(self.energy_range):.2f}, largest {max(self.energy_range):.2f} kcal/mol"
         force = "none"
         if self.force_components:
             rms = np.sqrt(self.force_square / self.force_components)
-            force = f"{self.with_forces} conformers; root mean square {rms:.2f}, largest component {self.force_max:.2f} kcal/mol/Å"
+            force = (
+                f"{self.with_forces} conformers; root mean square {rms:.2f}, largest component {self.force_max:.2f} kcal/mol/Å"
+            )
         return [
             f"  level of theory  {level_of_theory}",
             f"  molecules        {len(self.groups)} in {self.records} rows ({self.with_smiles} with SMILES)",

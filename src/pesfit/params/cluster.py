@@ -17,8 +17,11 @@ class Cluster(MaxFailed):
         description="Sources that are clustered (`espaloma` stands for all its subsets); others pass through as they are.",
     )
     cutoff_angstrom: float = Field(0.25, gt=0.0, le=10.0, description="Conformers closer than this RMSD, in Å, are neighbors.")
-    heavy_atoms: bool = Field(True, description="Compare heavy atoms only (all atoms where a molecule has fewer than 3 heavy ones).")
+    heavy_atoms: bool = Field(
+        True, description="Compare heavy atoms only (all atoms where a molecule has fewer than 3 heavy ones)."
+    )
     symmetry: bool = Field(False, description="Take the lowest RMSD over the molecule's symmetry-equivalent atom orders.")
     representative: Literal["lowest_energy", "centroid"] = Field(
-        "lowest_energy", description="Which member of a cluster is kept: the one lowest in energy, or the one with most neighbors."
+        "lowest_energy",
+        description="Which member of a cluster is kept: the one lowest in energy, or the one with most neighbors.",
     )

@@ -19,7 +19,9 @@ class ConvertEspaloma(Section):
 class ConvertMD17(Section):
     """Which frames of MD17 and rMD17 are kept."""
 
-    max_frames: int | None = Field(None, ge=1, le=10_000_000, description="Keep the first so many frames a molecule; null keeps all.")
+    max_frames: int | None = Field(
+        None, ge=1, le=10_000_000, description="Keep the first so many frames a molecule; null keeps all."
+    )
 
 
 class ConvertXtb(Section):
@@ -32,7 +34,9 @@ class ConvertXtb(Section):
     temperature_kelvin: float = Field(500.0, gt=0.0, le=5000.0, description="Temperature of the Langevin dynamics, in K.")
     timestep_fs: float = Field(1.0, gt=0.0, le=5.0, description="Time step of the Langevin dynamics, in fs.")
     friction_per_ps: float = Field(10.0, gt=0.0, le=1000.0, description="Friction of the Langevin dynamics, in 1/ps.")
-    n_trajectory_frames: int = Field(2000, ge=10, le=1_000_000, description="Frames of the ethanol trajectory that plays MD17's role.")
+    n_trajectory_frames: int = Field(
+        2000, ge=10, le=1_000_000, description="Frames of the ethanol trajectory that plays MD17's role."
+    )
     trajectory_interval_fs: float = Field(5.0, gt=0.0, le=10_000.0, description="Time between those frames, in fs.")
     seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of conformers and dynamics.")
 

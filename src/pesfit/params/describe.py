@@ -78,7 +78,8 @@ def field_at(model: type[Section], location: Sequence[str | int]) -> tuple[tuple
 
 def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     if "$ref" in schema:
-        return definitions[schema["$ref"].rsplit("/", 1)[1]] | {key: value for key, value in schema.items() if key != "$ref"}
+        target: dict[str, Any] = definitions[schema["$ref"].rsplit("/", 1)[1]]
+        return target | {key: value for key, value in schema.items() if key != "$ref"}
     return schema
 
 

@@ -53,13 +53,11 @@ def load_params(path: Path) -> Params:
         raise ParamsError(f"{path}: profiles = {profiles!r}: expected a mapping of profile names to sections")
     chosen = document.get("profile", "small")
     if chosen not in profiles:
-        raise ParamsError(
-            f"{path}: profile = {chosen!r}: expected one of {', '.join(profiles) or 'the names under profiles'}{_nearest(chosen, list(profiles))}"
-        )
+        names = ", ".join(profiles) or "the names under profiles"
+        raise ParamsError(f"{path}: profile = {chosen!r}: expected one of {names}{_nearest(chosen, list(profiles))}")
     problems: dict[str, None] = {}
     params = None
-    for name, overrides in profiles.items():
-        overrides = overrides or {}
+    for name, overrides in ((name, value or {}) for name, value in profiles.items()):
         if not isinstance(overrides, dict) or "profile" in overrides:
             raise ParamsError(f"{path}: profiles.{name}: expected a mapping of section names to the values that differ")
         try:
@@ -83,7 +81,9 @@ def _read(path: Path) -> dict[str, Any]:
     except YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""
-        raise ParamsError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or str(error).splitlines()[0]}") from error
+        raise ParamsError(
+            f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or str(error).splitlines()[0]}"
+        ) from error
     if not isinstance(document, dict):
         raise ParamsError(f"{path}: expected a mapping of sections, found {type(document).__name__}")
     try:
