@@ -4,7 +4,8 @@ A data set is a folder that `datasets.load_from_disk` opens. `smiles`, `coords`,
 descent and smee read it as it is. Files are Arrow streams, memory-mapped when read; bytes depend on the rows alone.
 
 The `pesfit` key of the table's metadata holds a JSON object: `schema_version`, `units`, and `level_of_theory` (one entry
-for each value of the `source` column).
+for each value of the `source` column). `datasets` drops that key and gives the same text as `info.description`; mind that its
+`with_format("numpy")` and `with_format("torch")` also turn float64 into float32 unless told otherwise.
 """
 
 from __future__ import annotations
@@ -148,10 +149,11 @@ class DatasetWriter:
         self._path = path
         self._levels = dict(sorted(level_of_theory.items()))
         metadata = {"schema_version": SCHEMA_VERSION, "units": INTERNAL_UNITS, "level_of_theory": self._levels}
+        self._metadata = json.dumps(metadata, sort_keys=True)
         self._schema = SCHEMA.with_metadata(
             {
                 "huggingface": json.dumps({"info": {"features": _features()}}, sort_keys=True),
-                "pesfit": json.dumps(metadata, sort_keys=True),
+                "pesfit": self._metadata,
             }
         )
         self._rows: list[dict[str, Any]] = []
@@ -220,7 +222,7 @@ class DatasetWriter:
             "_output_all_columns": False,
             "_split": None,
         }
-        info = {"citation": "", "description": "", "features": _features(), "homepage": "", "license": ""}
+        info = {"citation": "", "description": self._metadata, "features": _features(), "homepage": "", "license": ""}
         (self._path / "state.json").write_text(json.dumps(state, indent=2) + "\n")
         (self._path / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n")
 

@@ -8,10 +8,8 @@ from pydantic import Field
 
 from pesfit.params.base import Section
 
-Share = Annotated[
-    float | int,
-    Field(description="A fraction (a number with a decimal point, 0.0 to 1.0) or a count (a whole number)."),
-]
+Share = Annotated[float, Field(ge=0.0, le=1.0)] | Annotated[int, Field(ge=0)]
+"""A fraction (0.8) or a count (950): a number with a decimal point is a fraction."""
 
 
 class SplitRule(Section):
@@ -23,9 +21,9 @@ class SplitRule(Section):
         "stretches of a trajectory. rmd17: the published split `number`. espaloma: the published recipe (80/10/10 of the molecules, "
         "seed 2666, duplicates apart)."
     )
-    train: float | int = Field(0.8, ge=0, description="Share of the training set: a fraction (0.8) or a count (950).")
-    validation: float | int = Field(0.1, ge=0, description="Share of the validation set: a fraction or a count.")
-    test: float | int = Field(0.1, ge=0, description="Share of the test set: a fraction or a count.")
+    train: Share = Field(0.8, description="Share of the training set: a fraction (0.8) or a count (950).")
+    validation: Share = Field(0.1, description="Share of the validation set: a fraction or a count.")
+    test: Share = Field(0.1, description="Share of the test set: a fraction or a count.")
     number: int = Field(1, ge=1, le=5, description="Which published rMD17 split; used with `by: rmd17`.")
 
 

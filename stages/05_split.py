@@ -1,0 +1,20 @@
+"""Stage 05: divide the clustered data into training, validation and test set."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import _start  # noqa: F401
+
+from pesfit.dataset import open_datasets
+from pesfit.params.load import Params
+from pesfit.runtime import output_folder, run_stage
+from pesfit.split.build import split_datasets
+
+
+def split(params: Params) -> Mapping[str, Any]:
+    with output_folder("data/splits") as splits:
+        return split_datasets(open_datasets("data/clustered"), params.split, splits)
+
+
+if __name__ == "__main__":
+    run_stage("split", split)
