@@ -77,8 +77,9 @@ class ForceField:
 class Topology:
     """One molecule's terms. `*_parameters` index the rows of the handler's `ParameterTable`.
 
-    A torsion contributes one row for each of its periodicities. An improper contributes three rows for each periodicity: the
-    SMIRNOFF permutations, each with the central atom second, to be evaluated with k / idivf like propers
+    A torsion contributes one row for each of its periodicities. An improper contributes three rows for each periodicity, to be
+    evaluated with k / idivf like propers, in the order of the atoms in the row. The central atom, second in the SMIRKS (a, c, b, d),
+    is FIRST in these rows: (c, a, b, d), (c, b, d, a), (c, d, a, b), the dihedrals that OpenMM is given
     (https://openforcefield.github.io/standards/standards/smirnoff/#impropertorsions).
 
     Attributes:

@@ -99,6 +99,25 @@ class Batch:
         blocks = values.split([n_conformers * n_atoms for n_conformers, n_atoms in self.sizes])
         return [block.unflatten(0, size) for block, size in zip(blocks, self.sizes, strict=True)]
 
+    def locate(self, atom: int) -> tuple[int, int, int]:
+        """Say where an atom of the batch comes from.
+
+        Args:
+            atom: index in `coords`.
+
+        Returns:
+            Positions of its molecule in the batch, of its conformer in the molecule, and of the atom in the molecule.
+
+        Raises:
+            IndexError: if the batch has no such atom.
+        """
+        remaining = atom
+        for molecule, (n_conformers, n_atoms) in enumerate(self.sizes):
+            if 0 <= remaining < n_conformers * n_atoms:
+                return molecule, remaining // n_atoms, remaining % n_atoms
+            remaining -= n_conformers * n_atoms
+        raise IndexError(f"atom {atom} of a batch of {self.n_atoms}")
+
     def to(self, device: torch.device | str) -> Batch:
         """Copy to a device."""
         moved = {name: getattr(self, name).to(device) for name in ("coords", "atomic_numbers", "conformer")}

@@ -49,18 +49,21 @@ class CoincidentAtomsError(MoleculeError):
     """Two atoms of a distance are at the same place.
 
     Attributes:
-        atoms: their indices in `coords`.
-        conformer: position in the leading dimension of `coords`, or None where there is none.
+        atoms: their indices in `coords`, or in the molecule where it is known.
+        conformer: position in the leading dimension of `coords`, or in the molecule where it is known; None where there is none.
+        molecule: position of the molecule in its batch; None where it is not known.
     """
 
-    def __init__(self, atoms: tuple[int, int], conformer: int | None = None) -> None:
+    def __init__(self, atoms: tuple[int, int], conformer: int | None = None, molecule: int | None = None) -> None:
         self.atoms = atoms
         self.conformer = conformer
-        where = "" if conformer is None else f"conformer {conformer}: "
+        self.molecule = molecule
+        where = "" if molecule is None else f"molecule {molecule}, "
+        where += "" if conformer is None else f"conformer {conformer}: "
         super().__init__(f"{where}atoms {atoms[0]} and {atoms[1]} are at the same place; their distance must not be 0 Å")
 
-    def __reduce__(self) -> tuple[type[CoincidentAtomsError], tuple[tuple[int, int], int | None]]:
-        return type(self), (self.atoms, self.conformer)
+    def __reduce__(self) -> tuple[type[CoincidentAtomsError], tuple[tuple[int, int], int | None, int | None]]:
+        return type(self), (self.atoms, self.conformer, self.molecule)
 
 
 class InternalCoordinates(NamedTuple):
