@@ -1,0 +1,91 @@
+"""Clones of this repository that tests run `dvc` in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A clone with its own DVC cache and download cache."""
+
+    path: Path
+
+    def environment(self, workers: int) -> dict[str, str]:
+        binaries = Path(sys.executable).parent
+        return os.environ | {
+            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+            "PESFIT_CACHE": str(self.path / ".download-cache"),
+            "PESFIT_WORKERS": str(workers),
+        }
+
+    def start(self, *command: str, workers: int = 2) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
+            cwd=self.path,
+            env=self.environment(workers),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, workers: int = 2, status: int = 0) -> str:
+        process = self.start(*command, workers=workers)
+        output, _ = process.communicate(timeout=900)
+        assert process.returncode == status, output
+        return output
+
+    def edit(self, profile_small: dict[str, Any]) -> None:
+        """Lay values over the small profile in params.yaml, as a user would with an editor."""
+        yaml = YAML()
+        document = yaml.load(self.path / "params.yaml")
+        merge(document["profiles"]["small"], profile_small)
+        yaml.dump(document, self.path / "params.yaml")
+
+    def output_hashes(self) -> dict[str, str]:
+        """Hash of each output in dvc.lock."""
+        stages = YAML(typ="safe", pure=True).load(self.path / "dvc.lock")["stages"]
+        return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+
+
+def merge(base: Any, values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            merge(base[key], value)
+        else:
+            base[key] = value
+
+
+@pytest.fixture
+def new_clone(tmp_path: Path) -> Iterator[Callable[[str], Checkout]]:
+    """Make clones of what is checked out here, with changes that are not committed yet; they vanish with the test."""
+
+    def make(name: str) -> Checkout:
+        path = tmp_path / name
+        subprocess.run(["git", "clone", "--quiet", ROOT, path], check=True, capture_output=True)
+        changed = subprocess.run(
+            ["git", "ls-files", "--modified", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        for file in filter(None, changed.stdout.splitlines()):
+            (path / file).parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / file).exists():
+                shutil.copy(ROOT / file, path / file)
+            else:
+                (path / file).unlink(missing_ok=True)
+        return Checkout(path)
+
+    yield make
+    shutil.rmtree(tmp_path, ignore_errors=True)
