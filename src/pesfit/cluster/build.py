@@ -1,0 +1,234 @@
+"""Stage 04: every data set with, for the sources named in the parameters, one representative of each cluster of like conformers."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pesfit.arrays import LongArray
+from pesfit.cluster.atoms import compared_atoms, equivalent_orders
+from pesfit.cluster.butina import butina
+from pesfit.cluster.plot import plot_cluster_sizes
+from pesfit.cluster.rmsd import pairs_within
+from pesfit.dataset import ConformerDataset, DatasetWriter, Record, write_failures
+from pesfit.errors import Failure, check_failed_fraction
+from pesfit.parallel import ordered_map
+from pesfit.params.cluster import Cluster
+from pesfit.params.source_names import check_source_names, covers
+
+_DATASET_FILES = ("state.json", "dataset_info.json")
+
+
+@dataclass(frozen=True)
+class Representatives:
+    """What is kept of one record.
+
+    Attributes:
+        conformers: positions of the representatives in the record, ascending, shape (n_clusters,).
+        sizes: conformers in each cluster, in Butina's order, shape (n_clusters,).
+        all_orders: False where the molecule has more equivalent atom orders than are tried.
+    """
+
+    conformers: LongArray
+    sizes: LongArray
+    all_orders: bool
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Numbers of the rows that are kept, and of those among them that are clustered; both ascending."""
+
+    kept: tuple[int, ...]
+    clustered: tuple[int, ...]
+
+
+@dataclass
+class _Tally:
+    """Counts of one source."""
+
+    n_molecules: int = 0
+    n_before: int = 0
+    n_after: int = 0
+    n_unparameterized: int = 0
+    n_failed: int = 0
+    n_capped: int = 0
+    sizes: list[int] = field(default_factory=list)
+
+    def metrics(self, *, clustered: bool) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            "molecules": self.n_molecules,
+            "molecules_left_out_unparameterized": self.n_unparameterized,
+            "conformers_before": self.n_before,
+            "conformers_after": self.n_after,
+        }
+        if clustered:
+            values |= {
+                "molecules_failed": self.n_failed,
+                "molecules_with_capped_symmetry": self.n_capped,
+                "clusters": len(self.sizes),
+                "clusters_of_one_conformer": self.sizes.count(1),
+                "mean_cluster_conformers": float(np.mean(self.sizes)) if self.sizes else 0.0,
+                "largest_cluster_conformers": max(self.sizes, default=0),
+            }
+        return values
+
+
+def cluster_datasets(
+    datasets: Mapping[str, ConformerDataset],
+    params: Cluster,
+    output: Path,
+    *,
+    excluded: Mapping[str, Collection[str]],
+    plot: Path,
+) -> dict[str, Any]:
+    """Write every data set without the molecules that failed earlier, clustered where the parameters say so.
+
+    A record is clustered by itself: rows that a long trajectory was cut into are clustered one by one. Representatives keep the
+    order of the record; `frame` says which conformers of the source they are. Files a source keeps beside its rows (such as
+    rMD17's `splits.json`) go along.
+
+    Args:
+        datasets: by name, as `open_datasets` gives them.
+        params: section `cluster`.
+        output: folder for one data set folder each, and `failures.csv`.
+        excluded: by name of the data set, ids of the records to leave out: those that stage 03 could not parameterize.
+        plot: PNG to write, with the sizes of the clusters.
+
+    Returns:
+        metrics: for each source, molecules and conformers before and after, clusters and their sizes.
+
+    Raises:
+        ParamsError: where `cluster.sources` names something that is no source.
+        TooManyFailuresError: where more molecules fail than allowed.
+    """
+    present = sorted({source for dataset in datasets.values() for source in dataset.level_of_theory})
+    check_source_names("cluster.sources", params.sources, present)
+    tallies: dict[str, _Tally] = {}
+    failures: list[Failure] = []
+    n_tried = 0
+    for name, dataset in datasets.items():
+        rows = _choose_rows(dataset, params, frozenset(excluded.get(name, ())), tallies)
+        n_tried += len(rows.clustered)
+        failures += _write(dataset, output / name, rows, _cluster_rows(name, dataset, params, rows.clustered), tallies)
+    check_failed_fraction(failures, n_tried, params.max_failed_fraction)
+    write_failures(output / "failures.csv", failures)
+    clustered = {source: tally for source, tally in sorted(tallies.items()) if _is_clustered(source, params)}
+    plot.parent.mkdir(parents=True, exist_ok=True)
+    plot_cluster_sizes(plot, {source: tally.sizes for source, tally in clustered.items()}, params.cutoff_angstrom)
+    return {
+        "sources": {source: tally.metrics(clustered=source in clustered) for source, tally in sorted(tallies.items())},
+        "conformers_before": sum(tally.n_before for tally in tallies.values()),
+        "conformers_after": sum(tally.n_after for tally in tallies.values()),
+        "molecules_failed": len(failures),
+    }
+
+
+def choose_representatives(record: Record, params: Cluster) -> Representatives:
+    """Cluster the conformers of one record and choose one of each cluster.
+
+    Args:
+        record: a molecule with its conformers.
+        params: section `cluster`.
+
+    Raises:
+        MoleculeError: where symmetry is asked for and the SMILES cannot be read.
+    """
+    atoms = compared_atoms(record.atomic_numbers, heavy_atoms=params.heavy_atoms)
+    orders, all_orders = None, True
+    if params.symmetry and record.smiles is not None:
+        equivalent = equivalent_orders(record.smiles, atoms)
+        orders, all_orders = equivalent.orders, equivalent.complete
+    clusters = butina(pairs_within(record.coords[:, atoms], params.cutoff_angstrom, orders))
+    if params.representative == "centroid":
+        chosen = [members[0] for members in clusters]
+    else:
+        chosen = [min(members, key=lambda member: (record.energy[member], member)) for members in clusters]
+    return Representatives(
+        np.sort(np.asarray(chosen, dtype=np.int64)),
+        np.asarray([len(members) for members in clusters], dtype=np.int64),
+        all_orders,
+    )
+
+
+def _is_clustered(source: str, params: Cluster) -> bool:
+    return any(covers(name, source) for name in params.sources)
+
+
+def _choose_rows(dataset: ConformerDataset, params: Cluster, excluded: frozenset[str], tallies: dict[str, _Tally]) -> _Rows:
+    """Look at the small columns alone."""
+    ids, sources = (dataset.table.column(name).to_pylist() for name in ("id", "source"))
+    kept, clustered = [], []
+    for row, (id_, source) in enumerate(zip(ids, sources, strict=True)):
+        tally = tallies.setdefault(source, _Tally())
+        if id_ in excluded:
+            tally.n_unparameterized += 1
+            continue
+        kept.append(row)
+        if _is_clustered(source, params):
+            clustered.append(row)
+    return _Rows(tuple(kept), tuple(clustered))
+
+
+def _cluster_rows(
+    name: str, dataset: ConformerDataset, params: Cluster, rows: tuple[int, ...]
+) -> Iterator[Representatives | Failure]:
+    """Cluster rows in worker processes; only their numbers travel there."""
+    if not rows:
+        return
+    yield from ordered_map(
+        functools.partial(_cluster_row, dataset.path, params), rows, label=f"cluster {name}", n_items=len(rows)
+    )
+
+
+def _cluster_row(path: Path, params: Cluster, row: int) -> Representatives | Failure:
+    record = _open(path)[row]
+    try:
+        return choose_representatives(record, params)
+    except Exception as error:  # noqa: BLE001 - one molecule that fails is a value, whatever went wrong
+        return Failure.from_exception(record.id, "cluster", error)
+
+
+def _write(
+    dataset: ConformerDataset,
+    path: Path,
+    rows: _Rows,
+    results: Iterator[Representatives | Failure],
+    tallies: dict[str, _Tally],
+) -> list[Failure]:
+    """Write the rows that are kept, one in memory at a time, and return the failures."""
+    failures = []
+    clustered = frozenset(rows.clustered)
+    with DatasetWriter(path, dataset.level_of_theory) as writer:
+        for row in rows.kept:
+            record = dataset[row]
+            tally = tallies[record.source]
+            tally.n_molecules += 1
+            tally.n_before += record.n_conformers
+            if row in clustered:
+                result = next(results)
+                if isinstance(result, Failure):
+                    failures.append(result)
+                    tally.n_failed += 1
+                    continue
+                tally.sizes += result.sizes.tolist()
+                tally.n_capped += not result.all_orders
+                record = record.select(result.conformers)
+            tally.n_after += record.n_conformers
+            writer.write(record)
+        # Drawn to its end, so that the progress bar and the workers are closed here.
+        next(results, None)
+    for beside in sorted(dataset.path.glob("*.json")):
+        if beside.name not in _DATASET_FILES:
+            shutil.copyfile(beside, path / beside.name)
+    return failures
+
+
+@functools.lru_cache(maxsize=1)
+def _open(path: Path) -> ConformerDataset:
+    return ConformerDataset(path)

@@ -1,0 +1,44 @@
+"""Names of sources in parameters: what they stand for, and which exist."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+from typing import get_args
+
+from pesfit.errors import ParamsError
+from pesfit.params.sources import EspalomaSubset, Sources
+
+KNOWN_SOURCES = (
+    *Sources.model_fields,
+    "xtb/conformers",
+    "xtb/trajectory",
+    *(f"espaloma/{subset}" for subset in get_args(EspalomaSubset)),
+)
+"""Sources the pipeline can fetch or make, with their parts: allowed in parameters whether or not they are in the data at hand."""
+
+
+def covers(name: str, source: str) -> bool:
+    """Say whether a name in the parameters stands for a source: itself, or all parts of it (`espaloma` for `espaloma/gen2-opt`)."""
+    return source == name or source.startswith(f"{name}/")
+
+
+def check_source_names(key: str, names: Iterable[str], present: Collection[str]) -> None:
+    """Refuse a name that stands for nothing.
+
+    A name that is known but not in the data is no mistake: params.yaml names the sources of all profiles.
+
+    Args:
+        key: dotted key of the parameter, for the message.
+        names: what the parameter holds.
+        present: the sources in the data.
+
+    Raises:
+        ParamsError: naming the key, the name, the sources there are, and the nearest of them.
+    """
+    allowed = sorted({*KNOWN_SOURCES, *present, *(source.split("/")[0] for source in present)})
+    for name in names:
+        if name not in allowed:
+            near = difflib.get_close_matches(name, allowed, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ParamsError(f"{key}: {name!r} is no source; the data hold {', '.join(sorted(present))}{hint}")
