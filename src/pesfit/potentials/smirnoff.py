@@ -139,10 +139,13 @@ class SmirnoffPotential(Potential):
         sigma_i, sigma_j = pairwise(sigma.index_select(0, graph.vdw_parameters))
         charge_i, charge_j = pairwise(graph.charges)
 
-        four_epsilon = root_i * root_j * torch.where(graph.pairs_14, 4.0 * self.vdw_scale_14, 4.0)
+        is_14 = graph.pairs_14.to(r.dtype)
+        vdw_scale = 1.0 + (self.vdw_scale_14 - 1.0) * is_14
+        electrostatics_scale = 1.0 + (self.electrostatics_scale_14 - 1.0) * is_14
+        four_epsilon = 4.0 * root_i * root_j * vdw_scale
         attraction = (0.5 * (sigma_i + sigma_j) / r) ** 6
         repulsion = attraction * attraction
-        coulomb = charge_i * charge_j * torch.where(graph.pairs_14, units.COULOMB * self.electrostatics_scale_14, units.COULOMB) / r
+        coulomb = units.COULOMB * charge_i * charge_j * electrostatics_scale / r
         return _Terms(
             graph.pairs,
             rows,
