@@ -129,6 +129,8 @@ def _explain(prefix: Path_, detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{key}: missing; expected {allowed(field.schema)}"
     value = json.dumps(detail["input"])
+    if detail["type"] == "value_error":  # raised by a validator of ours, whose message says what is allowed
+        return f"{key} = {value}: {detail['ctx']['error']}"
     return f"{key} = {value}: expected {allowed(field.schema)}{_nearest(detail['input'], list(_choices(field.schema)))}"
 
 

@@ -1,0 +1,243 @@
+"""The data set that is built on the machine itself: small molecules and one trajectory, labelled with GFN2-xTB.
+
+Each molecule is embedded (ETKDG), relaxed, and sampled by short Langevin dynamics that start at the minima found. Ethanol gets one
+long trajectory, which plays MD17's role. Every random number comes from a generator seeded by (seed, molecule, walker), so that
+the rows do not depend on the number of workers or on how many molecules are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import numpy as np
+from rdkit import Chem
+from rdkit.Chem import AllChem
+
+from pesfit.arrays import FloatArray
+from pesfit.dataset import MAX_FRAMES_PER_ROW, Record
+from pesfit.errors import Failure, MoleculeError, PesfitError
+from pesfit.gfn2 import LEVEL_OF_THEORY, Gfn2
+from pesfit.parallel import ordered_map
+from pesfit.params.convert import ConvertXtb
+from pesfit.sources.connectivity import Connectivity
+from pesfit.sources.identity import group_of, mapped_smiles
+from pesfit.sources.xtb_dynamics import Frame, Langevin, relax
+from pesfit.sources.xtb_molecules import MOLECULES, TRAJECTORY_MOLECULE, NamedMolecule
+
+XTB_LEVELS = {"xtb/conformers": LEVEL_OF_THEORY, "xtb/trajectory": LEVEL_OF_THEORY}
+"""Level of theory of each value of the `source` column."""
+
+_MAX_FORCE = 0.5
+"""kcal/mol/Å, at which a conformer counts as relaxed: its energy is then within some 0.01 kcal/mol of the minimum's."""
+_MAX_RELAXATION_STEPS = 1000
+_SAME_ENERGY = 0.1
+"""kcal/mol. Two minima are one if they agree in energy within this and in their moments of inertia, as CREST tells them apart."""
+_SAME_INERTIA = 0.02
+"""Largest relative difference of the principal moments of inertia of one minimum."""
+_MIN_KEPT = 0.8
+"""A molecule fails if a smaller fraction of its frames has the bonds it should have."""
+
+_TRAJECTORY_KEY = 1_000_000
+"""What stands for the trajectory where molecules have their index."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One item of work: the conformers of a molecule, or the trajectory (`index` = `_TRAJECTORY_KEY`)."""
+
+    index: int
+    molecule: NamedMolecule
+
+    @property
+    def is_trajectory(self) -> bool:
+        return self.index == _TRAJECTORY_KEY
+
+    @property
+    def id(self) -> str:
+        return f"{'trajectory' if self.is_trajectory else 'conformers'}/{self.molecule.name}"
+
+
+class _System:
+    """What all steps of a task share: the molecule, its potential, its dynamics and its seeds."""
+
+    def __init__(self, task: _Task, params: ConvertXtb) -> None:
+        self.task = task
+        self.params = params
+        self.mol = Chem.AddHs(Chem.MolFromSmiles(task.molecule.smiles))
+        self.atomic_numbers = np.array([atom.GetAtomicNum() for atom in self.mol.GetAtoms()], dtype=np.int32)
+        self.total_charge = int(Chem.GetFormalCharge(self.mol))
+        self.connectivity = Connectivity(self.mol)
+        self.gfn2 = Gfn2(self.atomic_numbers, self.total_charge)
+        self.masses = np.array([atom.GetMass() for atom in self.mol.GetAtoms()])
+        self.langevin = Langevin(self.masses, params.temperature_kelvin, params.friction_per_ps, params.timestep_fs)
+
+    def minima(self, n_conformers: int) -> list[Frame]:
+        """Embed, relax, and return the distinct minima with the right bonds, lowest first."""
+        relaxed = [
+            relax(self.gfn2.energy_and_forces, coords, _MAX_FORCE, _MAX_RELAXATION_STEPS) for coords in self._embed(n_conformers)
+        ]
+        sound = [frame for frame in relaxed if self.connectivity.holds(frame.coords[None])[0]]
+        if not sound:
+            raise MoleculeError(f"bonds broke or formed in the relaxation of all {len(relaxed)} conformers")
+        return distinct_minima(sound, self.masses)
+
+    def _embed(self, n_conformers: int) -> list[FloatArray]:
+        settings = AllChem.ETKDGv3()
+        settings.randomSeed = int(self._seeds(0).generate_state(1)[0]) & 0x7FFFFFFF
+        settings.numThreads = 1
+        mol = Chem.Mol(self.mol)
+        ids = list(AllChem.EmbedMultipleConfs(mol, n_conformers, settings))
+        if not ids:
+            raise MoleculeError("ETKDG found no conformer")
+        if AllChem.MMFFHasAllMoleculeParams(mol):  # spares GFN2 two thirds of the steps
+            AllChem.MMFFOptimizeMoleculeConfs(mol, numThreads=1)
+        return [np.array(mol.GetConformer(i).GetPositions(), dtype=np.float64) for i in ids]
+
+    def _seeds(self, walker: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence(self.params.seed, spawn_key=(self.task.index, walker))
+
+    def sample(self, start: FloatArray, walker: int, equilibration_fs: float, interval_fs: float, n_frames: int) -> list[Frame]:
+        """Run Langevin dynamics; keep frames up to the first one in which a bond has broken or formed.
+
+        Args:
+            start: [Å], shape (n_atoms, 3).
+            walker: 1 and up; seeds the noise.
+            equilibration_fs: what is thrown away before the first interval.
+            interval_fs: between kept frames, and before the first.
+            n_frames: how many to keep.
+        """
+        step = self.params.timestep_fs
+        skip, every = round(equilibration_fs / step), round(interval_fs / step)
+        steps = self.langevin.run(self.gfn2.energy_and_forces, start, np.random.Generator(np.random.PCG64(self._seeds(walker))))
+        kept: list[Frame] = []
+        for frame in islice(steps, skip + every - 1, skip + every * n_frames, every):
+            if not self.connectivity.holds(frame.coords[None])[0]:
+                break
+            kept.append(frame)
+        return kept
+
+    def record(self, id: str, source: str, frames: list[Frame], numbers: list[int]) -> Record:
+        """Make a row of frames; `numbers` are their places in the source's own order."""
+        return Record(
+            id=id,
+            smiles=mapped_smiles(self.mol),
+            atomic_numbers=self.atomic_numbers,
+            coords=np.stack([frame.coords for frame in frames]),
+            energy=np.array([frame.energy for frame in frames]),
+            forces=np.stack([frame.forces for frame in frames]),
+            charges=None,
+            total_charge=self.total_charge,
+            group=group_of(self.mol),
+            source=source,
+            frame=np.array(numbers, dtype=np.int64),
+        )
+
+
+def build_xtb(params: ConvertXtb) -> Iterator[Record | Failure]:
+    """Build the set in worker processes: first one row a molecule, in the order of the list, then the rows of the trajectory.
+
+    Conformers have the source `xtb/conformers`; their `frame` is walker * n_samples + sample, where walkers share out the minima
+    from the lowest up. The trajectory has the source `xtb/trajectory`, rows of at most `MAX_FRAMES_PER_ROW` frames, and `frame` is
+    the index along it. Frames from the first broken or formed bond of a walker on are left out; where they are more than a fifth of
+    a molecule's, or the trajectory has any, there is a failure in its place.
+
+    Args:
+        params: section `convert.xtb`.
+
+    Yields:
+        The rows, and a failure for each molecule that has none.
+    """
+    trajectory = _Task(_TRAJECTORY_KEY, TRAJECTORY_MOLECULE)
+    molecules = [_Task(index, molecule) for index, molecule in enumerate(MOLECULES[: params.n_molecules])]
+    # What takes longest starts first, so that the last worker to finish finishes soon after the others.
+    queue = [trajectory, *sorted(molecules, key=_cost, reverse=True)]
+    results = ordered_map(partial(_run_task, params), queue, label="xtb", n_items=len(queue))
+    by_task = dict(zip(queue, results, strict=True))
+    for task in (*molecules, trajectory):
+        yield from by_task[task]
+
+
+def _cost(task: _Task) -> float:
+    """Estimate the time of one energy: it grows with some 2.5th power of the number of orbitals."""
+    mol = Chem.AddHs(Chem.MolFromSmiles(task.molecule.smiles))
+    return float(sum(1 if atom.GetAtomicNum() == 1 else 4 if atom.GetAtomicNum() < 10 else 9 for atom in mol.GetAtoms()))
+
+
+def _run_task(params: ConvertXtb, task: _Task) -> list[Record] | list[Failure]:
+    build: Callable[[_System], list[Record]] = _trajectory if task.is_trajectory else _conformers
+    try:
+        return build(_System(task, params))
+    except MoleculeError as error:
+        return [Failure.from_exception(task.id, "convert", error)]
+    except PesfitError:  # a broken installation is nothing that one molecule is to blame for
+        raise
+    except Exception as error:  # noqa: BLE001  one molecule never stops the others
+        return [Failure.from_exception(task.id, "convert", error)]
+
+
+def _conformers(system: _System) -> list[Record]:
+    params = system.params
+    minima = system.minima(params.n_conformers)
+    frames: list[Frame] = []
+    numbers: list[int] = []
+    for walker in range(params.n_conformers):
+        start = minima[walker % len(minima)].coords
+        kept = system.sample(start, walker + 1, params.equilibration_fs, params.sample_interval_fs, params.n_samples)
+        frames += kept
+        numbers += range(walker * params.n_samples, walker * params.n_samples + len(kept))
+    n_asked = params.n_conformers * params.n_samples
+    if len(frames) < _MIN_KEPT * n_asked:
+        raise MoleculeError(
+            f"bonds broke or formed at {params.temperature_kelvin:g} K: {len(frames)} of {n_asked} frames are left, "
+            f"at least {_MIN_KEPT:.0%} are needed"
+        )
+    return [system.record(system.task.id, "xtb/conformers", frames, numbers)]
+
+
+def _trajectory(system: _System) -> list[Record]:
+    params = system.params
+    frames = system.sample(
+        system.minima(1)[0].coords, 1, params.trajectory_equilibration_fs, params.trajectory_interval_fs, params.n_trajectory_frames
+    )
+    if len(frames) < params.n_trajectory_frames:
+        raise MoleculeError(
+            f"a bond broke or formed at {params.temperature_kelvin:g} K after {len(frames)} of {params.n_trajectory_frames} frames"
+        )
+    return [
+        system.record(
+            f"{system.task.id}/{row:05d}",
+            "xtb/trajectory",
+            frames[start : start + MAX_FRAMES_PER_ROW],
+            list(range(start, min(start + MAX_FRAMES_PER_ROW, len(frames)))),
+        )
+        for row, start in enumerate(range(0, len(frames), MAX_FRAMES_PER_ROW))
+    ]
+
+
+def distinct_minima(frames: list[Frame], masses: FloatArray) -> list[Frame]:
+    """Return the minima without duplicates, lowest first. Mirror images, and copies with like atoms exchanged, are duplicates.
+
+    Args:
+        frames: relaxed.
+        masses: [g/mol], shape (n_atoms,).
+    """
+    kept: list[tuple[Frame, FloatArray]] = []
+    for frame in sorted(frames, key=lambda frame: frame.energy):
+        moments = _moments_of_inertia(frame.coords, masses)
+        if not any(
+            abs(frame.energy - other.energy) < _SAME_ENERGY and (np.abs(moments - others) <= _SAME_INERTIA * others[-1]).all()
+            for other, others in kept
+        ):
+            kept.append((frame, moments))
+    return [frame for frame, _ in kept]
+
+
+def _moments_of_inertia(coords: FloatArray, masses: FloatArray) -> FloatArray:
+    """Return the principal moments, ascending, in g/mol·Å², shape (3,)."""
+    centred = coords - (masses @ coords) / masses.sum()
+    squares = (masses * (centred**2).sum(axis=1)).sum()
+    tensor = squares * np.eye(3) - (centred * masses[:, None]).T @ centred
+    return np.asarray(np.linalg.eigvalsh(tensor), dtype=np.float64)
