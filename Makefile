@@ -48,13 +48,15 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(SUPPORTED)' 2>/dev/null; then \
 	  found="$$("$(if $(PYTHON),$(PYTHON),python3)" -c 'import platform; print(platform.python_version(), "on", platform.system())' 2>/dev/null || echo none)"; \
 	  echo "pesfit needs Python 3.11 or 3.12 on Linux; found $$found. Name one with: make $(or $(MAKECMDGOALS),repro) PYTHON=/path/to/python3.11" >&2; exit 2; fi
-	@echo "Installing packages into $(VENV) with $(PYTHON) (1-2 minutes) ..."
+	@echo "Installing into $(VENV) with $(PYTHON), once; 1 to 2 minutes."
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@sed -nE 's/^([A-Za-z0-9._-]+==[^ ;]+).*/\1/p' requirements.lock > $(VENV)/constraints.txt
-	@# Torch first, with what its build needs; then all else exactly as locked.
-	@$(PIP) install --quiet --constraint $(VENV)/constraints.txt $(TORCH)
-	@$(PIP) install --quiet --no-deps --require-hashes --requirement requirements.lock 2> >(grep -vE 'yanked|^Reason for being' >&2)
-	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@echo "  1 of 3: torch and what its build needs"
+	@$(PIP) install -qq --no-compile --constraint $(VENV)/constraints.txt $(TORCH)
+	@echo "  2 of 3: all else, as locked ($$(wc -l < $(VENV)/constraints.txt) packages)"
+	@$(PIP) install -qq --no-compile --no-deps --require-hashes --requirement requirements.lock
+	@echo "  3 of 3: pesfit"
+	@$(PIP) install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
 
 lock: $(STAMP) ## resolve requirements.in anew into requirements.lock (needs uv)
