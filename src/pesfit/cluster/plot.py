@@ -63,7 +63,7 @@ def _histogram(axes: Axes, values: LongArray, edges: npt.NDArray[np.float64], co
     counts, _ = np.histogram(values, edges)
     positions = np.arange(len(counts))
     bars = axes.bar(positions, counts, width=0.92, color=color)
-    axes.bar_label(bars, labels=[f"{count:,}" if count else "" for count in counts], fontsize=8, padding=2)
+    axes.bar_label(bars, labels=[_short(int(count)) for count in counts], fontsize=8 if len(counts) <= 9 else 7, padding=2)
     axes.set_xticks(positions, [_bin_name(int(edges[i]), int(edges[i + 1]) - 1) for i in positions])
     axes.tick_params(axis="x", rotation=0 if len(counts) <= 6 else 45, labelsize=8)
     if counts.max() >= 100:
@@ -77,6 +77,14 @@ def _histogram(axes: Axes, values: LongArray, edges: npt.NDArray[np.float64], co
     axes.grid(axis="y", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _short(count: int) -> str:
+    """Write a count as 312, 7.5k or 12M, and nothing for none, so that labels of neighboring bars do not touch."""
+    for factor, suffix in ((1_000_000, "M"), (1000, "k")):
+        if count >= factor:
+            return f"{count / factor:.{1 if count < 9.95 * factor else 0}f}{suffix}"
+    return str(count) if count else ""
 
 
 def _bin_name(first: int, last: int) -> str:
