@@ -1,0 +1,129 @@
+"""Section `fit_smirnoff`, for `06_fit_smirnoff`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pesfit.params.base import MaxFailed, Section
+
+Weight = Annotated[float, Field(ge=0.0, le=1e9)]
+Width = Annotated[float, Field(gt=0.0, le=1e9)]
+Periodicity = Annotated[int, Field(ge=1, le=6)]
+
+
+class Column(Section):
+    """One trained column of a handler."""
+
+    train: bool = Field(True, description="Whether it is trained.")
+    lower: float | None = Field(None, description="Least value allowed, in the column's unit; null for none.")
+    upper: float | None = Field(None, description="Largest value allowed, in the column's unit; null for none.")
+    prior_width: Width = Field(1.0, description="Standard deviation of the prior about the starting value, in the column's unit.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Column:
+        if self.lower is not None and self.upper is not None and not self.lower < self.upper:
+            raise ValueError(f"lower = {self.lower:g} and upper = {self.upper:g}: expected lower < upper")
+        return self
+
+
+class Chosen(Section):
+    """Which parameters of a handler are trained."""
+
+    include: tuple[str, ...] = Field(
+        ("*",), description="Ids or SMIRKS of the parameters to train; `*` in an id stands for any characters, as in `b1*`."
+    )
+    exclude: tuple[str, ...] = Field((), description="Ids or SMIRKS of parameters left as they are, though included.")
+
+
+class TrainBonds(Chosen):
+    """Bonds: ½ k (r - length)²."""
+
+    k: Column = Field(Column(lower=0.0, prior_width=200.0), description="Force constant, kcal/mol/Å².")
+    length: Column = Field(Column(lower=0.5, upper=4.0, prior_width=0.05), description="Equilibrium length, Å.")
+
+
+class TrainAngles(Chosen):
+    """Angles: ½ k (θ - angle)²."""
+
+    k: Column = Field(Column(lower=0.0, prior_width=100.0), description="Force constant, kcal/mol/radian².")
+    angle: Column = Field(
+        Column(lower=0.0, upper=3.141592653589793, prior_width=0.15), description="Equilibrium angle, radian (0 to π)."
+    )
+
+
+class TrainProperTorsions(Chosen):
+    """Proper torsions: k/idivf (1 + cos(n φ - phase))."""
+
+    k: Column = Field(Column(prior_width=2.0), description="Amplitude, kcal/mol.")
+    add_periodicities: tuple[Periodicity, ...] = Field(
+        (), description="Periodicities (1 to 6) that each trained torsion is given, at k = 0 and phase 0, where it lacks them."
+    )
+
+
+class TrainImproperTorsions(Chosen):
+    """Improper torsions: k/idivf (1 + cos(n φ - phase)), over three permutations."""
+
+    k: Column = Field(Column(prior_width=2.0), description="Amplitude, kcal/mol.")
+
+
+class Train(Section):
+    """What is trained; everything else stays as it is."""
+
+    bonds: TrainBonds = Field(TrainBonds(), description="Bonds.")
+    angles: TrainAngles = Field(TrainAngles(), description="Angles.")
+    proper_torsions: TrainProperTorsions = Field(TrainProperTorsions(), description="Proper torsions.")
+    improper_torsions: TrainImproperTorsions = Field(
+        TrainImproperTorsions(k=Column(train=False, prior_width=2.0)), description="Improper torsions."
+    )
+
+
+class ConformerWeight(Section):
+    """How much each conformer counts in the objective (never in reported errors)."""
+
+    kind: Literal["uniform", "window", "boltzmann"] = Field(
+        "uniform",
+        description="uniform: all alike. window: 1 up to `window` above the molecule's lowest label, 0 above. "
+        "boltzmann: exp(-(E - lowest)/kT).",
+    )
+    window: float = Field(30.0, gt=0.0, le=1e6, description="Width of the window, kcal/mol.")
+    temperature_kelvin: float = Field(2000.0, gt=0.0, le=1e6, description="Temperature of the Boltzmann weight, K.")
+
+
+class Objective(Section):
+    """The sum of squares that is minimised."""
+
+    energy_weight: Weight | Literal["evidence"] = Field(
+        1.0, description="Weight of (ΔE)², E in kcal/mol; `evidence` chooses it, beside the weight of forces, by marginal likelihood."
+    )
+    force_weight: Weight = Field(1.0, description="Weight of |ΔF|², F in kcal/mol/Å.")
+    energy_zero: Literal["mean", "min", "none"] = Field(
+        "mean",
+        description="What energies of a molecule are relative to: their mean, the conformer whose label is lowest, or nothing.",
+    )
+    normalization: Literal["sum", "component", "molecule"] = Field(
+        "molecule",
+        description="sum: plain sums over entries. component: |ΔF|² divided by 3 n_atoms. molecule: that, and both divided by the "
+        "molecule's number of conformers, so that molecules count alike.",
+    )
+    source_weights: dict[str, Weight] = Field(
+        {}, description="Factor on all rows of a source (`espaloma` stands for all its subsets); 1 where none is given."
+    )
+    conformer_weight: ConformerWeight = Field(ConformerWeight(), description="Weight of each conformer.")
+
+
+class FitSmirnoff(MaxFailed):
+    """The fit of SMIRNOFF parameters."""
+
+    method: Literal["exact"] = Field("exact", description="exact: normal equations and a bounded solve.")
+    train: Train = Field(Train(), description="What is trained, within which bounds, under which prior.")
+    objective: Objective = Field(Objective(), description="What is minimised.")
+    prior_strength: Annotated[float, Field(gt=0.0, le=1e12)] | Literal["evidence", "validation"] = Field(
+        "evidence",
+        description="Factor on the sum of squares of (parameter - start)/prior_width, in the unit of the objective; or chosen by "
+        "marginal likelihood, or by the objective on the validation set.",
+    )
+    shards: int = Field(64, ge=1, le=100_000, description="Pieces the data are cut into; their sums are added in order.")
+    bootstrap: int = Field(1000, ge=10, le=1_000_000, description="Resamples of the molecules for the intervals of errors.")
+    seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the resamples.")
