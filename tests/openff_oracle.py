@@ -128,7 +128,9 @@ def tables_and_topologies(molecules: list[OracleMolecule]) -> tuple[ForceField, 
         found = rows[handler].setdefault((key.id, key.mult or 0), len(rows[handler]))
         if found == len(values[handler]):
             parameters = interchange[handler].potentials[key].parameters
-            values[handler].append([float(parameters[name].m_as(column_unit)) for name, column_unit in COLUMNS[handler].items()])
+            values[handler].append(
+                [float(parameters[name].m_as(column_unit)) for name, column_unit in COLUMNS[handler].items()]
+            )
         return found
 
     topologies = [_topology(molecule, index) for molecule in molecules]

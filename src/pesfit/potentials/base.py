@@ -85,7 +85,7 @@ class Batch:
         Returns:
             For each molecule a view of shape (its n_conformers, ...).
         """
-        return list(values.split([n_conformers for n_conformers, _ in self.sizes]))
+        return list(torch.split(values, [n_conformers for n_conformers, _ in self.sizes]))
 
     def split_atoms(self, values: Tensor) -> list[Tensor]:
         """Cut a value per atom, such as forces, into molecules.
@@ -96,8 +96,8 @@ class Batch:
         Returns:
             For each molecule a view of shape (its n_conformers, its n_atoms, ...).
         """
-        blocks = values.split([n_conformers * n_atoms for n_conformers, n_atoms in self.sizes])
-        return [block.unflatten(0, size) for block, size in zip(blocks, self.sizes, strict=True)]
+        blocks = torch.split(values, [n_conformers * n_atoms for n_conformers, n_atoms in self.sizes])
+        return [block.reshape(*size, *values.shape[1:]) for block, size in zip(blocks, self.sizes, strict=True)]
 
     def locate(self, atom: int) -> tuple[int, int, int]:
         """Say where an atom of the batch comes from.

@@ -54,7 +54,7 @@ def find_edges(coords: Tensor, sizes: Sequence[tuple[int, int]], cutoff: float) 
         n_in_one_go = max(1, _MAX_PAIRS // n_atoms**2)
         for start in range(0, n_conformers, n_in_one_go):
             n_copies = min(n_in_one_go, n_conformers - start)
-            block = coords[offset : offset + n_copies * n_atoms].detach().unflatten(0, (n_copies, n_atoms))
+            block = coords[offset : offset + n_copies * n_atoms].detach().reshape(n_copies, n_atoms, 3)
             delta = block[:, :, None, :] - block[:, None, :, :]
             near = (delta * delta).sum(-1) <= cutoff**2
             near.diagonal(dim1=1, dim2=2).fill_(False)

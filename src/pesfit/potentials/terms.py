@@ -147,4 +147,6 @@ def _validate(topology: Topology) -> None:
             raise MoleculeError(f"{topology.smiles}: {name} has shape {getattr(topology, name).shape}; expected ({count},)")
     if not np.isfinite(topology.charges).all():
         atom = int(np.argmin(np.isfinite(topology.charges)))
-        raise MoleculeError(f"{topology.smiles}: the charge of atom {atom} is {topology.charges[atom]}; a finite number is needed")
+        raise MoleculeError(
+            f"{topology.smiles}: the charge of atom {atom} is {topology.charges[atom]}; a finite number is needed"
+        )

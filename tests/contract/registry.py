@@ -1,0 +1,77 @@
+"""Every implementation of `Potential`, with molecules it can be asked about. A new one is added to `CASES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pesfit.potentials.base import Potential
+from pesfit.potentials.smirnoff import SmirnoffPotential
+from pesfit.topology import Topology
+from tests import openff_oracle
+from tests.contract.samples import Sample
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the contract tests need to know of an implementation.
+
+    Attributes:
+        potential: to be tested.
+        samples: at least three neutral molecules of different sizes, with two conformers each, not at a minimum.
+        atom: a molecule of one atom at the origin.
+        tolerance: [kcal/mol] and [kcal/mol/Å], rounding of energies and forces; 1e-9 in float64.
+        step: [Å], for numerical derivatives.
+        step_tolerance: [kcal/mol/Å], error of numerical derivatives with this step.
+    """
+
+    potential: Potential
+    samples: tuple[Sample, ...]
+    atom: Sample
+    tolerance: float
+    step: float
+    step_tolerance: float
+
+
+def smirnoff() -> Case:
+    molecules = [openff_oracle.molecule(smiles) for smiles in ("CCO", "CC(=O)NC", "CC#N", "c1c[nH]cn1")]
+    force_field, topologies = openff_oracle.tables_and_topologies(molecules)
+    neutral = [replace(topology, charges=topology.charges - topology.charges.mean()) for topology in topologies]
+    return Case(
+        potential=SmirnoffPotential(force_field),
+        samples=tuple(
+            Sample(molecule.atomic_numbers, molecule.coords, topology)
+            for molecule, topology in zip(molecules, neutral, strict=True)
+        ),
+        atom=Sample(np.array([6]), np.zeros((1, 1, 3)), _atom_topology()),
+        tolerance=1e-9,
+        step=1e-4,
+        step_tolerance=1e-4,
+    )
+
+
+def _atom_topology() -> Topology:
+    def none(*shape: int) -> np.ndarray:
+        return np.zeros(shape, dtype=np.int32)
+
+    return Topology(
+        smiles="[C:1]",
+        connectivity=none(0, 2),
+        bonds=none(0, 2),
+        bond_parameters=none(0),
+        angles=none(0, 3),
+        angle_parameters=none(0),
+        propers=none(0, 4),
+        proper_parameters=none(0),
+        impropers=none(0, 4),
+        improper_parameters=none(0),
+        vdw_parameters=none(1),
+        charges=np.zeros(1),
+        charge_method="dataset",
+    )
+
+
+CASES: dict[str, Callable[[], Case]] = {"smirnoff": smirnoff}
+"""Name of an implementation -> its case."""

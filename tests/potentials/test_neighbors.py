@@ -1,0 +1,46 @@
+"""Neighbor lists against scipy's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import cKDTree
+
+import pesfit.potentials.neighbors
+from pesfit.errors import DataError
+from pesfit.potentials.neighbors import find_edges
+
+SIZES = ((3, 7), (1, 1), (2, 12))
+
+
+def expected_edges(coords: np.ndarray, cutoff: float) -> set[tuple[int, int]]:
+    edges, offset = set(), 0
+    for n_conformers, n_atoms in SIZES:
+        for _ in range(n_conformers):
+            found = cKDTree(coords[offset : offset + n_atoms]).query_pairs(cutoff)
+            edges |= {(offset + i, offset + j) for i, j in found} | {(offset + j, offset + i) for i, j in found}
+            offset += n_atoms
+    return edges
+
+
+@pytest.mark.parametrize("max_pairs", [1, 100, 2**24])
+@pytest.mark.parametrize("cutoff", [0.1, 2.0, 100.0])
+def test_edges_equal_those_of_scipy(cutoff: float, max_pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pesfit.potentials.neighbors, "_MAX_PAIRS", max_pairs)
+    coords = np.random.default_rng(5).normal(scale=2.0, size=(3 * 7 + 1 + 2 * 12, 3))
+    edges = find_edges(torch.tensor(coords), SIZES, cutoff)
+    pairs = list(zip(edges.first.tolist(), edges.second.tolist(), strict=True))
+    assert pairs == sorted(expected_edges(coords, cutoff))
+
+
+def test_a_pair_at_the_cutoff_counts_and_one_with_nan_does_not() -> None:
+    coords = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [torch.nan, 0.0, 0.0]], dtype=torch.float64)
+    edges = find_edges(coords, ((1, 3),), 2.0)
+    assert (edges.first.tolist(), edges.second.tolist()) == ([0, 1], [1, 0])
+
+
+@pytest.mark.parametrize("cutoff", [0.0, -1.0, float("nan")])
+def test_cutoffs_that_are_not_positive_are_refused(cutoff: float) -> None:
+    with pytest.raises(DataError, match="cutoff"):
+        find_edges(torch.zeros(1, 3, dtype=torch.float64), ((1, 1),), cutoff)
