@@ -89,6 +89,10 @@ class CachedFile:
             except BlockingIOError:
                 tell(f"{self.path.name}: another process is downloading it; waiting")
                 fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                raise DownloadError(
+                    f"{lock_path}: cannot be locked ({error.strerror}); set PESFIT_CACHE to a folder whose file system has locks"
+                ) from error
             yield
 
     def note(self) -> Note | None:

@@ -7,6 +7,7 @@ A transfer is taken up with a range request (RFC 9110, section 14) that is condi
 from __future__ import annotations
 
 import email.utils
+import http.client
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -272,4 +273,6 @@ def _reason(error: Exception) -> str:
     """Return the innermost cause, which says the most."""
     while isinstance(cause := error.__cause__ or error.__context__, Exception) and str(cause):
         error = cause
+    if isinstance(error, http.client.IncompleteRead):
+        return "the connection closed early" + (f", {error.expected} bytes before the end" if error.expected else "")
     return f"{type(error).__name__}: {error}"
