@@ -6,6 +6,7 @@ import bz2
 import gzip
 import hashlib
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,16 @@ import numpy as np
 import pytest
 
 from pesfit.errors import DownloadError
-from pesfit.sources.integrity import ChecksumError, Expected, check_archive, examine, expected_from_sums, read_chunks, read_sums
+from pesfit.sources.integrity import (
+    ChecksumError,
+    Expected,
+    byte_bar,
+    check_archive,
+    examine,
+    expected_from_sums,
+    read_chunks,
+    read_sums,
+)
 
 MD5 = "0123456789abcdef0123456789abcdef"
 SHA256 = MD5 + MD5
@@ -85,3 +95,13 @@ def test_expectation_from_sums() -> None:
     assert expected_from_sums("a", sums) == Expected(None, MD5, SHA256, "the mirror's SHA256SUMS and MD5SUMS")
     assert expected_from_sums("b", sums) == Expected(None, MD5, None, "the mirror's MD5SUMS")
     assert not expected_from_sums("c", sums).has_checksum
+
+
+def test_bar_shows_size_rate_and_remaining_time() -> None:
+    with byte_bar("gen2-opt.tar.gz", 4 * 2**20, initial=2**20) as bar:
+        bar.start_t -= 2.0
+        bar.update(2**20)
+        text = str(bar)
+    assert text.startswith("gen2-opt.tar.gz:  50%")
+    assert "2.00M/4.00M [00:02<00:0" in text  # elapsed and remaining
+    assert re.search(r"\d+[kM]?B/s", text)
