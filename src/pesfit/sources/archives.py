@@ -18,7 +18,7 @@ from typing import IO, cast
 
 from pesfit.errors import ArchiveError
 
-_OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
+_OPENERS: dict[bytes, Callable[[Path], object]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
 _BLOCK_BYTES = 2**20
 
 
@@ -64,9 +64,12 @@ def read_members(path: Path, wanted: Callable[[str], bool], max_bytes: int) -> I
     """
     last = "nothing"
     try:
-        with _open(path) as stream, tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK_BYTES, tarinfo=_StrictTarInfo) as tar:
+        with (
+            _open(path) as stream,
+            tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK_BYTES, tarinfo=_StrictTarInfo) as tar,
+        ):
             while (info := tar.next()) is not None:
-                cast("list[tarfile.TarInfo]", tar.members).clear()  # tarfile would keep every header to the end
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header to the end
                 name = info.name.removeprefix("./")
                 if info.isreg() and not _is_hidden(name) and wanted(name):
                     content = _read(tar, info, max_bytes)
@@ -81,12 +84,12 @@ def _open(path: Path) -> IO[bytes]:
     with path.open("rb") as stream:
         start = stream.read(2)
     if start not in _OPENERS:
-        raise ValueError(f"it begins with {start!r}, which is neither gzip ({b'\x1f\x8b'!r}) nor bzip2 (b'BZ')")
+        raise ValueError(f"it begins with {start!r}, not with the mark of gzip or bzip2")
     return cast("IO[bytes]", _OPENERS[start](path))
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part.startswith("PaxHeader") for part in name.split("/"))
+    return any(part.startswith((".", "PaxHeader")) for part in name.split("/"))
 
 
 def _read(tar: tarfile.TarFile, info: tarfile.TarInfo, max_bytes: int) -> bytes:

@@ -45,7 +45,10 @@ _HEADER_BYTES = 4096
 _CPU = 1
 _KINDS = {0: "i", 1: "u", 2: "f"}
 _DTYPES = {
-    (kind, bits): np.dtype(f"<{_KINDS[kind]}{bits // 8}") for kind in _KINDS for bits in (8, 16, 32, 64) if (kind, bits) != (2, 8)
+    (kind, bits): np.dtype(f"<{_KINDS[kind]}{bits // 8}")
+    for kind in _KINDS
+    for bits in (8, 16, 32, 64)
+    if (kind, bits) != (2, 8)
 }
 _STORED_COO, _STORED_CSR, _STORED_CSC = 1, 2, 4
 
@@ -129,7 +132,9 @@ class _Reader:
         return len(self._content) - self.position
 
     def error(self, what: str) -> ArchiveError:
-        return ArchiveError(f"{self._name}: at byte {self.position} of {len(self._content)}: {what}; the file is truncated or corrupted")
+        return ArchiveError(
+            f"{self._name}: at byte {self.position} of {len(self._content)}: {what}; the file is truncated or corrupted"
+        )
 
     def skip(self, n_bytes: int) -> int:
         """Move over bytes that must be there and return where they begin."""
@@ -184,10 +189,14 @@ class _Reader:
         self.magic(_ARRAY, "array")
         reserved, device, _, n_dimensions, kind, bits, lanes = self.unpack(_ARRAY_HEADER)
         if reserved != 0 or device != _CPU or lanes != 1:
-            raise self.error(f"an array has reserved field {reserved}, device {device} and {lanes} lanes; expected 0, {_CPU} and 1")
+            raise self.error(
+                f"an array has reserved field {reserved}, device {device} and {lanes} lanes; expected 0, {_CPU} and 1"
+            )
         dtype = _DTYPES.get((kind, bits))
         if dtype is None:
-            raise self.error(f"an array has elements of kind {kind} with {bits} bits; known are 0 (int), 1 (uint) and 2 (float)")
+            raise self.error(
+                f"an array has elements of kind {kind} with {bits} bits; known are 0 (int), 1 (uint) and 2 (float)"
+            )
         if not 0 <= n_dimensions <= 32:
             raise self.error(f"an array has {n_dimensions} dimensions; expected 0 to 32")
         shape = self.unpack(struct.Struct(f"<{n_dimensions}q"))
@@ -238,7 +247,9 @@ def _read_graph(reader: _Reader) -> Graph:
     if set(lengths.values()) != {n_types} or len(set(node_types)) != n_types:
         raise reader.error(f"{n_types} node types are connected, but there are {lengths} ({', '.join(node_types)})")
     if not len(ends) == len(edges) == len(edge_data) == len(edge_types):
-        raise reader.error(f"{len(ends)} relations, {len(edges)} sets of edges, {len(edge_data)} of features, {len(edge_types)} names")
+        raise reader.error(
+            f"{len(ends)} relations, {len(edges)} sets of edges, {len(edge_data)} of features, {len(edge_types)} names"
+        )
     for name, count, data in zip(node_types, counts, node_data, strict=True):
         _check_features(reader, f"nodes {name!r}", count, data)
     relations = []
@@ -312,7 +323,7 @@ def _edges(reader: _Reader, shape: tuple[int, int], rows: LongArray, columns: Lo
     if len(columns) != n_edges or len(numbers) not in (0, n_edges):
         raise reader.error(f"edges have {n_edges} first ends, {len(columns)} second ends and {len(numbers)} numbers")
     for ends, n_nodes in ((rows, shape[0]), (columns, shape[1])):
-        if n_nodes < 0 or (n_edges and not (0 <= ends.min() and ends.max() < n_nodes)):
+        if n_nodes < 0 or (n_edges and (ends.min() < 0 or ends.max() >= n_nodes)):
             raise reader.error(f"an edge leads to a node that is not one of {n_nodes}")
     if len(numbers) == 0:
         return np.stack([rows, columns])

@@ -80,7 +80,8 @@ def _neighbors(atomic_numbers: IntArray, coords: FloatArray) -> Chem.Mol:
     """Return a graph whose bonds, all single, are the pairs of neighbors."""
     table = Chem.GetPeriodicTable()
     radii = np.array([table.GetRcovalent(int(number)) for number in atomic_numbers])
-    distances = np.linalg.norm(coords[:, None] - coords[None, :], axis=-1)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is nobody's neighbor
+        distances = np.linalg.norm(coords[:, None] - coords[None, :], axis=-1)
     near = np.triu(distances < _NEIGHBOR * (radii[:, None] + radii[None, :]), k=1)
     graph = Chem.RWMol()
     for number in atomic_numbers:
@@ -110,4 +111,6 @@ def _bare_atom(atomic_number: int) -> Chem.Atom:
 
 def _formula(atomic_numbers: IntArray) -> str:
     table = Chem.GetPeriodicTable()
-    return " ".join(f"{table.GetElementSymbol(int(number))}{count}" for number, count in sorted(Counter(atomic_numbers.tolist()).items()))
+    return " ".join(
+        f"{table.GetElementSymbol(int(number))}{count}" for number, count in sorted(Counter(atomic_numbers.tolist()).items())
+    )

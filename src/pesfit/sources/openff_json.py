@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rdkit import Chem
+from rdkit import Chem, rdBase
 
 from pesfit.errors import ArchiveError, MoleculeError
 
@@ -68,12 +68,15 @@ def build_molecule(molecule: Mapping[str, Any]) -> Chem.Mol:
     for bond in molecule["bonds"]:
         ends = (bond["atom1"], bond["atom2"])
         if bond["bond_order"] not in _ORDERS or not all(0 <= end < mol.GetNumAtoms() for end in ends) or ends[0] == ends[1]:
-            raise MoleculeError(f"a bond of order {bond['bond_order']} joins atoms {ends[0]} and {ends[1]} of {mol.GetNumAtoms()}")
+            raise MoleculeError(
+                f"a bond of order {bond['bond_order']} joins atoms {ends[0]} and {ends[1]} of {mol.GetNumAtoms()}"
+            )
         if mol.GetBondBetweenAtoms(*ends) is not None:
             raise MoleculeError(f"two bonds join atoms {ends[0]} and {ends[1]}")
         mol.AddBond(*ends, _ORDERS[bond["bond_order"]])
     try:
-        Chem.SanitizeMol(mol)
+        with rdBase.BlockLogs():  # the message is in the exception
+            Chem.SanitizeMol(mol)
     except (ValueError, RuntimeError) as error:
         raise MoleculeError(f"RDKit refuses the molecule: {error}") from error
     atom_codes = [atom["stereochemistry"] for atom in molecule["atoms"]]

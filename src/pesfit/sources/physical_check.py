@@ -13,7 +13,7 @@ alone still tell something: a molecule in vacuum feels neither net force nor tor
     w           work
     dE          rise
     Σ F_i       net_force
-    Σ r_i×F_i   torque
+    Σ r_i∧F_i   torque (∧ is the cross product)
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ _MIN_PAIRS = 5
 _MIN_RISE = 0.1
 """kcal/mol. Root mean square of dE and of w below which the noise of a quantum-chemical program is too large a part of them."""
 _MIN_CORRELATION = 0.9
-_SLOPES = (0.75, 1.33)
+"""For many pairs; 1/√n_pairs less for few."""
+_MAX_LOG_SLOPE = 0.3
+"""Largest |ln(slope)| for many pairs; 1/√n_pairs more for few."""
+_TOO_LARGE = 1e15
+"""In any of our units; larger numbers come from corrupted files, and their squares overflow."""
 _MAX_UNBALANCED = 0.1
 """Largest net force (and torque) as a fraction of what forces of this size would add up to if they were independent."""
 _FORCE_NOISE = 1.0
@@ -71,8 +75,8 @@ class PhysicsCheck:
         n_conformers: conformers with forces.
         net_force2: [(kcal/mol/Å)²] Σ |Σ_i F_i|².
         force2: [(kcal/mol/Å)²] Σ Σ_i |F_i|², what `net_force2` would be if forces were independent.
-        torque2: [(kcal/mol)²] Σ |Σ_i r_i × F_i|², r from the center of the atoms.
-        moment2: [(kcal/mol)²] Σ Σ_i |r_i × F_i|².
+        torque2: [(kcal/mol)²] Σ |Σ_i r_i ∧ F_i|², r from the center of the atoms.
+        moment2: [(kcal/mol)²] Σ Σ_i |r_i ∧ F_i|².
     """
 
     n_pairs: int = 0
@@ -117,6 +121,8 @@ class PhysicsCheck:
     @property
     def problem(self) -> str | None:
         """What looks wrong, as part of a sentence; None where nothing does."""
+        if not math.isfinite(self.work2 + self.rise2 + self.net_force2 + self.torque2 + self.moment2):
+            return "coordinates, energies or forces are too large to be those of a molecule"
         return (self._wrong_work() if self.is_conclusive else None) or self._unbalanced()
 
     def metrics(self) -> dict[str, str | int | float | None]:
@@ -135,11 +141,12 @@ class PhysicsCheck:
         if slope is None or correlation is None:
             return f"over {self.n_pairs} pairs of near conformers either energies or forces never change"
         found = f"over {self.n_pairs} pairs of near conformers dE = {slope:.3g} · (-F·dx), correlation {correlation:.3f}"
-        if correlation < -_MIN_CORRELATION:
+        chance = 1.0 / math.sqrt(self.n_pairs)
+        if correlation < chance - _MIN_CORRELATION:
             return f"forces have the wrong sign (are they gradients?): {found}"
-        if correlation < _MIN_CORRELATION:
+        if correlation < _MIN_CORRELATION - chance:
             return f"energies and forces do not belong together (atoms or conformers in another order?): {found}"
-        if not _SLOPES[0] <= slope <= _SLOPES[1]:
+        if abs(math.log(slope)) > _MAX_LOG_SLOPE + chance:
             ratio, meaning = min(_WRONG_UNITS.items(), key=lambda item: abs(math.log(item[0] / slope)))
             guess = f" (a slope of {ratio:.3g} would mean that {meaning})" if abs(math.log(ratio / slope)) < 0.2 else ""
             return f"a unit is wrong: {found}{guess}"
@@ -182,6 +189,8 @@ def measure_physics(record: Record) -> PhysicsCheck:
     """
     if record.forces is None:
         return PhysicsCheck()
+    if max(np.abs(values).max() for values in (record.coords, record.energy, record.forces)) > _TOO_LARGE:
+        return PhysicsCheck(rise2=math.inf)
     coords = record.coords[:MAX_CONFORMERS] - record.coords[:MAX_CONFORMERS].mean(axis=1, keepdims=True)
     forces, energy = record.forces[:MAX_CONFORMERS], record.energy[:MAX_CONFORMERS]
     moments = np.cross(coords, forces)
