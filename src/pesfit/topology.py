@@ -1,13 +1,35 @@
 """The parameterized molecules that stage 03 stores: one force field, and for each molecule indices into it.
 
 `parameterize` writes these, `potentials`, `fit` and `simulate` read them. Coordinates are never part of a topology.
+
+A set is a folder:
+
+- `force-field.json`: tables of parameters, with units and counts of use, and the nonbonded settings;
+- `force-field.offxml`: the file they were read from;
+- `topologies.arrow`: one row is one topology, index columns in 16 bits, memory-mapped when read;
+- `molecules.arrow`: which topology each record of each data set has;
+- `failures.csv`: records that have none, as `dataset.write_failures` writes it.
+
+Bytes depend on the content alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
 
 from pesfit.arrays import FloatArray, IntArray, LongArray
+from pesfit.errors import DataError
+
+SCHEMA_VERSION = 1
 
 BONDED_HANDLERS = ("Bonds", "Angles", "ProperTorsions", "ImproperTorsions")
 
@@ -110,3 +132,230 @@ class Topology:
     def n_atoms(self) -> int:
         """Number of atoms."""
         return len(self.charges)
+
+    def parameters(self, handler: str) -> IntArray:
+        """Return the rows of a handler's `ParameterTable` that the terms use, shape (n_terms,)."""
+        return getattr(self, _PARAMETERS[handler])  # type: ignore[no-any-return]
+
+
+_PARAMETERS = {
+    "Bonds": "bond_parameters",
+    "Angles": "angle_parameters",
+    "ProperTorsions": "proper_parameters",
+    "ImproperTorsions": "improper_parameters",
+    "vdW": "vdw_parameters",
+}
+
+_N_BODIES = {"connectivity": 2, "bonds": 2, "angles": 3, "propers": 4, "impropers": 4}
+_LARGEST_INDEX = 2**16 - 1
+_ROWS_PER_BATCH = 256
+
+_FORCE_FIELD, _OFFXML, _TOPOLOGIES, _MOLECULES = "force-field.json", "force-field.offxml", "topologies.arrow", "molecules.arrow"
+
+_INDICES = pa.list_(pa.uint16())
+_TOPOLOGY_SCHEMA = pa.schema(
+    [("smiles", pa.string()), ("charges", pa.list_(pa.float64())), ("charge_method", pa.string())]
+    + [(name, _INDICES) for name in (*_N_BODIES, *_PARAMETERS.values())]
+)
+_MOLECULE_SCHEMA = pa.schema([("dataset", pa.string()), ("id", pa.string()), ("topology", pa.int32())])
+
+
+class ParameterizedSetWriter:
+    """Write a `ParameterizedSet`, a few hundred topologies in memory at a time.
+
+    Use as a context manager. The folder is complete when the block ends without an exception.
+
+    Args:
+        path: folder to write; made if it is missing.
+        force_field: what the topologies index; its `uses` are replaced by counts over the topologies that are added.
+    """
+
+    def __init__(self, path: Path, force_field: ForceField) -> None:
+        self._path = path
+        self._force_field = force_field
+        self._uses = {handler: np.zeros(len(table.ids), dtype=np.int64) for handler, table in force_field.tables.items()}
+        self._rows: list[dict[str, Any]] = []
+        self._molecules: list[tuple[str, str, int]] = []
+        self.n_topologies = 0
+
+    def __enter__(self) -> Self:
+        self._path.mkdir(parents=True, exist_ok=True)
+        self._stream = pa.ipc.new_stream(self._path / _TOPOLOGIES, _TOPOLOGY_SCHEMA)
+        return self
+
+    def add(self, topology: Topology) -> int:
+        """Store a topology and return its index.
+
+        Raises:
+            DataError: where it uses a parameter that the force field does not have, or an index does not fit 16 bits.
+        """
+        row = {name: getattr(topology, name) for name in _TOPOLOGY_SCHEMA.names}
+        for name in (*_N_BODIES, *_PARAMETERS.values()):
+            value = row[name]
+            if value.size and not 0 <= value.min() <= value.max() <= _LARGEST_INDEX:
+                raise DataError(
+                    f"{topology.smiles}: {name} from {value.min()} to {value.max()}; allowed are 0 to {_LARGEST_INDEX}"
+                )
+            row[name] = value.reshape(-1).astype(np.uint16)
+        for handler, table in self._force_field.tables.items():
+            counts = np.bincount(topology.parameters(handler), minlength=len(table.ids))
+            if len(counts) > len(table.ids):
+                raise DataError(
+                    f"{topology.smiles}: {handler} parameter {len(counts) - 1}; the force field has {len(table.ids)}"
+                )
+            self._uses[handler] += counts
+        self._rows.append(row)
+        self.n_topologies += 1
+        if len(self._rows) == _ROWS_PER_BATCH:
+            self._flush()
+        return self.n_topologies - 1
+
+    def assign(self, dataset: str, record: str, topology: int) -> None:
+        """Say which topology a record of a data set has."""
+        self._molecules.append((dataset, record, topology))
+
+    @property
+    def force_field(self) -> ForceField:
+        """The force field with the uses counted so far."""
+        tables = {
+            handler: replace(table, uses=self._uses[handler].copy()) for handler, table in self._force_field.tables.items()
+        }
+        return replace(self._force_field, tables=tables)
+
+    def _flush(self) -> None:
+        columns = [pa.array([row[field.name] for row in self._rows], type=field.type) for field in _TOPOLOGY_SCHEMA]
+        self._stream.write_batch(pa.record_batch(columns, schema=_TOPOLOGY_SCHEMA))
+        self._rows = []
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None and self._rows:
+            self._flush()
+        self._stream.close()
+        if kind is not None:
+            return
+        columns = [pa.array(column, type=field.type) for column, field in zip(self._columns(), _MOLECULE_SCHEMA, strict=True)]
+        with pa.ipc.new_stream(self._path / _MOLECULES, _MOLECULE_SCHEMA) as stream:
+            stream.write_batch(pa.record_batch(columns, schema=_MOLECULE_SCHEMA))
+        (self._path / _OFFXML).write_text(self._force_field.offxml, encoding="utf-8")
+        (self._path / _FORCE_FIELD).write_text(json.dumps(_to_json(self.force_field), indent=1) + "\n", encoding="utf-8")
+
+    def _columns(self) -> list[list[Any]]:
+        return [[molecule[i] for molecule in self._molecules] for i in range(len(_MOLECULE_SCHEMA))]
+
+
+class ParameterizedSet:
+    """A stored force field with topologies; topologies are read when asked for.
+
+    Attributes:
+        path: the folder.
+        force_field: with counts of use.
+    """
+
+    def __init__(self, path: Path, force_field: ForceField, topologies: pa.Table, molecules: pa.Table) -> None:
+        self.path = path
+        self.force_field = force_field
+        self._topologies = topologies
+        self._molecules = molecules
+
+    @classmethod
+    def open(cls, path: Path | str) -> ParameterizedSet:
+        """Open what `ParameterizedSetWriter` wrote.
+
+        Raises:
+            DataError: where it is missing, incomplete, or of another schema version.
+        """
+        path = Path(path)
+        if not (path / _FORCE_FIELD).is_file():
+            what = f"has no {_FORCE_FIELD}" if path.is_dir() else "is not a folder" if path.exists() else "does not exist"
+            raise DataError(f"{path} {what}; expected what the stage parameterize writes, such as data/parameterized")
+        try:
+            force_field = _from_json(json.loads((path / _FORCE_FIELD).read_text("utf-8")), (path / _OFFXML).read_text("utf-8"))
+            tables = [pa.ipc.open_stream(pa.memory_map(str(path / name))).read_all() for name in (_TOPOLOGIES, _MOLECULES)]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+            raise DataError(f"{path} cannot be read as parameterized molecules: {type(error).__name__}: {error}") from error
+        for table, schema, name in zip(tables, (_TOPOLOGY_SCHEMA, _MOLECULE_SCHEMA), (_TOPOLOGIES, _MOLECULES), strict=True):
+            if table.schema != schema:
+                raise DataError(
+                    f"{path / name} has the columns {', '.join(table.schema.names)}; expected {', '.join(schema.names)}"
+                )
+        return cls(path, force_field, *tables)
+
+    def __len__(self) -> int:
+        """Number of topologies."""
+        return int(self._topologies.num_rows)
+
+    def __getitem__(self, index: int) -> Topology:
+        """Return one topology.
+
+        Args:
+            index: 0 to `len(self) - 1`, as `index` returns it.
+        """
+        values: dict[str, Any] = {}
+        for name in _TOPOLOGY_SCHEMA.names:
+            scalar = self._topologies.column(name)[index]
+            if name in ("smiles", "charge_method"):
+                values[name] = scalar.as_py()
+            elif name == "charges":
+                values[name] = scalar.values.to_numpy()
+            else:
+                flat = scalar.values.to_numpy().astype(np.int32)
+                values[name] = flat.reshape(-1, _N_BODIES[name]) if name in _N_BODIES else flat
+        return Topology(**values)
+
+    def index(self, dataset: str, record: str) -> int | None:
+        """Return which topology the record with this id has; None where it could not be parameterized or is not known."""
+        return self._index.get((dataset, record))
+
+    def topology(self, dataset: str, record: str) -> Topology | None:
+        """Return the topology of the record with this id; None where it could not be parameterized or is not known."""
+        index = self.index(dataset, record)
+        return None if index is None else self[index]
+
+    @property
+    def molecules(self) -> Mapping[tuple[str, str], int]:
+        """Topology of each record, by data set and id."""
+        return self._index
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, str], int]:
+        datasets, records, topologies = (self._molecules.column(name).to_pylist() for name in _MOLECULE_SCHEMA.names)
+        return dict(zip(zip(datasets, records, strict=True), topologies, strict=True))
+
+
+def _to_json(force_field: ForceField) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": force_field.name,
+        "vdw_scale_14": force_field.vdw_scale_14,
+        "electrostatics_scale_14": force_field.electrostatics_scale_14,
+        "tables": {
+            handler: {
+                "units": COLUMNS[handler],
+                "ids": table.ids,
+                "smirks": table.smirks,
+                "mult": table.mult.tolist(),
+                "values": table.values.tolist(),
+                "uses": table.uses.tolist(),
+            }
+            for handler, table in force_field.tables.items()
+        },
+    }
+
+
+def _from_json(stored: dict[str, Any], offxml: str) -> ForceField:
+    if stored["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"schema version {stored['schema_version']}; this version reads {SCHEMA_VERSION}")
+    tables = {}
+    for handler, columns in COLUMNS.items():
+        table = stored["tables"][handler]
+        if table["units"] != columns:
+            raise ValueError(f"{handler} has the units {table['units']}; expected {columns}")
+        tables[handler] = ParameterTable(
+            handler=handler,
+            ids=tuple(table["ids"]),
+            smirks=tuple(table["smirks"]),
+            mult=np.array(table["mult"], dtype=np.int32),
+            values=np.array(table["values"], dtype=np.float64).reshape(-1, len(columns)),
+            uses=np.array(table["uses"], dtype=np.int64),
+        )
+    return ForceField(stored["name"], offxml, tables, stored["vdw_scale_14"], stored["electrostatics_scale_14"])

@@ -110,12 +110,11 @@ def _expand(section: _Section, assigned: dict[AtomTuple, int]) -> Terms:
     parameters: list[int] = []
     for key in sorted(assigned):
         start, n_rows = section.rows[assigned[key]]
+        permutations: list[AtomTuple] = [key]
         if section.handler == "ImproperTorsions":
             # Interchange and OpenMM turn about the bond of two outer atoms, and so the central atom comes first.
             first, center, second, third = key
             permutations = [(center, first, second, third), (center, second, third, first), (center, third, first, second)]
-        else:
-            permutations = [key]
         for row in range(start, start + n_rows):
             atoms += permutations
             parameters += [row] * len(permutations)

@@ -5,6 +5,7 @@ Cutoffs, switching and periodic methods are left aside on purpose: they say noth
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pesfit.errors import ForceFieldError
@@ -19,14 +20,21 @@ _POTENTIALS = {
     "vdW": ("Lennard-Jones-12-6",),
 }
 
-COVERED = (*_POTENTIALS, "Constraints", "Electrostatics", "LibraryCharges", "ChargeIncrementModel", "ToolkitAM1BCC", "NAGLCharges")
+COVERED = (
+    *_POTENTIALS,
+    "Constraints",
+    "Electrostatics",
+    "LibraryCharges",
+    "ChargeIncrementModel",
+    "ToolkitAM1BCC",
+    "NAGLCharges",
+)
 """Sections that are supported."""
 
 _NAGL_MODEL = "openff-gnn-am1bcc-1.0.0.pt"
 _NAGL_SHA256 = "7981e7f5b0b1e424c9e10a40d9e7606d96dcd3dd2b095cb4eeff6829f92238ee"
 
-INCREMENT_BASES = ("zeros", "formal_charge", "gasteiger", "am1bcc", "am1bccelf10")
-"""What `partial_charge_method` of a `ChargeIncrementModel` section may be, in lower case."""
+_INCREMENT_BASES = ("zeros", "formal_charge", "gasteiger", "am1bcc", "am1bccelf10")
 
 
 def check_sections(sections: dict[str, Any]) -> None:
@@ -45,31 +53,28 @@ def check_sections(sections: dict[str, Any]) -> None:
     for name in ("vdW", "Electrostatics"):
         if name not in sections:
             raise ForceFieldError(f"section {name} is missing; without it atoms that are not bonded would not interact")
-    for name, allowed in _POTENTIALS.items():
-        if name in sections:
-            _check(name, sections[name], "potential", *allowed)
-    _check("vdW", sections["vdW"], "combining_rules", "Lorentz-Berthelot")
-    _check("vdW", sections["vdW"], "nonperiodic_method", "no-cutoff")
-    _check("Electrostatics", sections["Electrostatics"], "nonperiodic_potential", "Coulomb")
-    _check("Electrostatics", sections["Electrostatics"], "exception_potential", "Coulomb")
-    for name in ("vdW", "Electrostatics"):
-        for scale, only in (("scale12", 0.0), ("scale13", 0.0), ("scale15", 1.0)):
-            _check(name, sections[name], scale, only)
-    if "NAGLCharges" in sections:
-        _check("NAGLCharges", sections["NAGLCharges"], "model_file", _NAGL_MODEL)
-        _check("NAGLCharges", sections["NAGLCharges"], "model_file_hash", _NAGL_SHA256, None)
-    if "ChargeIncrementModel" in sections:
-        method = sections["ChargeIncrementModel"].partial_charge_method
-        if str(method).lower() not in INCREMENT_BASES:
+    for name, attribute, allowed in _settings():
+        if name in sections and getattr(sections[name], attribute) not in allowed:
             raise ForceFieldError(
-                f"ChargeIncrementModel partial_charge_method={method!r} is not supported; allowed: {', '.join(INCREMENT_BASES)}"
+                f"{name} {attribute}={getattr(sections[name], attribute)!r} is not supported; "
+                f"allowed: {' or '.join(repr(value) for value in allowed if value is not None)}"
             )
 
 
-def _check(name: str, section: Any, attribute: str, *allowed: float | str | None) -> None:
-    value = getattr(section, attribute)
-    if value not in allowed:
-        raise ForceFieldError(f"{name} {attribute}={value!r} is not supported; allowed: {' or '.join(map(repr, allowed))}")
+def _settings() -> Iterator[tuple[str, str, tuple[object, ...]]]:
+    """Yield section, attribute and the values that are supported."""
+    for name, potentials in _POTENTIALS.items():
+        yield name, "potential", potentials
+    yield "vdW", "combining_rules", ("Lorentz-Berthelot",)
+    yield "vdW", "nonperiodic_method", ("no-cutoff",)
+    yield "Electrostatics", "nonperiodic_potential", ("Coulomb",)
+    yield "Electrostatics", "exception_potential", ("Coulomb",)
+    for name in ("vdW", "Electrostatics"):
+        for scale, value in (("scale12", 0.0), ("scale13", 0.0), ("scale15", 1.0)):
+            yield name, scale, (value,)
+    yield "NAGLCharges", "model_file", (_NAGL_MODEL,)
+    yield "NAGLCharges", "model_file_hash", (_NAGL_SHA256, None)
+    yield "ChargeIncrementModel", "partial_charge_method", _INCREMENT_BASES
 
 
 def check_constraints(file_name: str, constraints: tuple[tuple[str, str], ...]) -> None:

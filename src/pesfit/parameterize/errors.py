@@ -73,5 +73,9 @@ class TotalChargeError(MoleculeError):
     """The total charge of the data set is not the sum of formal charges."""
 
 
-class TooManyAtomsError(MoleculeError):
-    """The molecule has more atoms than can be stored."""
+class ChargeMethodError(MoleculeError):
+    """No method that may be used gives the charges that are needed."""
+
+
+class ElementsError(MoleculeError):
+    """The atoms of the SMILES are not those of the data set, or in another order."""

@@ -58,7 +58,9 @@ def _find(name: str) -> Path:
     near = difflib.get_close_matches(Path(name).name, installed, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ";"
     usable = sorted(other for other in installed if "unconstrained" in other and "rc" not in other.lower())
-    raise ForceFieldError(f"force field {name!r} is neither a file nor installed{hint} Installed are, for instance: {', '.join(usable)}")
+    raise ForceFieldError(
+        f"force field {name!r} is neither a file nor installed{hint} Installed are, for instance: {', '.join(usable)}"
+    )
 
 
 def _parse(text: str) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def _convert(file_name: str, text: str, sections: dict[str, Any]) -> tuple[Force
         sections=tuple(patterns),
         constraints=constraints,
         library_charges=tuple(_library_charges(p) for p in _parameters(sections, "LibraryCharges")),
-        increment_base=None if model is None else str(model.partial_charge_method).lower(),
+        increment_base=None if model is None else str(model.partial_charge_method),
         increments=tuple(_increments(p) for p in _parameters(sections, "ChargeIncrementModel")),
     )
 
@@ -124,7 +126,9 @@ def _rows(handler: str, parameter: Any, default_idivf: Any) -> list[list[float]]
     else:
         rows = [[getattr(parameter, column).m_as(unit) for column, unit in columns.items()]]
     if not np.isfinite(rows).all():
-        raise ForceFieldError(f"{label} has a value that is not finite: {dict(zip(columns, zip(*rows, strict=True), strict=True))}")
+        raise ForceFieldError(
+            f"{label} has a value that is not finite: {dict(zip(columns, zip(*rows, strict=True), strict=True))}"
+        )
     return rows
 
 
@@ -141,7 +145,9 @@ def _idivf(handler: str, label: str, parameter: Any, default: Any) -> list[float
     elif default != "auto" and float(default) == 1.0:
         values = [1.0] * len(parameter.k)
     else:
-        raise ForceFieldError(f"{label} has no idivf and the section's default_idivf is {default!r}; write idivf1, idivf2, ... out")
+        raise ForceFieldError(
+            f"{label} has no idivf and the section's default_idivf is {default!r}; write idivf1, idivf2, ... out"
+        )
     if not all(np.isfinite(values)) or min(values) <= 0.0:
         raise ForceFieldError(f"{label} has idivf {values}; a positive number is needed")
     return values

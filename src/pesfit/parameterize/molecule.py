@@ -36,7 +36,7 @@ def read_mapped_smiles(smiles: str) -> Chem.Mol:
         parsed = _parse(smiles)
         order = _take_map_numbers(parsed, smiles)
         if len(Chem.GetMolFrags(parsed)) > 1:
-            raise errors.MultipleFragmentsError(f"{smiles} is {len(Chem.GetMolFrags(parsed))} molecules; expected one")
+            raise errors.MultipleFragmentsError(f"{len(Chem.GetMolFrags(parsed))} molecules where one is expected: {smiles}")
         _perceive(parsed, smiles)
         Chem.AssignStereochemistry(parsed)
         _check_hydrogens(parsed, smiles)
@@ -62,8 +62,7 @@ def _take_map_numbers(parsed: Chem.Mol, smiles: str) -> list[int]:
     if sorted(order) != list(range(len(order))):
         missing = sorted(set(range(len(order))).difference(order))
         raise errors.RemapIndexError(
-            f"{smiles} has {len(order)} atoms, so that map numbers 1 to {len(order)} are expected, each once; "
-            f"{missing[0] + 1} is missing"
+            f"map numbers 1 to {len(order)} are expected, each once, and {missing[0] + 1} is missing: {smiles}"
         )
     for atom in parsed.GetAtoms():
         atom.SetAtomMapNum(0)
@@ -74,9 +73,9 @@ def _perceive(molecule: Chem.Mol, smiles: str) -> None:
     try:
         Chem.SanitizeMol(molecule, _SANITIZE)
     except Chem.AtomValenceException as error:
-        raise errors.AtomValenceError(f"{smiles}: {error}") from error
+        raise errors.AtomValenceError(f"{error}: {smiles}") from error
     except (Chem.KekulizeException, Chem.AtomKekulizeException) as error:
-        raise errors.KekulizeError(f"{smiles}: {error}") from error
+        raise errors.KekulizeError(f"{error}: {smiles}") from error
     Chem.SetAromaticity(molecule, Chem.AromaticityModel.AROMATICITY_MDL)
 
 
@@ -84,7 +83,7 @@ def _check_hydrogens(parsed: Chem.Mol, smiles: str) -> None:
     for atom in parsed.GetAtoms():
         if atom.GetNumImplicitHs() or atom.GetNumExplicitHs():
             raise errors.ImplicitHydrogensError(
-                f"{smiles}: hydrogens on {atom.GetSymbol()} are not atoms of their own; each needs a map number"
+                f"hydrogens of {atom.GetSymbol()} are implied, and each atom needs a map number: {smiles}"
             )
 
 
@@ -92,7 +91,7 @@ def _check_radicals(parsed: Chem.Mol, order: list[int], smiles: str) -> None:
     for atom in parsed.GetAtoms():
         if atom.GetNumRadicalElectrons() and atom.GetAtomicNum() not in _MAY_BE_RADICALS:
             raise errors.RadicalsNotSupportedError(
-                f"{smiles}: {_name(atom, order)} has {atom.GetNumRadicalElectrons()} unpaired electrons"
+                f"{_name(atom, order)} has {atom.GetNumRadicalElectrons()} unpaired electrons: {smiles}"
             )
 
 
@@ -102,7 +101,7 @@ def _check_stereo(parsed: Chem.Mol, order: list[int], smiles: str) -> None:
     unspecified = Chem.ChiralType.CHI_UNSPECIFIED
     for atom in flagged.GetAtoms():
         if atom.GetChiralTag() == unspecified and atom.HasProp("_ChiralityPossible"):
-            raise errors.UndefinedStereochemistryError(f"{smiles}: {_name(atom, order)} is a stereocentre without @ or @@")
+            raise errors.UndefinedStereochemistryError(f"{_name(atom, order)} is a stereocentre without @ or @@: {smiles}")
     blank = copy.copy(parsed)
     for bond in blank.GetBonds():
         bond.SetStereo(Chem.BondStereo.STEREONONE)
@@ -111,7 +110,7 @@ def _check_stereo(parsed: Chem.Mol, order: list[int], smiles: str) -> None:
         undefined = drawn.GetStereo() in (Chem.BondStereo.STEREONONE, Chem.BondStereo.STEREOANY)
         if possible.GetStereo() == Chem.BondStereo.STEREOANY and undefined:
             ends = f"{_name(drawn.GetBeginAtom(), order)} and {_name(drawn.GetEndAtom(), order)}"
-            raise errors.UndefinedStereochemistryError(f"{smiles}: the double bond of {ends} is drawn without / and \\")
+            raise errors.UndefinedStereochemistryError(f"the double bond of {ends} is drawn without / and \\: {smiles}")
 
 
 def _name(atom: Chem.Atom, order: list[int]) -> str:

@@ -50,7 +50,7 @@ class Patterns:
         sections: bonds, angles, torsions and vdW, where the force field has them.
         constraints: id and SMIRKS of each.
         library_charges: in the file's order.
-        increment_base: `partial_charge_method` of the charge increments, in lower case; None where there is no such section.
+        increment_base: `partial_charge_method` of the charge increments; None where there is no such section.
         increments: in the file's order.
     """
 
@@ -64,9 +64,9 @@ class Patterns:
 def _match_parameters() -> Chem.SubstructMatchParameters:
     """Return what the OpenFF toolkit asks RDKit for: every match in every atom order, stereochemistry respected."""
     parameters = Chem.SubstructMatchParameters()
-    parameters.uniquify = False
-    parameters.useChirality = True
-    parameters.maxMatches = 2**32 - 1
+    parameters.uniquify = False  # type: ignore[assignment]
+    parameters.useChirality = True  # type: ignore[assignment]
+    parameters.maxMatches = 2**32 - 1  # type: ignore[assignment]
     return parameters
 
 
