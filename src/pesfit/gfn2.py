@@ -126,7 +126,9 @@ def _openmp_runtime() -> ctypes.CDLL:
             copy = Path(folder) / "lib" / name
             if copy.is_file():
                 return ctypes.CDLL(str(copy), mode=ctypes.RTLD_GLOBAL)
-    raise PesfitError(f"tblite needs the OpenMP runtime {name}, which is not on this system; install it (Debian: apt install libgomp1)")
+    raise PesfitError(
+        f"tblite needs the OpenMP runtime {name}, which is not on this system; install it (Debian: apt install libgomp1)"
+    )
 
 
 @contextmanager

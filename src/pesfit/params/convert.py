@@ -31,7 +31,10 @@ class ConvertXtb(Section):
 
     n_molecules: int = Field(40, ge=1, le=40, description="Take the first so many molecules of the built-in list.")
     n_conformers: int = Field(
-        4, ge=1, le=100, description="ETKDG conformers a molecule; as many walkers start from the distinct minima they relax to."
+        4,
+        ge=1,
+        le=100,
+        description="ETKDG conformers a molecule; as many walkers start from the distinct minima they relax to.",
     )
     timestep_fs: float = Field(1.0, gt=0.0, le=5.0, description="Time step of the Langevin dynamics, in fs.")
     n_samples: int = Field(10, ge=1, le=10_000, description="Frames kept from the Langevin dynamics of each walker.")
@@ -42,10 +45,14 @@ class ConvertXtb(Section):
         validate_default=True,
         description="Time between kept frames, in fs; a whole multiple of the time step.",
     )
-    equilibration_fs: float = Field(50.0, ge=0.0, le=100_000.0, description="Dynamics of each walker before its first interval, in fs.")
+    equilibration_fs: float = Field(
+        50.0, ge=0.0, le=100_000.0, description="Dynamics of each walker before its first interval, in fs."
+    )
     temperature_kelvin: float = Field(500.0, gt=0.0, le=5000.0, description="Temperature of the Langevin dynamics, in K.")
     friction_per_ps: float = Field(10.0, gt=0.0, le=1000.0, description="Friction of the Langevin dynamics, in 1/ps.")
-    n_trajectory_frames: int = Field(2000, ge=10, le=1_000_000, description="Frames of the ethanol trajectory that plays MD17's role.")
+    n_trajectory_frames: int = Field(
+        2000, ge=10, le=1_000_000, description="Frames of the ethanol trajectory that plays MD17's role."
+    )
     trajectory_interval_fs: float = Field(
         5.0,
         gt=0.0,

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from rdkit import Chem
 
+from pesfit.errors import MoleculeError
+
 
 def group_of(mol: Chem.Mol) -> str:
     """Return what rows of one molecule have in common: canonical isomeric SMILES, hydrogens implicit, without map numbers.
 
     It depends neither on the order of the atoms nor on the aromaticity model `mol` came with.
+
+    Raises:
+        MoleculeError: if RDKit cannot read the SMILES that it wrote of it.
     """
     bare = Chem.Mol(mol)
     for atom in bare.GetAtoms():
         atom.SetAtomMapNum(0)
     # Read once more: stereo and aromaticity are then perceived the same way whatever program wrote them.
-    again = Chem.MolFromSmiles(Chem.MolToSmiles(Chem.RemoveHs(bare)))
+    smiles = Chem.MolToSmiles(Chem.RemoveHs(bare))
+    again = Chem.MolFromSmiles(smiles)
+    if again is None:
+        raise MoleculeError(f"RDKit cannot read the SMILES it wrote: {smiles}")
     return str(Chem.MolToSmiles(again))
 
 

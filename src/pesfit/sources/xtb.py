@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from rdkit import Chem
-from rdkit.Chem import AllChem
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from pesfit.arrays import FloatArray
 from pesfit.dataset import MAX_FRAMES_PER_ROW, Record
@@ -77,7 +78,8 @@ class _System:
     def minima(self, n_conformers: int) -> list[Frame]:
         """Embed, relax, and return the distinct minima with the right bonds, lowest first."""
         relaxed = [
-            relax(self.gfn2.energy_and_forces, coords, _MAX_FORCE, _MAX_RELAXATION_STEPS) for coords in self._embed(n_conformers)
+            relax(self.gfn2.energy_and_forces, coords, _MAX_FORCE, _MAX_RELAXATION_STEPS)
+            for coords in self._embed(n_conformers)
         ]
         sound = [frame for frame in relaxed if self.connectivity.holds(frame.coords[None])[0]]
         if not sound:
@@ -85,15 +87,15 @@ class _System:
         return distinct_minima(sound, self.masses)
 
     def _embed(self, n_conformers: int) -> list[FloatArray]:
-        settings = AllChem.ETKDGv3()
+        settings: Any = rdDistGeom.ETKDGv3()
         settings.randomSeed = int(self._seeds(0).generate_state(1)[0]) & 0x7FFFFFFF
         settings.numThreads = 1
         mol = Chem.Mol(self.mol)
-        ids = list(AllChem.EmbedMultipleConfs(mol, n_conformers, settings))
+        ids = list(rdDistGeom.EmbedMultipleConfs(mol, n_conformers, settings))
         if not ids:
             raise MoleculeError("ETKDG found no conformer")
-        if AllChem.MMFFHasAllMoleculeParams(mol):  # spares GFN2 two thirds of the steps
-            AllChem.MMFFOptimizeMoleculeConfs(mol, numThreads=1)
+        if rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):  # spares GFN2 two thirds of the steps
+            rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, numThreads=1)
         return [np.array(mol.GetConformer(i).GetPositions(), dtype=np.float64) for i in ids]
 
     def _seeds(self, walker: int) -> np.random.SeedSequence:
@@ -119,10 +121,10 @@ class _System:
             kept.append(frame)
         return kept
 
-    def record(self, id: str, source: str, frames: list[Frame], numbers: list[int]) -> Record:
+    def record(self, row_id: str, source: str, frames: list[Frame], numbers: list[int]) -> Record:
         """Make a row of frames; `numbers` are their places in the source's own order."""
         return Record(
-            id=id,
+            id=row_id,
             smiles=mapped_smiles(self.mol),
             atomic_numbers=self.atomic_numbers,
             coords=np.stack([frame.coords for frame in frames]),
@@ -200,7 +202,11 @@ def _conformers(system: _System) -> list[Record]:
 def _trajectory(system: _System) -> list[Record]:
     params = system.params
     frames = system.sample(
-        system.minima(1)[0].coords, 1, params.trajectory_equilibration_fs, params.trajectory_interval_fs, params.n_trajectory_frames
+        system.minima(1)[0].coords,
+        1,
+        params.trajectory_equilibration_fs,
+        params.trajectory_interval_fs,
+        params.n_trajectory_frames,
     )
     if len(frames) < params.n_trajectory_frames:
         raise MoleculeError(

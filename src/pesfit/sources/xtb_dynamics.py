@@ -122,7 +122,7 @@ class Langevin:
     F           forces                kcal/mol/Å; times `ACCELERATION` / m in Å/fs²
     m           `masses`              g/mol
     Δt          `timestep_fs`         fs
-    γ           `friction_per_ps`     1/ps
+    gamma       `friction_per_ps`     1/ps
     T           `temperature_kelvin`  K
     ξ           drawn                 normal, mean 0, variance 1
     ==========  ====================  =========================================================
@@ -132,7 +132,7 @@ class Langevin:
     Attributes:
         masses: [g/mol], shape (n_atoms,).
         temperature_kelvin: T.
-        friction_per_ps: γ.
+        friction_per_ps: gamma.
         timestep_fs: Δt.
     """
 
