@@ -5,39 +5,21 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pesfit.arrays import LongArray
-from pesfit.cluster.atoms import compared_atoms, equivalent_orders
-from pesfit.cluster.butina import butina
 from pesfit.cluster.plot import plot_cluster_sizes
-from pesfit.cluster.rmsd import pairs_within
-from pesfit.dataset import ConformerDataset, DatasetWriter, Record, write_failures
+from pesfit.cluster.representatives import Representatives, cluster_row
+from pesfit.dataset import ConformerDataset, DatasetWriter, write_failures
 from pesfit.errors import Failure, check_failed_fraction
 from pesfit.parallel import ordered_map
 from pesfit.params.cluster import Cluster
 from pesfit.params.source_names import check_source_names, covers
 
 _DATASET_FILES = ("state.json", "dataset_info.json")
-
-
-@dataclass(frozen=True)
-class Representatives:
-    """What is kept of one record.
-
-    Attributes:
-        conformers: positions of the representatives in the record, ascending, shape (n_clusters,).
-        sizes: conformers in each cluster, in Butina's order, shape (n_clusters,).
-        all_orders: False where the molecule has more equivalent atom orders than are tried.
-    """
-
-    conformers: LongArray
-    sizes: LongArray
-    all_orders: bool
 
 
 @dataclass(frozen=True)
@@ -84,7 +66,7 @@ def cluster_datasets(
     params: Cluster,
     output: Path,
     *,
-    excluded: Mapping[str, Collection[str]],
+    excluded: Collection[str],
     plot: Path,
 ) -> dict[str, Any]:
     """Write every data set without the molecules that failed earlier, clustered where the parameters say so.
@@ -96,8 +78,8 @@ def cluster_datasets(
     Args:
         datasets: by name, as `open_datasets` gives them.
         params: section `cluster`.
-        output: folder for one data set folder each, and `failures.csv`.
-        excluded: by name of the data set, ids of the records to leave out: those that stage 03 could not parameterize.
+        output: folder for one data set folder each, and `failures.csv`, whose ids are `<data set>/<record id>`.
+        excluded: `<data set>/<record id>` of the records to leave out: the ids in the failures of stage 03.
         plot: PNG to write, with the sizes of the clusters.
 
     Returns:
@@ -113,9 +95,11 @@ def cluster_datasets(
     failures: list[Failure] = []
     n_tried = 0
     for name, dataset in datasets.items():
-        rows = _choose_rows(dataset, params, frozenset(excluded.get(name, ())), tallies)
+        left_out = frozenset(id_.removeprefix(f"{name}/") for id_ in excluded if id_.startswith(f"{name}/"))
+        rows = _choose_rows(dataset, params, left_out, tallies)
         n_tried += len(rows.clustered)
-        failures += _write(dataset, output / name, rows, _cluster_rows(name, dataset, params, rows.clustered), tallies)
+        failed = _write(dataset, output / name, rows, _cluster_rows(name, dataset, params, rows.clustered), tallies)
+        failures += [replace(failure, id=f"{name}/{failure.id}") for failure in failed]
     check_failed_fraction(failures, n_tried, params.max_failed_fraction)
     write_failures(output / "failures.csv", failures)
     clustered = {source: tally for source, tally in sorted(tallies.items()) if _is_clustered(source, params)}
@@ -129,40 +113,13 @@ def cluster_datasets(
     }
 
 
-def choose_representatives(record: Record, params: Cluster) -> Representatives:
-    """Cluster the conformers of one record and choose one of each cluster.
-
-    Args:
-        record: a molecule with its conformers.
-        params: section `cluster`.
-
-    Raises:
-        MoleculeError: where symmetry is asked for and the SMILES cannot be read.
-    """
-    atoms = compared_atoms(record.atomic_numbers, heavy_atoms=params.heavy_atoms)
-    orders, all_orders = None, True
-    if params.symmetry and record.smiles is not None:
-        equivalent = equivalent_orders(record.smiles, atoms)
-        orders, all_orders = equivalent.orders, equivalent.complete
-    clusters = butina(pairs_within(record.coords[:, atoms], params.cutoff_angstrom, orders))
-    if params.representative == "centroid":
-        chosen = [members[0] for members in clusters]
-    else:
-        chosen = [min(members, key=lambda member: (record.energy[member], member)) for members in clusters]
-    return Representatives(
-        np.sort(np.asarray(chosen, dtype=np.int64)),
-        np.asarray([len(members) for members in clusters], dtype=np.int64),
-        all_orders,
-    )
-
-
 def _is_clustered(source: str, params: Cluster) -> bool:
     return any(covers(name, source) for name in params.sources)
 
 
 def _choose_rows(dataset: ConformerDataset, params: Cluster, excluded: frozenset[str], tallies: dict[str, _Tally]) -> _Rows:
     """Look at the small columns alone."""
-    ids, sources = (dataset.table.column(name).to_pylist() for name in ("id", "source"))
+    ids, sources = (dataset.table.column(column).to_pylist() for column in ("id", "source"))
     kept, clustered = [], []
     for row, (id_, source) in enumerate(zip(ids, sources, strict=True)):
         tally = tallies.setdefault(source, _Tally())
@@ -182,16 +139,8 @@ def _cluster_rows(
     if not rows:
         return
     yield from ordered_map(
-        functools.partial(_cluster_row, dataset.path, params), rows, label=f"cluster {name}", n_items=len(rows)
+        functools.partial(cluster_row, dataset.path, params), rows, label=f"cluster {name}", n_items=len(rows)
     )
-
-
-def _cluster_row(path: Path, params: Cluster, row: int) -> Representatives | Failure:
-    record = _open(path)[row]
-    try:
-        return choose_representatives(record, params)
-    except Exception as error:  # noqa: BLE001 - one molecule that fails is a value, whatever went wrong
-        return Failure.from_exception(record.id, "cluster", error)
 
 
 def _write(
@@ -227,8 +176,3 @@ def _write(
         if beside.name not in _DATASET_FILES:
             shutil.copyfile(beside, path / beside.name)
     return failures
-
-
-@functools.lru_cache(maxsize=1)
-def _open(path: Path) -> ConformerDataset:
-    return ConformerDataset(path)

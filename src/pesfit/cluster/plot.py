@@ -18,6 +18,8 @@ _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's palette, which color-blind readers tell apart."""
 
 _COLUMNS = 3
+_FEWEST_BINS = 4
+"""Room for this many bars, so that one alone is not a wall."""
 
 
 def plot_cluster_sizes(path: Path, sizes: Mapping[str, Sequence[int]], cutoff_angstrom: float) -> None:
@@ -64,6 +66,7 @@ def _histogram(axes: Axes, values: LongArray, edges: npt.NDArray[np.float64], co
     positions = np.arange(len(counts))
     bars = axes.bar(positions, counts, width=0.92, color=color)
     axes.bar_label(bars, labels=[_short(int(count)) for count in counts], fontsize=8 if len(counts) <= 9 else 7, padding=2)
+    axes.set_xlim(-0.6, max(len(counts), _FEWEST_BINS) - 0.4)
     axes.set_xticks(positions, [_bin_name(int(edges[i]), int(edges[i + 1]) - 1) for i in positions])
     axes.tick_params(axis="x", rotation=0 if len(counts) <= 6 else 45, labelsize=8)
     if counts.max() >= 100:

@@ -63,7 +63,6 @@ def all_pairs_rmsd(coords: FloatArray, atom_orders: LongArray | None = None) -> 
     for rows, columns, squared in _blocks(coords, atom_orders):
         result[rows, columns] = np.sqrt(squared)
         result[columns, rows] = result[rows, columns].T
-    np.fill_diagonal(result, 0.0)
     return result
 
 
@@ -82,12 +81,11 @@ def pairs_within(coords: FloatArray, cutoff: float, atom_orders: LongArray | Non
     for rows, columns, squared in _blocks(coords, atom_orders):
         result[rows, columns] = np.sqrt(squared) <= cutoff
         result[columns, rows] = result[rows, columns].T
-    np.fill_diagonal(result, True)
     return result
 
 
 def _blocks(coords: FloatArray, atom_orders: LongArray | None) -> Iterator[tuple[slice, slice, FloatArray]]:
-    """Yield the squared RMSD of blocks of pairs that cover the upper triangle: rows, columns, [Å²]."""
+    """Yield the squared RMSD of blocks of pairs that cover the upper triangle: rows, columns, [Å²]; those on the diagonal whole."""
     centred = coords - coords.mean(axis=1, keepdims=True)
     norms = np.einsum("cai,cai->c", centred, centred)
     axes = np.ascontiguousarray(centred.transpose(2, 0, 1))
@@ -102,6 +100,10 @@ def _blocks(coords: FloatArray, atom_orders: LongArray | None) -> Iterator[tuple
             gap = _superposition_gap(left[0], axes[:, columns], half_norms)
             for permuted in left[1:]:
                 np.minimum(gap, _superposition_gap(permuted, axes[:, columns], half_norms), out=gap)
+            if rows == columns:
+                # Both halves are there, and differ by rounding; symmetric with zeros on the diagonal is what a caller counts on.
+                gap = np.triu(gap, 1)
+                gap += gap.T
             yield rows, columns, 2.0 / n_atoms * gap
 
 
