@@ -128,6 +128,14 @@ def test_changed_file_is_never_spliced(server: FileServer, fetch_a: Fetch, range
     assert server.requests[1] == Request("/a.bin", "bytes=1000-", '"v1"')
 
 
+def test_other_length_betrays_a_changed_file(server: FileServer, fetch_a: Fetch) -> None:
+    server.files["a.bin"] = Served(CONTENT, faults=[Fault(drop_after=1000)])
+    with pytest.raises(DownloadError):
+        fetch_a(retries=0)
+    server.files["a.bin"] = Served(OTHER[:-100], etag=None, ranges="unconditional")
+    assert fetch_a() == OTHER[:-100]
+
+
 def test_answer_to_another_range_is_not_used(server: FileServer, fetch_a: Fetch) -> None:
     server.files["a.bin"] = Served(CONTENT, ranges="shifted", faults=[Fault(drop_after=1000)])
     assert fetch_a() == CONTENT
