@@ -13,7 +13,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 from pesfit.arrays import FloatArray, IntArray
-from pesfit.errors import MoleculeError
+from pesfit.errors import MoleculeError, PesfitError
 from pesfit.gfn2 import Gfn2
 from pesfit.units import BOHR, EV, HARTREE
 
@@ -147,3 +147,36 @@ def test_a_field_that_does_not_converge_is_a_molecule_error() -> None:
     coords = np.array([[4.1, -5.1, 0.8], [-1.1, -0.9, -0.4], [-4.0, -0.5, -1.7], [6.6, 0.5, -0.7], [-0.6, -1.3, -2.1]])
     with pytest.raises(MoleculeError, match="SCF not converged in 250 cycles"):
         metals.energy_and_forces(coords)
+
+
+def test_where_the_system_has_no_openmp_runtime_the_copy_in_torch_does() -> None:
+    script = (
+        "import ctypes, numpy as np\n"
+        "load = ctypes.CDLL\n"
+        "def bare(name, *args, **kwargs):\n"
+        "    if name == 'libgomp.so.1':\n"
+        "        raise OSError(name)\n"
+        "    return load(name, *args, **kwargs)\n"
+        "ctypes.CDLL = bare\n"
+        "from pesfit.gfn2 import Gfn2\n"
+        "x = np.array([[0, 0, 0], [0, 0, 1.0], [0, 0.9, -0.3]])\n"
+        "print(Gfn2(np.array([8, 1, 1], dtype=np.int32), 0).energy_and_forces(x).energy.hex())\n"
+        "print({line.split()[-1] for line in open('/proc/self/maps') if 'libgomp' in line})\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    lines = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
+    energy, libraries = lines.splitlines()
+    x = np.array([[0, 0, 0], [0, 0, 1.0], [0, 0.9, -0.3]])
+    assert energy == Gfn2(np.array([8, 1, 1], dtype=np.int32), 0).energy_and_forces(x).energy.hex()
+    assert "torch" in libraries
+    assert libraries.count("libgomp") == 1
+
+
+def test_where_there_is_no_openmp_runtime_at_all_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str, *_: object, **__: object) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(PesfitError, match=r"libgomp\.so\.1, which is not on this system; install it"):
+        Gfn2(np.array([1, 1], dtype=np.int32), 0)
