@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pesfit.sources.download import download_sources
-
 import _start  # noqa: F401
+
 from pesfit.params.load import Params
 from pesfit.runtime import output_folder, run_stage
+from pesfit.sources.download import download_sources
 
 
 def download(params: Params) -> Mapping[str, Any]:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pesfit.sources.convert import convert_sources
-
 import _start  # noqa: F401
+
 from pesfit.params.load import Params
 from pesfit.runtime import input_folder, output_folder, run_stage
+from pesfit.sources.convert import convert_sources
 
 
 def convert(params: Params) -> Mapping[str, Any]:

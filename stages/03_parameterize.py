@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pesfit.parameterize.build import parameterize_datasets
-
 import _start  # noqa: F401
+
 from pesfit.dataset import open_datasets
+from pesfit.parameterize.build import parameterize_datasets
 from pesfit.params.load import Params
 from pesfit.runtime import output_folder, run_stage
 

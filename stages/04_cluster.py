@@ -6,14 +6,21 @@ from typing import Any
 import _start  # noqa: F401
 
 from pesfit.cluster.build import cluster_datasets
-from pesfit.dataset import open_datasets
+from pesfit.dataset import open_datasets, read_failures
 from pesfit.params.load import Params
-from pesfit.runtime import output_folder, run_stage
+from pesfit.runtime import PLOTS, input_folder, output_folder, run_stage
 
 
 def cluster(params: Params) -> Mapping[str, Any]:
+    unparameterized = {failure.id for failure in read_failures(input_folder("data/parameterized") / "failures.csv")}
     with output_folder("data/clustered") as clustered:
-        return cluster_datasets(open_datasets("data/arrow"), params.cluster, clustered)
+        return cluster_datasets(
+            open_datasets("data/arrow"),
+            params.cluster,
+            clustered,
+            excluded=unparameterized,
+            plot=PLOTS / "cluster-sizes.png",
+        )
 
 
 if __name__ == "__main__":
