@@ -19,7 +19,7 @@ from typing import IO, cast
 from pesfit.errors import ArchiveError
 
 _OPENERS: dict[bytes, Callable[[Path], object]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
-_BLOCK_BYTES = 2**20
+_BLOCK_BYTES = 2**14
 
 
 @dataclass(frozen=True)

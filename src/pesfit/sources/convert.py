@@ -95,10 +95,10 @@ class _Tally:
 
     def add(self, converted: Converted) -> None:
         record, counts = converted.record, self.counts
-        self.physics += converted.physics
         counts["conformers_read"] += converted.n_conformers_read
         counts["conformers_left_out"] += converted.n_conformers_read - (record.n_conformers if record else 0)
         if record is not None:
+            self.physics += converted.physics
             self.groups.add(record.group)
             counts["rows"] += 1
             counts["conformers"] += record.n_conformers

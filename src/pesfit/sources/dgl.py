@@ -12,26 +12,24 @@ uncompressed, one thing after another. Strings and vectors begin with their leng
     array       magic; u64 0; i32 device; i32 device number; i32 dimensions; u8 kind; u8 bits; u16 lanes; i64 shape; i64 bytes; data
     trailer     vector of the graphs' positions, with its size in bytes before (u64) and after it (u64)
 
-Nothing in a file is believed: each length, count, shape and type is compared with the bytes that are left before it is used, so that a
-file that was cut or changed gives an `ArchiveError` and never a large allocation.
+Nothing in a file is believed: each length, count, shape and type is checked before it is used, so that a file that was cut or changed
+gives an `ArchiveError` and never a large allocation.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pesfit.arrays import LongArray
-from pesfit.errors import ArchiveError
+from pesfit.sources.byte_reader import ByteReader
 
 Array = npt.NDArray[Any]
-Item = TypeVar("Item")
 
 _FILE = 0xDD2E4FF046B4A13F
 _GRAPH = 0xDD589FBE35224ABF
@@ -119,71 +117,8 @@ def read_graphs(content: bytes, name: str) -> GraphFile:
     return GraphFile(tuple(graphs), labels)
 
 
-class _Reader:
-    """A position in the bytes of a file; every read is checked against what is left."""
-
-    def __init__(self, content: bytes, name: str) -> None:
-        self._content = content
-        self._name = name
-        self.position = 0
-
-    @property
-    def n_left(self) -> int:
-        return len(self._content) - self.position
-
-    def error(self, what: str) -> ArchiveError:
-        return ArchiveError(
-            f"{self._name}: at byte {self.position} of {len(self._content)}: {what}; the file is truncated or corrupted"
-        )
-
-    def skip(self, n_bytes: int) -> int:
-        """Move over bytes that must be there and return where they begin."""
-        if n_bytes > self.n_left:
-            raise self.error(f"{n_bytes} more bytes are needed, {self.n_left} are left")
-        start = self.position
-        self.position += n_bytes
-        return start
-
-    def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
-        return layout.unpack_from(self._content, self.skip(layout.size))
-
-    def u64(self) -> int:
-        return int(self.unpack(_U64)[0])
-
-    def i64(self) -> int:
-        return int(self.unpack(_I64)[0])
-
-    def flag(self) -> bool:
-        value = self.unpack(_U8)[0]
-        if value > 1:
-            raise self.error(f"{value} where 0 or 1 is expected")
-        return bool(value)
-
-    def magic(self, expected: int, what: str) -> None:
-        found = self.u64()
-        if found != expected:
-            raise self.error(f"no {what} begins here ({found:#x} instead of {expected:#x})")
-
-    def count(self, what: str, n_bytes_each: int) -> int:
-        """Read a length and refuse one that the bytes left cannot hold."""
-        n_items = self.u64()
-        if n_items * n_bytes_each > self.n_left:
-            raise self.error(f"{n_items} {what} are announced, {self.n_left} bytes are left")
-        return n_items
-
-    def vector(self, what: str, n_bytes_each: int, read: Callable[[], Item]) -> list[Item]:
-        return [read() for _ in range(self.count(what, n_bytes_each))]
-
-    def text(self) -> str:
-        n_bytes = self.count("characters", 1)
-        start = self.skip(n_bytes)
-        try:
-            return self._content[start : self.position].decode()
-        except UnicodeDecodeError:
-            raise self.error("a name is not UTF-8") from None
-
-    def names(self, what: str) -> list[str]:
-        return self.vector(what, 8, self.text)
+class _Reader(ByteReader):
+    """Reads arrays too."""
 
     def array(self) -> Array:
         self.magic(_ARRAY, "array")
@@ -207,7 +142,7 @@ class _Reader:
         if math.prod(length for length in shape if length) * dtype.itemsize > 2**62:
             raise self.error(f"an array has shape {shape}")
         start = self.skip(n_bytes)
-        return np.frombuffer(self._content, dtype, math.prod(shape), start if n_bytes else 0).reshape(shape)
+        return np.frombuffer(self.content, dtype, math.prod(shape), start if n_bytes else 0).reshape(shape)
 
     def named_arrays(self) -> dict[str, Array]:
         pairs = self.vector("named arrays", 8, lambda: (self.text(), self.array()))
@@ -217,7 +152,6 @@ class _Reader:
         return arrays
 
 
-_U8, _U64, _I64 = struct.Struct("<B"), struct.Struct("<Q"), struct.Struct("<q")
 _HEADER = struct.Struct("<4Q")
 _ARRAY_HEADER = struct.Struct("<QiiiBBH")
 

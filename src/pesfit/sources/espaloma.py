@@ -287,7 +287,10 @@ def _check_graph(entry: Entry, graph: Graph, molecule: Any) -> None:
             f"{entry.name_of('mol.json')}: has the elements {elements}; the graphs have {types.reshape(-1).tolist()} and "
             f"{graph.node_counts.get('n1')} atoms"
         )
-    pairs = _undirected(graph.node_data.get("n2", {}).get("idxs", np.zeros((0, 2))).tolist())
+    indices = graph.node_data.get("n2", {}).get("idxs", np.zeros((0, 2)))
+    if indices.ndim != 2 or indices.shape[1] != 2:
+        raise ArchiveError(f"{entry.name_of('heterograph.bin')}: n2/idxs has shape {indices.shape}; expected (bonds, 2)")
+    pairs = _undirected(indices.tolist())
     bonds = _undirected((bond["atom1"], bond["atom2"]) for bond in molecule["bonds"])
     if pairs != bonds:
         where = sorted(tuple(sorted(pair)) for pair in pairs ^ bonds)

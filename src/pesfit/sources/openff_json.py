@@ -59,8 +59,8 @@ def build_molecule(molecule: Mapping[str, Any]) -> Chem.Mol:
     """
     mol = Chem.RWMol()
     for atom in molecule["atoms"]:
-        if not 0 < atom["atomic_number"] <= 118:
-            raise MoleculeError(f"an atom has the atomic number {atom['atomic_number']}")
+        if not (0 < atom["atomic_number"] <= 118 and abs(atom["formal_charge"]) < 100):
+            raise MoleculeError(f"an atom has the atomic number {atom['atomic_number']} and the charge {atom['formal_charge']}")
         added = Chem.Atom(atom["atomic_number"])
         added.SetFormalCharge(atom["formal_charge"])
         added.SetNoImplicit(True)

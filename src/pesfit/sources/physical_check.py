@@ -123,7 +123,7 @@ class PhysicsCheck:
         """What looks wrong, as part of a sentence; None where nothing does."""
         if not math.isfinite(self.work2 + self.rise2 + self.net_force2 + self.torque2 + self.moment2):
             return "coordinates, energies or forces are too large to be those of a molecule"
-        return (self._wrong_work() if self.is_conclusive else None) or self._unbalanced()
+        return self._unbalanced() or (self._wrong_work() if self.is_conclusive else None)
 
     def metrics(self) -> dict[str, str | int | float | None]:
         """Figures for a stage's metrics."""
