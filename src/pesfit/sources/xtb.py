@@ -94,7 +94,7 @@ class _System:
         ids = list(rdDistGeom.EmbedMultipleConfs(mol, n_conformers, settings))
         if not ids:
             raise MoleculeError("ETKDG found no conformer")
-        if rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):  # spares GFN2 two thirds of the steps
+        if rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):  # halves the steps that GFN2 needs
             rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, numThreads=1)
         return [np.array(mol.GetConformer(i).GetPositions(), dtype=np.float64) for i in ids]
 
