@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 
 from pesfit.potentials.base import Potential
-from pesfit.potentials.smirnoff import SmirnoffPotential
+from pesfit.potentials.build import Engine, build_smirnoff
 from pesfit.topology import Topology
 from tests import openff_oracle
 from tests.contract.samples import Sample
@@ -23,6 +24,7 @@ class Case:
         samples: at least three neutral molecules of different sizes, with two conformers each, not at a minimum.
         atom: a molecule of one atom at the origin.
         tolerance: [kcal/mol] and [kcal/mol/Å], rounding of energies and forces; 1e-9 in float64.
+        far: [Å], a distance at which neutral molecules do not interact within `tolerance`.
         step: [Å], for numerical derivatives.
         step_tolerance: [kcal/mol/Å], error of numerical derivatives with this step.
     """
@@ -31,24 +33,35 @@ class Case:
     samples: tuple[Sample, ...]
     atom: Sample
     tolerance: float
+    far: float
     step: float
     step_tolerance: float
 
 
 def smirnoff() -> Case:
+    return _smirnoff("pesfit", tolerance=1e-9, far=2e4, step=1e-4, step_tolerance=1e-4)
+
+
+def smee() -> Case:
+    pytest.importorskip("smee", reason="needs smee, which is optional and not on PyPI")
+    return _smirnoff("smee", tolerance=2e-3, far=200.0, step=2e-3, step_tolerance=0.1)  # in float32
+
+
+def _smirnoff(engine: Engine, tolerance: float, far: float, step: float, step_tolerance: float) -> Case:
     molecules = [openff_oracle.molecule(smiles) for smiles in ("CCO", "CC(=O)NC", "CC#N", "c1c[nH]cn1")]
     force_field, topologies = openff_oracle.tables_and_topologies(molecules)
     neutral = [replace(topology, charges=topology.charges - topology.charges.mean()) for topology in topologies]
     return Case(
-        potential=SmirnoffPotential(force_field),
+        potential=build_smirnoff(force_field, engine),
         samples=tuple(
             Sample(molecule.atomic_numbers, molecule.coords, topology)
             for molecule, topology in zip(molecules, neutral, strict=True)
         ),
         atom=Sample(np.array([6]), np.zeros((1, 1, 3)), _atom_topology()),
-        tolerance=1e-9,
-        step=1e-4,
-        step_tolerance=1e-4,
+        tolerance=tolerance,
+        far=far,
+        step=step,
+        step_tolerance=step_tolerance,
     )
 
 
@@ -73,5 +86,5 @@ def _atom_topology() -> Topology:
     )
 
 
-CASES: dict[str, Callable[[], Case]] = {"smirnoff": smirnoff}
+CASES: dict[str, Callable[[], Case]] = {"smirnoff": smirnoff, "smee": smee}
 """Name of an implementation -> its case."""

@@ -98,7 +98,7 @@ def test_net_force_and_torque_are_zero(case: Case) -> None:
 def test_molecules_far_apart_have_the_sum_of_their_energies(case: Case) -> None:
     first, second = case.samples[0], case.samples[1]
     batch, parts = evaluate(case, first, second)
-    _, whole = evaluate(case, first.beside(second, np.array([0.0, 2e4, 0.0])))
+    _, whole = evaluate(case, first.beside(second, np.array([0.0, case.far, 0.0])))
     close(whole.energy, sum(batch.split_conformers(parts.energy)), 10.0 * case.tolerance)
     close(whole.forces.reshape(2, -1, 3), torch.cat(batch.split_atoms(parts.forces), dim=1), 10.0 * case.tolerance)
 
@@ -110,9 +110,9 @@ def test_a_molecule_of_one_atom_has_an_energy_and_no_force(case: Case) -> None:
 
 
 def test_isolated_atoms_have_the_sum_of_their_energies(case: Case) -> None:
-    pair = case.atom.beside(case.atom, np.array([0.0, 0.0, 2e4]))
+    pair = case.atom.beside(case.atom, np.array([0.0, 0.0, case.far]))
     _, one = evaluate(case, case.atom)
-    _, three = evaluate(case, pair.beside(case.atom, np.array([2e4, 0.0, 0.0])))
+    _, three = evaluate(case, pair.beside(case.atom, np.array([case.far, 0.0, 0.0])))
     close(three.energy, 3.0 * one.energy, case.tolerance)
     close(three.forces, np.zeros((3, 3)), case.tolerance)
 

@@ -15,7 +15,7 @@ from pesfit.potentials.neighbors import Edges
 from pesfit.potentials.terms import Terms, join_terms
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Conformers:
     """Conformers of one molecule: what batches are made of.
 
@@ -30,7 +30,7 @@ class Conformers:
     terms: Terms | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Conformers of any number of molecules as one graph, of which each conformer is a disjoint subgraph; nothing is padded.
 
@@ -126,7 +126,7 @@ class Batch:
         return replace(self, **moved)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What a potential says of a batch.
 

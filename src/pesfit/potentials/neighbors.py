@@ -14,7 +14,7 @@ _MAX_PAIRS = 2**24
 """Pairs looked at in one go, which bounds memory to about 1 GB."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edges:
     """Directed pairs of neighbors, each in both directions, sorted by `first`, then `second`.
 

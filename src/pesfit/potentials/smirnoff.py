@@ -91,7 +91,7 @@ class SmirnoffPotential(Potential):
 
     def __init__(self, force_field: ForceField) -> None:
         super().__init__()
-        _validate(force_field)
+        check_force_field(force_field)
         self.tables = torch.nn.ParameterDict(
             {
                 handler: torch.nn.Parameter(torch.tensor(table.values, dtype=torch.float64), requires_grad=False)
@@ -221,7 +221,12 @@ def _index_error(graph: Terms, tables: Mapping[str, Tensor]) -> DataError:
     return DataError(f"the batch's terms name atoms that it lacks; it has {graph.n_atoms}")
 
 
-def _validate(force_field: ForceField) -> None:
+def check_force_field(force_field: ForceField) -> None:
+    """Refuse what has no energy here.
+
+    Raises:
+        ForceFieldError: if a table is missing, unknown or malformed, or has a value that has no energy; names it.
+    """
     unknown, missing = force_field.tables.keys() - COLUMNS.keys(), COLUMNS.keys() - force_field.tables.keys()
     for names, what in ((unknown, "is not supported"), (missing, "is missing (an empty table is allowed)")):
         if names:

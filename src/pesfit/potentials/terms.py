@@ -13,11 +13,17 @@ from pesfit.arrays import BoolArray, IntArray, LongArray
 from pesfit.errors import MoleculeError
 from pesfit.topology import Topology
 
-_ATOM_FIELDS = ("bonds", "angles", "propers", "impropers", "pairs")
-"""Fields that hold atom indices, which move by an offset when graphs are joined."""
+ATOM_FIELDS = {
+    "bonds": "bond_parameters",
+    "angles": "angle_parameters",
+    "propers": "proper_parameters",
+    "impropers": "improper_parameters",
+    "pairs": "pairs_14",
+}
+"""Fields of `Terms` that hold atom indices, which move by an offset when graphs are joined, with what is said of each row."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Terms:
     """The terms of a graph of atoms. `*_parameters` index the rows of the handler's `ParameterTable`.
 
@@ -100,7 +106,7 @@ def join_terms(parts: Sequence[tuple[Terms, int]]) -> Terms:
         blocks = []
         for (terms, n_copies), offset in zip(parts, offsets[:-1].tolist(), strict=True):
             block = getattr(terms, field.name).expand(n_copies, *getattr(terms, field.name).shape)
-            if field.name in _ATOM_FIELDS:
+            if field.name in ATOM_FIELDS:
                 first_atom = offset + terms.n_atoms * torch.arange(n_copies, device=block.device)
                 block = block + first_atom[:, None, None]
             blocks.append(block.flatten(0, 1))

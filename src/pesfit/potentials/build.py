@@ -1,0 +1,30 @@
+"""The one place that knows all families of potentials by name; what is above sees `Potential` alone."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pesfit.potentials.base import Potential
+from pesfit.topology import ForceField
+
+Engine = Literal["pesfit", "smee"]
+
+
+def build_smirnoff(force_field: ForceField, engine: Engine = "pesfit") -> Potential:
+    """Make the potential of a SMIRNOFF force field.
+
+    Args:
+        force_field: with the parameters; batches must come with terms that index its tables.
+        engine: what evaluates it: our own code in float64, or smee in float32 where it is installed.
+
+    Raises:
+        ForceFieldError: where the force field is not supported.
+        ParamsError: where smee is asked for and cannot be imported.
+    """
+    if engine == "smee":
+        from pesfit.potentials.smee_potential import SmeePotential
+
+        return SmeePotential(force_field)
+    from pesfit.potentials.smirnoff import SmirnoffPotential
+
+    return SmirnoffPotential(force_field)
