@@ -65,8 +65,8 @@ class NonIntegralMoleculeChargeError(MoleculeError):
     """Partial charges do not add up to the total charge."""
 
 
-class ChargeCountError(MoleculeError):
-    """There is not one finite partial charge for each atom."""
+class NonFiniteChargeError(MoleculeError):
+    """A partial charge is not a finite number."""
 
 
 class TotalChargeError(MoleculeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pesfit.arrays import FloatArray
-from pesfit.parameterize.errors import ChargeCountError, NonIntegralMoleculeChargeError
+from pesfit.parameterize.errors import NonFiniteChargeError, NonIntegralMoleculeChargeError
 
 MAX_DEVIATION = 0.01
 """[e] by which partial charges may miss the total charge; the same as Interchange allows."""
@@ -28,12 +28,12 @@ def with_exact_sum(charges: FloatArray, total_charge: int) -> FloatArray:
         [e], shape (n_atoms,), each within `MAX_DEVIATION` / n_atoms + 1.4e-14 e of what it was.
 
     Raises:
-        ChargeCountError: where a charge is not finite.
+        NonFiniteChargeError: where a charge is not finite.
         NonIntegralMoleculeChargeError: where the sum is off by more than `MAX_DEVIATION`.
     """
     if not np.isfinite(charges).all():
         atom = int(np.argmin(np.isfinite(charges)))
-        raise ChargeCountError(f"the partial charge of atom {atom + 1} is {charges[atom]}; a finite number is needed")
+        raise NonFiniteChargeError(f"the partial charge of atom {atom + 1} is {charges[atom]}; a finite number is needed")
     missing = total_charge - float(np.sum(charges))
     if abs(missing) > MAX_DEVIATION:
         raise NonIntegralMoleculeChargeError(

@@ -100,7 +100,7 @@ def _check_stereo(parsed: Chem.Mol, order: list[int], smiles: str) -> None:
     Chem.AssignStereochemistry(flagged, force=True, flagPossibleStereoCenters=True)
     unspecified = Chem.ChiralType.CHI_UNSPECIFIED
     for atom in flagged.GetAtoms():
-        if atom.GetChiralTag() == unspecified and atom.HasProp("_ChiralityPossible"):
+        if atom.GetChiralTag() == unspecified and atom.HasProp("_ChiralityPossible") and not _has_equivalent_ends(atom):
             raise errors.UndefinedStereochemistryError(f"{_name(atom, order)} is a stereocentre without @ or @@: {smiles}")
     blank = copy.copy(parsed)
     for bond in blank.GetBonds():
@@ -111,6 +111,15 @@ def _check_stereo(parsed: Chem.Mol, order: list[int], smiles: str) -> None:
         if possible.GetStereo() == Chem.BondStereo.STEREOANY and undefined:
             ends = f"{_name(drawn.GetBeginAtom(), order)} and {_name(drawn.GetEndAtom(), order)}"
             raise errors.UndefinedStereochemistryError(f"the double bond of {ends} is drawn without / and \\: {smiles}")
+
+
+def _has_equivalent_ends(atom: Chem.Atom) -> bool:
+    """Tell whether two neighbours differ by resonance alone, as the oxygens of O=P-[O-] do; then there is nothing to draw.
+
+    The toolkit refuses these, and with them all phosphates of nucleic acids whose phosphorus RDKit takes for a stereocentre.
+    """
+    ends = [neighbor.GetAtomicNum() for neighbor in atom.GetNeighbors() if neighbor.GetDegree() == 1]
+    return len(set(ends)) < len(ends)
 
 
 def _name(atom: Chem.Atom, order: list[int]) -> str:
