@@ -25,7 +25,9 @@ def molecules() -> Sample:
     return sample(("CC(=O)NC", "CC#N", "O=[N+]([O-])c1ccccc1", "CCO"))
 
 
-def rows(features: MoleculeFeatures, coords: FloatArray, energy: FloatArray, forces: FloatArray) -> tuple[FloatArray, FloatArray]:
+def rows(
+    features: MoleculeFeatures, coords: FloatArray, energy: FloatArray, forces: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     chunks = list(features.rows(coords, energy, forces))
     return np.concatenate([c.energy for c in chunks], axis=-1), np.concatenate([c.forces for c in chunks], axis=-1)
 

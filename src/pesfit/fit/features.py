@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse
@@ -30,10 +31,11 @@ from pesfit.arrays import FloatArray, LongArray
 from pesfit.fit.parameters import MINIMUM, Layout
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError, InternalCoordinates, angles, dihedrals, distances
 from pesfit.potentials.terms import Terms
-from pesfit.topology import ForceField, Topology
+from pesfit.topology import ForceField, ParameterTable, Topology
 
-_CHUNK_ELEMENTS = 120_000
-"""Numbers in the feature array of a chunk of conformers: 1 MB, about what a core's own cache holds."""
+_Coordinate: TypeAlias = Callable[[Tensor, Tensor], InternalCoordinates]
+_CHUNK_ELEMENTS = 200_000
+"""Numbers in the feature array of a chunk of conformers: 1.6 MB, about what a core's own cache holds."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,10 @@ class MoleculeFeatures:
     def __init__(self, topology: Topology, force_field: ForceField, layout: Layout) -> None:
         terms = Terms.from_topology(topology)
         kinds: list[_Harmonic | _Periodic] = [
-            _Harmonic("Bonds", distances, terms.bonds, terms.bond_parameters, force_field, layout),
-            _Harmonic("Angles", angles, terms.angles, terms.angle_parameters, force_field, layout),
-            _Periodic("ProperTorsions", terms.propers, terms.proper_parameters, force_field, layout),
-            _Periodic("ImproperTorsions", terms.impropers, terms.improper_parameters, force_field, layout),
+            _Harmonic(force_field.tables["Bonds"], layout, distances, terms.bonds, terms.bond_parameters),
+            _Harmonic(force_field.tables["Angles"], layout, angles, terms.angles, terms.angle_parameters),
+            _Periodic(force_field.tables["ProperTorsions"], layout, terms.propers, terms.proper_parameters),
+            _Periodic(force_field.tables["ImproperTorsions"], layout, terms.impropers, terms.improper_parameters),
         ]
         self._kinds = [kind for kind in kinds if len(kind.lines.atoms)]
         self._nonbonded = _Nonbonded(terms, force_field)
@@ -168,21 +170,12 @@ class _Harmonic:
     """Lines of ½ k (q - q₀)²: those of k for all terms, then those of m where it is trained."""
 
     def __init__(
-        self,
-        handler: str,
-        coordinate: Callable[[Tensor, Tensor], InternalCoordinates],
-        atoms: Tensor,
-        parameters: Tensor,
-        force_field: ForceField,
-        layout: Layout,
+        self, table: ParameterTable, layout: Layout, coordinate: _Coordinate, atoms: Tensor, parameters: Tensor
     ) -> None:
-        table = force_field.tables[handler]
         row = parameters.numpy()
-        n_rows = len(table.smirks)
-        of_k = layout.index(handler, shift=False, n_rows=n_rows)[row]
-        of_m = layout.index(handler, shift=True, n_rows=n_rows)[row]
+        of_k, of_m = (layout.index(table, shift=shift)[row] for shift in (False, True))
         self._coordinate, self._atoms = coordinate, atoms
-        self._centre = torch.from_numpy(table.values[row, table.columns.index(MINIMUM[handler])])[:, None]
+        self._centre = torch.from_numpy(table.values[row, table.columns.index(MINIMUM[table.handler])])[:, None]
         self._shifted = torch.from_numpy(np.flatnonzero(of_m >= 0))
         self.lines = _Lines(
             np.concatenate([atoms.numpy(), atoms.numpy()[of_m >= 0]]),
@@ -204,16 +197,14 @@ class _Harmonic:
 class _Periodic:
     """Lines of k/idivf (1 + cos(n φ - φ_0)); dihedrals that several periodicities share are evaluated once."""
 
-    def __init__(self, handler: str, atoms: Tensor, parameters: Tensor, force_field: ForceField, layout: Layout) -> None:
-        table = force_field.tables[handler]
+    def __init__(self, table: ParameterTable, layout: Layout, atoms: Tensor, parameters: Tensor) -> None:
         row = parameters.numpy()
         unique, which = np.unique(atoms.numpy(), axis=0, return_inverse=True)
         self._atoms, self._which = torch.from_numpy(unique), torch.from_numpy(which.reshape(-1))
         _, *others = (torch.from_numpy(column)[:, None] for column in table.values[row].T)
         self._periodicity, self._phase, idivf = others
         self._share = 1.0 / idivf
-        entry = layout.index(handler, shift=False, n_rows=len(table.smirks))[row]
-        self.lines = _Lines(atoms.numpy(), entry, table.values[row, 0])
+        self.lines = _Lines(atoms.numpy(), layout.index(table, shift=False)[row], table.values[row, 0])
 
     def fill(self, coords: Tensor, energy: Tensor, pull: Tensor) -> None:
         """Write features of energies, shape (n_lines, n_conformers), and forces, (n_lines, 4, 3, n_conformers)."""

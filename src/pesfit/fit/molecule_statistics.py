@@ -12,11 +12,13 @@ which add without loss (Chan, Golub, LeVeque, Am. Stat. 37, 242, 1983), and so g
 | min | the conformer v₀ whose label is lowest | M + W (v̄ - v₀)(v̄ - v₀)ᵀ, W = Σ w |
 | none | nothing | M + W v̄ v̄ᵀ |
 
-With `mean` and `min` the constants m²/(2k) of harmonic terms (see `parameters`) drop out. With `none` they do not; `constants` says how they enter.
+With `mean` and `min` the constants m²/(2k) of harmonic terms (see `parameters`) drop out. With `none` they do not, and
+`equations_with_constants` keeps them apart.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -134,6 +136,23 @@ class MoleculeStatistics:
             forces=self.forces + other.forces,
         )
 
+    def nothing(self) -> MoleculeStatistics:
+        """Return the statistics of no conformer of this molecule."""
+        zero = np.zeros_like(self.mean)
+        none = np.zeros_like(self.energy)
+        return replace(
+            self,
+            n_conformers=0,
+            weight=0.0,
+            log_weight=0.0,
+            mean=zero,
+            energy=none,
+            lowest=zero,
+            lowest_label=math.inf,
+            n_force_conformers=0,
+            forces=none,
+        )
+
     @property
     def n_force_components(self) -> int:
         """Number of force labels."""
@@ -149,11 +168,34 @@ class MoleculeStatistics:
         if zero != "mean":
             away = self.mean - (self.lowest if zero == "min" else 0.0)
             moments = moments + self.weight * np.outer(away, away)
-        n_energies = self.n_conformers - (zero != "none")
+        n_energies = max(self.n_conformers - (zero != "none"), 0)
         internal = max(3 * self.n_atoms - 6, 1) if self.n_atoms > 1 else 0
-        each = self.log_weight / self.n_conformers
+        each = self.log_weight / max(self.n_conformers, 1)
         n_forces = self.n_force_conformers * internal
-        return NormalEquations(_moments(moments, n_energies, n_energies * each), _moments(self.forces, n_forces, n_forces * each))
+        return NormalEquations(
+            _moments(moments, n_energies, n_energies * each), _moments(self.forces, n_forces, n_forces * each)
+        )
+
+    def equations_with_constants(self, shifts: LongArray) -> NormalEquations:
+        """Return the normal equations without energy zero, with the constants of harmonic terms as further parameters.
+
+        Args:
+            shifts: positions among the molecule's parameters of those that are m of a harmonic, shape (n_shifts,).
+
+        Returns:
+            Equations over the molecule's own parameters and then its constants d, one for each of `shifts`.
+        """
+        n, n_shifts = len(self.columns), len(shifts)
+        place = np.append(np.arange(n), n + n_shifts)
+        mean = np.insert(self.mean, n, self.uses[shifts].astype(np.float64))
+        energy, forces = np.zeros((2, n + n_shifts + 1, n + n_shifts + 1))
+        energy[np.ix_(place, place)] = self.energy
+        forces[np.ix_(place, place)] = self.forces
+        plain = self.equations("none")
+        return NormalEquations(
+            _moments(energy + self.weight * np.outer(mean, mean), plain.energy.n_rows, plain.energy.log_weight),
+            _moments(forces, plain.forces.n_rows, plain.forces.log_weight),
+        )
 
     def squared_errors(self, x: FloatArray) -> tuple[float, float]:
         """Return Σ w (ΔE)² of energies about their mean, and Σ w |ΔF|².

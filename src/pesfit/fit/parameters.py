@@ -73,13 +73,15 @@ class Layout:
                 k = float(table.values[row, 0])
                 minimum = float(table.values[row, 1]) if handler in MINIMUM else 0.0
                 if section.k.train:
-                    _check_start(handler, table, int(row), "k", k, section.k)
+                    _check_start(table, int(row), "k", section.k)
                     entries.append((index, int(row), False, k, minimum))
                 if shifts and (section.k.train or k > 0.0):
-                    _check_start(handler, table, int(row), MINIMUM[handler], minimum, getattr(section, MINIMUM[handler]))
+                    _check_start(table, int(row), MINIMUM[handler], getattr(section, MINIMUM[handler]))
                     entries.append((index, int(row), True, k, minimum))
         if not entries:
-            raise ParamsError("fit_smirnoff.train: nothing is trained; set `train: true` for a column of parameters that molecules use")
+            raise ParamsError(
+                "fit_smirnoff.train: nothing is trained; set `train: true` for a column of parameters that molecules use"
+            )
         columns = [np.array(values) for values in zip(*entries, strict=True)]
         return cls(columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2], columns[3], columns[4], train)
 
@@ -90,12 +92,25 @@ class Layout:
         column: Column = getattr(section, MINIMUM[handler] if self.is_shift[entry] else "k")
         return column
 
-    def index(self, handler: str, *, shift: bool, n_rows: int) -> LongArray:
-        """Return where each row of a table is in x, -1 where it is not trained; shape (n_rows,)."""
-        found = np.full(n_rows, -1, dtype=np.int64)
-        mine = (self.handler == BONDED_HANDLERS.index(handler)) & (self.is_shift == shift)
+    def index(self, table: ParameterTable, *, shift: bool) -> LongArray:
+        """Return where the k, or the m, of each row of a table is in x, -1 where it is not trained; shape (n_parameters,)."""
+        found = np.full(len(table.smirks), -1, dtype=np.int64)
+        mine = (self.handler == BONDED_HANDLERS.index(table.handler)) & (self.is_shift == shift)
         found[self.row[mine]] = np.flatnonzero(mine)
         return found
+
+    def partners(self) -> LongArray:
+        """Return for each m the entry of the same row's k, -1 where k is not trained, and for k; shape (n,)."""
+        of_k = {
+            (int(h), int(r)): i for i, (h, r, s) in enumerate(zip(self.handler, self.row, self.is_shift, strict=True)) if not s
+        }
+        return np.array(
+            [
+                of_k.get((int(h), int(r)), -1) if s else -1
+                for h, r, s in zip(self.handler, self.row, self.is_shift, strict=True)
+            ],
+            dtype=np.int64,
+        )
 
     def prior(self) -> GaussianPrior:
         """Return the prior: mean 0, and the widths that params.yaml gives."""
@@ -107,10 +122,8 @@ class Layout:
         """Return the bounds as inequalities in x."""
         rows: list[dict[int, float]] = []
         lower: list[float] = []
-        k_entry = {(int(h), int(r)): i for i, (h, r, s) in enumerate(zip(self.handler, self.row, self.is_shift, strict=True)) if not s}
-        for i in range(len(self)):
+        for i, partner in enumerate(self.partners().tolist()):
             column, k, minimum = self.column(i), float(self.k[i]), float(self.minimum[i])
-            partner = k_entry.get((int(self.handler[i]), int(self.row[i])))
             for bound, sign in ((column.lower, 1.0), (column.upper, -1.0)):
                 if bound is None:
                     continue
@@ -118,7 +131,7 @@ class Layout:
                     rows.append({i: sign})
                     lower.append(sign * (bound - k))
                 else:  # ± (m - (k + x) (bound - c)) ≥ 0
-                    rows.append({i: sign} if partner is None else {i: sign, partner: -sign * (bound - minimum)})
+                    rows.append({i: sign} if partner < 0 else {i: sign, partner: -sign * (bound - minimum)})
                     lower.append(sign * k * (bound - minimum))
         matrix = np.zeros((len(rows), len(self)))
         for number, row in enumerate(rows):
@@ -128,9 +141,9 @@ class Layout:
     def apply(self, force_field: ForceField, x: FloatArray) -> ForceField:
         """Return the force field with the parameters that x stands for; values that rounding left out of bounds are put on them."""
         tables = {name: replace(table, values=table.values.copy()) for name, table in force_field.tables.items()}
-        for i in np.flatnonzero(~self.is_shift):
+        for i in np.flatnonzero(~self.is_shift).tolist():
             tables[BONDED_HANDLERS[self.handler[i]]].values[self.row[i], 0] = _clipped(self.k[i] + x[i], self.column(i))
-        for i in np.flatnonzero(self.is_shift):
+        for i in np.flatnonzero(self.is_shift).tolist():
             values = tables[BONDED_HANDLERS[self.handler[i]]].values[self.row[i]]
             if values[0] > 1e-9 * max(1.0, self.k[i]):  # a spring of no strength has no length; it keeps what it had
                 values[1] = _clipped(self.minimum[i] + x[i] / values[0], self.column(i))
@@ -148,22 +161,20 @@ class Layout:
             For each handler of `BONDED_HANDLERS` an array of the shape of its table's values.
         """
         errors = {name: np.full(force_field.tables[name].values.shape, np.nan) for name in BONDED_HANDLERS}
-        entry = {(int(h), int(r), bool(s)): i for i, (h, r, s) in enumerate(zip(self.handler, self.row, self.is_shift, strict=True))}
-        for (handler, row, shift), i in entry.items():
+        for i, partner in enumerate(self.partners().tolist()):
             gradient = np.zeros(len(self))
-            if not shift:
-                gradient[i] = 1.0
-            else:  # q₀ = c + m/k
-                partner = entry.get((handler, row, False))
-                k = self.k[i] + (x[partner] if partner is not None else 0.0)
+            gradient[i] = 1.0
+            if self.is_shift[i]:  # q₀ = c + m/k
+                k = self.k[i] + (x[partner] if partner >= 0 else 0.0)
                 if k <= 1e-9 * max(1.0, self.k[i]):
                     continue
                 gradient[i] = 1.0 / k
-                if partner is not None:
+                if partner >= 0:
                     gradient[partner] = -x[i] / k**2
             used = np.flatnonzero(gradient)
             variance = gradient[used] @ covariance[np.ix_(used, used)] @ gradient[used]
-            errors[BONDED_HANDLERS[handler]][row, 1 if shift else 0] = np.sqrt(max(float(variance), 0.0))
+            column = 1 if self.is_shift[i] else 0
+            errors[BONDED_HANDLERS[self.handler[i]]][self.row[i], column] = np.sqrt(max(float(variance), 0.0))
         return errors
 
 
@@ -178,7 +189,8 @@ def chosen(table: ParameterTable, section: Chosen) -> BoolArray:
         result = np.zeros(len(table.smirks), dtype=bool)
         for pattern in patterns:
             hits = np.array(
-                [fnmatch.fnmatchcase(i, pattern) or s == pattern for i, s in zip(table.ids, table.smirks, strict=True)], dtype=bool
+                [fnmatch.fnmatchcase(i, pattern) or s == pattern for i, s in zip(table.ids, table.smirks, strict=True)],
+                dtype=bool,
             )
             if pattern != "*" and not hits.any():
                 raise ParamsError(
@@ -191,13 +203,14 @@ def chosen(table: ParameterTable, section: Chosen) -> BoolArray:
     return np.asarray(fitting(section.include, "include") & ~fitting(section.exclude, "exclude"))
 
 
-def _check_start(handler: str, table: ParameterTable, row: int, name: str, value: float, column: Column) -> None:
+def _check_start(table: ParameterTable, row: int, name: str, column: Column) -> None:
+    value = float(table.values[row, table.columns.index(name)])
     low = -np.inf if column.lower is None else column.lower
     high = np.inf if column.upper is None else column.upper
     slack = _STARTING_VALUE_TOLERANCE * max(1.0, abs(value))
     if not low - slack <= value <= high + slack:
         raise ParamsError(
-            f"fit_smirnoff.train.{SECTIONS[handler]}.{name}: bounds {low:g} to {high:g} leave out the starting value {value:g} of "
+            f"fit_smirnoff.train.{SECTIONS[table.handler]}.{name}: bounds {low:g} to {high:g} leave out the starting value {value:g} of "
             f"{table.ids[row] or table.smirks[row]}; widen them or exclude the parameter"
         )
 

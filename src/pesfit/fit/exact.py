@@ -1,0 +1,167 @@
+"""The exact fit: strength of the prior, bounded optimum, posterior, and the path over prior strengths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+
+from pesfit.arrays import FloatArray
+from pesfit.errors import DataError, ParamsError, PesfitError
+from pesfit.fit.assemble import Problem
+from pesfit.fit.linear_gaussian import GaussianPrior, Posterior, Spectrum, infer, maximise_balance, solve
+from pesfit.fit.normal_equations import Moments
+from pesfit.fit.quadratic import Constraints
+from pesfit.params.fit_smirnoff import FitSmirnoff
+
+_PATH = 10.0 ** np.arange(-10.0, 2.01, 0.5)
+"""Prior strengths of the path, relative to the largest eigenvalue of the whitened Gram matrix."""
+_MAX_GAUSS_NEWTON = 100
+_GAUSS_NEWTON_TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """The bounded optimum at one prior strength.
+
+    Attributes:
+        strength: of the prior.
+        effective_parameters: γ.
+        log_evidence: logarithm of the marginal likelihood.
+        train, validation: energy and force part of the objective, without their weights.
+    """
+
+    strength: float
+    effective_parameters: float
+    log_evidence: float
+    train: tuple[float, float]
+    validation: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ExactFit:
+    """What the fit found.
+
+    Attributes:
+        posterior: optimum and uncertainty.
+        weights: w_E and w_F of the objective, as given or as chosen.
+        path: over prior strengths.
+    """
+
+    posterior: Posterior
+    weights: tuple[float, float]
+    path: tuple[PathPoint, ...]
+
+
+def fit_exactly(problem: Problem, params: FitSmirnoff) -> ExactFit:
+    """Choose what is left open and solve.
+
+    Raises:
+        DataError: where there is nothing to fit to, or no validation set though `prior_strength` asks for one.
+        PesfitError: where the conditions of optimality do not hold.
+    """
+    solver = _Solver(problem, problem.layout.prior(), problem.layout.constraints(), (0.0, 0.0))
+    x = np.zeros(len(problem.layout))
+    for _ in range(1 if problem.is_linear else 3):  # what is chosen by evidence follows the linearisation
+        solver = _Solver(problem, solver.prior, solver.constraints, _weights(problem, solver.prior, params, x))
+        strength = solver.choose_strength(params.prior_strength, x)
+        x = solver.optimum(strength, x)
+    posterior = infer(solver.moments("train", x), solver.prior, strength, solver.constraints)
+    return ExactFit(posterior, solver.weights, tuple(solver.path(x)))
+
+
+def _weights(problem: Problem, prior: GaussianPrior, params: FitSmirnoff, x: FloatArray) -> tuple[float, float]:
+    energy, force = params.objective.energy_weight, params.objective.force_weight
+    if energy != "evidence":
+        return energy, force
+    if force == 0.0:
+        raise ParamsError(
+            "fit_smirnoff.objective.force_weight = 0 beside energy_weight = evidence: expected a force_weight above 0, "
+            "to which the weight of energies is set"
+        )
+    return force * maximise_balance(problem.linearised("train", x), prior), force
+
+
+@dataclass(frozen=True)
+class _Solver:
+    """The problem with its weights fixed."""
+
+    problem: Problem
+    prior: GaussianPrior
+    constraints: Constraints
+    weights: tuple[float, float]
+
+    def moments(self, split: str, x: FloatArray) -> Moments:
+        """Return the weighted statistics of a split, linearised about x."""
+        return self.problem.linearised(split, x).weighted(*self.weights)
+
+    def objective(self, split: str, x: FloatArray) -> float:
+        """Return J of a split, without the prior."""
+        energy, forces = self.problem.sums_of_squares(split, x)
+        return self.weights[0] * energy + self.weights[1] * forces
+
+    def optimum(self, strength: float, start: FloatArray) -> FloatArray:
+        """Return the bounded optimum; by Gauss-Newton steps where the energy is not linear (Nocedal & Wright, section 10.3)."""
+        if self.problem.is_linear:
+            return solve(self.moments("train", start), self.prior, strength, self.constraints).x
+
+        def penalised(x: FloatArray) -> float:
+            return self.objective("train", x) + strength * float(np.sum(((x - self.prior.mean) / self.prior.widths) ** 2))
+
+        x, value = start, penalised(start)
+        for _ in range(_MAX_GAUSS_NEWTON):
+            step = solve(self.moments("train", x), self.prior, strength, self.constraints).x - x
+            length = 1.0
+            while length > 1e-6 and not penalised(x + length * step) <= value:
+                length *= 0.5
+            if length <= 1e-6:
+                return x
+            x = x + length * step
+            value = penalised(x)
+            if np.abs(length * step / self.prior.widths).max() < _GAUSS_NEWTON_TOLERANCE:
+                return x
+        raise PesfitError(f"the fit without energy zero did not settle in {_MAX_GAUSS_NEWTON} steps; use energy_zero: mean")
+
+    def choose_strength(self, wanted: float | str, x: FloatArray) -> float:
+        """Return the prior strength."""
+        if not isinstance(wanted, str):
+            return wanted
+        spectrum = Spectrum.of(self.moments("train", x), self.prior)
+        if wanted == "evidence":
+            return spectrum.maximise_evidence()
+        if self.moments("validation", x).n_rows == 0:
+            raise DataError("prior_strength = validation, but the validation set is empty; use evidence or a number")
+        return minimise_on_path(lambda strength: self.objective("validation", self.optimum(strength, x)), _grid(spectrum))
+
+    def path(self, x: FloatArray) -> list[PathPoint]:
+        """Follow the optimum over prior strengths."""
+        spectrum = Spectrum.of(self.moments("train", x), self.prior)
+        points = []
+        for strength in _grid(spectrum).tolist():
+            there = self.optimum(strength, x)
+            train, validation = (self.problem.sums_of_squares(split, there) for split in ("train", "validation"))
+            points.append(
+                PathPoint(strength, spectrum.effective_parameters(strength), spectrum.log_evidence(strength), train, validation)
+            )
+        return points
+
+
+def _grid(spectrum: Spectrum) -> FloatArray:
+    return np.asarray((spectrum.eigenvalues[-1] or 1.0) * _PATH)
+
+
+def minimise_on_path(function: Callable[[float], float], grid: FloatArray) -> float:
+    """Return where a function of the prior strength is least: the best of the grid, refined between its neighbors to 1 %."""
+    values = [function(strength) for strength in grid.tolist()]
+    best = int(np.argmin(values))
+    if best in (0, len(grid) - 1):
+        return float(grid[best])
+    found = scipy.optimize.minimize_scalar(
+        lambda u: function(float(np.exp(u))),
+        bounds=(float(np.log(grid[best - 1])), float(np.log(grid[best + 1]))),
+        method="bounded",
+        options={"xatol": 0.01},
+    )
+    return float(np.exp(found.x)) if found.fun < values[best] else float(grid[best])
