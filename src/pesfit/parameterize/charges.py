@@ -80,7 +80,7 @@ class ChargeAssigner:
             check_model(model_path())
         if self.methods == ("sqm",) and sqm.missing_programs():
             raise ParamsError(
-                f"charges.methods asks for sqm alone, and {' and '.join(sqm.missing_programs())} of AmberTools is not on PATH"
+                f"charges.methods asks for sqm alone, but AmberTools' {' and '.join(sqm.missing_programs())} not found on PATH"
             )
 
     def assign(self, mol: Chem.Mol, dataset_charges: FloatArray | None, total_charge: int) -> Charges:
@@ -134,7 +134,7 @@ def _calculation(
 
 def _why_not_applicable(method: ChargeMethod) -> str:
     if method == "sqm":
-        return f"sqm: {' and '.join(sqm.missing_programs())} of AmberTools is not on PATH"
+        return f"sqm: AmberTools' {' and '.join(sqm.missing_programs())} not found on PATH"
     return f"{method}: the data set has none"
 
 

@@ -82,27 +82,23 @@ class NaglModel:
         n_fragments = len(Chem.GetMolFrags(mol))
         if n_fragments != 1:
             raise MultipleFragmentsError(f"the molecule consists of {n_fragments} fragments, expected 1")
+        self._check_elements(mol)
         mol = with_mdl_aromaticity(mol)
         charges = self._from_table(mol) if use_table else None
         if charges is None:
-            self.check_domain(mol)
+            self._check_bonds(mol)
             charges = self._from_network(mol)
         return charges
 
-    def check_domain(self, mol: Chem.Mol) -> None:
-        """Refuse what the network was not trained on.
-
-        Args:
-            mol: aromatic by the MDL model.
-
-        Raises:
-            OutsideDomainError: naming the first atom and its element, or the bond and the SMARTS pattern it matches.
-        """
+    def _check_elements(self, mol: Chem.Mol) -> None:
         for index, atom in enumerate(mol.GetAtoms()):
             if atom.GetAtomicNum() not in self.file.allowed_elements:
                 raise OutsideDomainError(
                     f"element {atom.GetSymbol()} (atom {index}) is outside the domain of nagl: {self._elements}"
                 )
+
+    def _check_bonds(self, mol: Chem.Mol) -> None:
+        for index, atom in enumerate(mol.GetAtoms()):
             if atom.GetNumRadicalElectrons():
                 raise OutsideDomainError(
                     f"unpaired electrons ({atom.GetSymbol()}, atom {index}) are outside the domain of nagl"
@@ -166,18 +162,23 @@ class NaglModel:
         return None if entry is None else _mapped(entry, mol)
 
 
-def _mapped(entry: TableEntry, mol: Chem.Mol) -> FloatArray:
-    """Return the entry's charges in the order of the molecule's atoms.
+def _mapped(entry: TableEntry, mol: Chem.Mol) -> FloatArray | None:
+    """Return the entry's charges in the order of the molecule's atoms, or None where RDKit does not see the same molecule in both.
 
     Where several assignments of atoms fit equally well the charges are averaged over them, so that equivalent atoms have equal charges
     and nothing depends on the order of the atoms.
     """
     parameters = Chem.SmilesParserParams()
     parameters.removeHs = False  # type: ignore[assignment]
-    known = Chem.MolFromSmiles(entry.mapped_smiles, parameters)
+    with rdBase.BlockLogs():
+        known = Chem.MolFromSmiles(entry.mapped_smiles, parameters)
+    if known is None or known.GetNumAtoms() != mol.GetNumAtoms():
+        return None
     order = np.argsort([atom.GetAtomMapNum() for atom in known.GetAtoms()])
     known = with_mdl_aromaticity(Chem.RenumberAtoms(known, order.tolist()))
     matches = _skeleton(known).GetSubstructMatches(_skeleton(mol), uniquify=False, maxMatches=_MAX_ISOMORPHISMS)
+    if not matches:
+        return None
     differences = np.array([_n_differences(mol, known, match) for match in matches])
     best = [match for match, n_different in zip(matches, differences, strict=True) if n_different == differences.min()]
     charges: FloatArray = np.mean([entry.charges[list(match)] for match in best], axis=0)

@@ -28,7 +28,10 @@ from pesfit.arrays import FloatArray
 from pesfit.errors import MoleculeError
 
 MAX_FORMS = 20_000
-"""More resonance forms than this in one conjugated piece are refused rather than waited for."""
+"""More resonance forms than this in one conjugated piece are refused rather than waited for (some seconds)."""
+
+MAX_CHAINS = 200_000
+"""The same for chains of alternating bonds from one donor; large graphene-like molecules have that many."""
 
 BondOrders: TypeAlias = Mapping[tuple[int, int], int]
 """By pair of atom indices, the smaller first."""
@@ -64,7 +67,7 @@ def average_formal_charges(atomic_numbers: Sequence[int], charges: Sequence[int]
         [e], shape (n_atoms,).
 
     Raises:
-        MoleculeError: if there are more than `MAX_FORMS` forms.
+        MoleculeError: if there are more than `MAX_FORMS` forms or `MAX_CHAINS` chains.
     """
     neighbors: list[dict[int, int]] = [{} for _ in atomic_numbers]
     for (i, j), order in orders.items():
@@ -168,8 +171,14 @@ class _Piece:
         """Return, for each acceptor that the donor's pair can move to, one chain of alternating bonds that leads there."""
         chains: dict[int, tuple[int, ...]] = {}
         stack: list[tuple[int, ...]] = [(donor,)]
-        while stack:
+        n_tried = 0
+        while stack and len(chains) < len(acceptors):
             path = stack.pop()
+            n_tried += 1
+            if n_tried > MAX_CHAINS:
+                raise MoleculeError(
+                    f"more than {MAX_CHAINS} chains of alternating bonds in a piece of {len(self._orders)} conjugated atoms"
+                )
             for middle, low in orders[path[-1]].items():
                 if middle in path or (len(path) > 1 and low != orders[path[0]][path[1]]):
                     continue
