@@ -136,6 +136,7 @@ def test_a_name_that_is_no_source_is_refused(tmp_path: Path) -> None:
 
 def test_workers_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = write_data(tmp_path / "arrow", [make_record(f"m{i}", basins=1 + i % 4, seed=i) for i in range(9)])
+    monkeypatch.setattr("pesfit.cluster.build._PAIRS_A_TASK", 150)
     results = []
     for workers in ("1", "2"):
         monkeypatch.setenv("PESFIT_WORKERS", workers)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from pesfit.cluster.plot import plot_cluster_sizes
-from pesfit.cluster.representatives import Representatives, cluster_row
+from pesfit.cluster.representatives import Representatives, cluster_rows
 from pesfit.dataset import ConformerDataset, DatasetWriter, write_failures
 from pesfit.errors import Failure, check_failed_fraction
 from pesfit.parallel import ordered_map
@@ -20,6 +21,9 @@ from pesfit.params.cluster import Cluster
 from pesfit.params.source_names import check_source_names, covers
 
 _DATASET_FILES = ("state.json", "dataset_info.json")
+
+_PAIRS_A_TASK = 5_000_000
+"""Pairs of conformers handed to a worker at once, a fraction of a second's work; with fewer than this in all, none is started."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def cluster_datasets(
         left_out = frozenset(id_.removeprefix(f"{name}/") for id_ in excluded if id_.startswith(f"{name}/"))
         rows = _choose_rows(dataset, params, left_out, tallies)
         n_tried += len(rows.clustered)
-        failed = _write(dataset, output / name, rows, _cluster_rows(name, dataset, params, rows.clustered), tallies)
+        failed = _write(dataset, output / name, rows, _cluster(name, dataset, params, rows.clustered), tallies)
         failures += [replace(failure, id=f"{name}/{failure.id}") for failure in failed]
     check_failed_fraction(failures, n_tried, params.max_failed_fraction)
     write_failures(output / "failures.csv", failures)
@@ -132,15 +136,28 @@ def _choose_rows(dataset: ConformerDataset, params: Cluster, excluded: frozenset
     return _Rows(tuple(kept), tuple(clustered))
 
 
-def _cluster_rows(
+def _cluster(
     name: str, dataset: ConformerDataset, params: Cluster, rows: tuple[int, ...]
 ) -> Iterator[Representatives | Failure]:
-    """Cluster rows in worker processes; only their numbers travel there."""
-    if not rows:
-        return
-    yield from ordered_map(
-        functools.partial(cluster_row, dataset.path, params), rows, label=f"cluster {name}", n_items=len(rows)
-    )
+    """Cluster rows, many of them in worker processes, few in this one; only their numbers travel."""
+    if rows:
+        tasks = _tasks(dataset, rows)
+        function = functools.partial(cluster_rows, dataset.path, params)
+        for results in ordered_map(function, tasks, label=f"cluster {name}", n_items=len(tasks), unit="batch"):
+            yield from results
+
+
+def _tasks(dataset: ConformerDataset, rows: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Cut rows into runs that are worth a worker's while."""
+    n_conformers = pc.list_value_length(dataset.table.column("energy")).to_pylist()
+    tasks, run, n_pairs = [], [], 0
+    for row in rows:
+        run.append(row)
+        n_pairs += n_conformers[row] ** 2 // 2
+        if n_pairs >= _PAIRS_A_TASK:
+            tasks.append(tuple(run))
+            run, n_pairs = [], 0
+    return [*tasks, tuple(run)] if run else tasks
 
 
 def _write(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,15 +60,19 @@ def choose_representatives(record: Record, params: Cluster) -> Representatives:
     )
 
 
-def cluster_row(path: Path, params: Cluster, row: int) -> Representatives | Failure:
-    """Cluster one row of a data set, for a worker process: what fails comes back as a value.
+def cluster_rows(path: Path, params: Cluster, rows: Sequence[int]) -> list[Representatives | Failure]:
+    """Cluster some rows of a data set, for a worker process: what fails comes back as a value.
 
     Args:
         path: of the data set.
         params: section `cluster`.
-        row: its number in the data set.
+        rows: their numbers in the data set.
     """
-    record = _open(path)[row]
+    dataset = _open(path)
+    return [_representatives_or_failure(dataset[row], params) for row in rows]
+
+
+def _representatives_or_failure(record: Record, params: Cluster) -> Representatives | Failure:
     try:
         return choose_representatives(record, params)
     except Exception as error:  # noqa: BLE001 - one molecule that fails is a value, whatever went wrong
