@@ -112,12 +112,14 @@ def openff_json(mol: Chem.Mol) -> dict[str, Any]:
     kekulized = Chem.Mol(mol)
     Chem.Kekulize(kekulized, clearAromaticFlags=True)
     Chem.AssignStereochemistry(kekulized, cleanIt=True, force=True)
+    aromatic = Chem.Mol(kekulized)
+    Chem.SetAromaticity(aromatic, Chem.AromaticityModel.AROMATICITY_MDL)
     codes = {Chem.BondStereo.STEREOE: "E", Chem.BondStereo.STEREOZ: "Z"}
     atoms = [
         {
             "atomic_number": atom.GetAtomicNum(),
             "formal_charge": atom.GetFormalCharge(),
-            "is_aromatic": False,
+            "is_aromatic": aromatic.GetAtomWithIdx(atom.GetIdx()).GetIsAromatic(),
             "stereochemistry": atom.GetProp("_CIPCode") if atom.HasProp("_CIPCode") else None,
             "name": "",
         }
@@ -128,7 +130,7 @@ def openff_json(mol: Chem.Mol) -> dict[str, Any]:
             "atom1": bond.GetBeginAtomIdx(),
             "atom2": bond.GetEndAtomIdx(),
             "bond_order": int(bond.GetBondTypeAsDouble()),
-            "is_aromatic": False,
+            "is_aromatic": aromatic.GetBondWithIdx(bond.GetIdx()).GetIsAromatic(),
             "stereochemistry": codes.get(bond.GetStereo()),
             "fractional_bond_order": None,
         }
