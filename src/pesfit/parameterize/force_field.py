@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -65,6 +66,7 @@ def _find(name: str) -> Path:
 
 def _parse(text: str) -> dict[str, Any]:
     """Let the toolkit parse the file; return its parameter handlers by name."""
+    _check_xml(text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from openff.toolkit import ForceField as ToolkitForceField
@@ -75,6 +77,18 @@ def _parse(text: str) -> dict[str, Any]:
             message = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
             raise ForceFieldError(f"the OpenFF toolkit refuses it: {type(error).__name__}: {message}") from error
         return {name: parsed.get_parameter_handler(name) for name in parsed.registered_parameter_handlers}
+
+
+def _check_xml(text: str) -> None:
+    """Check what the toolkit has no message for."""
+    try:
+        root = ElementTree.fromstring(text)  # noqa: S314 - the toolkit reads it with the same parser
+    except ElementTree.ParseError as error:
+        raise ForceFieldError(f"it is not XML: {error}") from error
+    tags = [child.tag for child in root]
+    for tag in tags:
+        if tags.count(tag) > 1 and tag not in ("Author", "Date"):
+            raise ForceFieldError(f"section {tag} is there {tags.count(tag)} times; put its parameters in one")
 
 
 def _convert(file_name: str, text: str, sections: dict[str, Any]) -> tuple[ForceField, Patterns]:

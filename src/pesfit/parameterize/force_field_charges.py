@@ -49,7 +49,8 @@ class ForceFieldCharges:
         if self._base is None:
             return None
         if self._base == "zeros":
-            charges = np.zeros(molecule.GetNumAtoms())
+            # The toolkit makes what it computes add up to the total charge, zeros too.
+            charges = np.full(molecule.GetNumAtoms(), Chem.GetFormalCharge(molecule) / molecule.GetNumAtoms())
         elif self._base == "formal_charge":
             charges = np.array([float(atom.GetFormalCharge()) for atom in molecule.GetAtoms()])
         else:
