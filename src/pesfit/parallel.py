@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -67,13 +67,16 @@ def ordered_map(
     """
     workers = n_workers()
     with tqdm(total=n_items, desc=label, unit=unit, dynamic_ncols=True, mininterval=0.5) as bar:
-        results = map(function, items) if workers == 1 or n_items == 1 else _in_processes(function, items, workers, label)
-        for result in results:
-            yield result
-            bar.update()
+        if workers == 1 or n_items == 1:
+            for item in items:
+                result = function(item)
+                bar.update()
+                yield result
+        else:
+            yield from _in_processes(function, items, workers, bar)
 
 
-def _in_processes(function: Callable[[Item], Result], items: Iterable[Item], workers: int, label: str) -> Iterator[Result]:
+def _in_processes(function: Callable[[Item], Result], items: Iterable[Item], workers: int, bar: tqdm[Any]) -> Iterator[Result]:
     pending: deque[Future[Result]] = deque()
     source = iter(items)
     # Spawned, not forked: torch, pyarrow and OpenMP start threads, and a forked child of a process with threads can hang.
@@ -82,16 +85,17 @@ def _in_processes(function: Callable[[Item], Result], items: Iterable[Item], wor
     ) as pool:
         try:
             for n_done in itertools.count():
-                pending.extend(
-                    pool.submit(function, item) for item in itertools.islice(source, workers * _LOOK_AHEAD - len(pending))
-                )
+                for item in itertools.islice(source, workers * _LOOK_AHEAD - len(pending)):
+                    future = pool.submit(function, item)
+                    future.add_done_callback(lambda _: bar.update())  # when it is done, which may be before its turn
+                    pending.append(future)
                 if not pending:
                     return
                 try:
                     yield pending.popleft().result()
                 except BrokenProcessPool as error:
                     raise PesfitError(
-                        f"{label}: a worker process was ended while item {n_done} or one of the {workers * _LOOK_AHEAD} after it was "
+                        f"{bar.desc}: a worker process was ended while item {n_done} or one of the {workers * _LOOK_AHEAD} after it was "
                         f"worked on; if memory ran out, set PESFIT_WORKERS lower (now {workers})"
                     ) from error
         finally:
