@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+import re
 import tarfile
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -170,19 +170,25 @@ def test_published_splits_that_overlap(tmp_path: Path) -> None:
         split_as_rmd17([make_row("a", "rmd17")], RMD17, 3, write_published(tmp_path / "splits.json", [6, 7], [7]))
 
 
-@pytest.mark.parametrize("number", [1, 5])
-def test_the_published_rmd17_splits(tmp_path: Path, real_data: Path, number: int) -> None:
-    published: dict[str, list[int]] = {}
+@pytest.fixture(name="published", scope="module")
+def _published(real_data: Path) -> dict[str, dict[str, list[int]]]:
+    found: dict[str, dict[str, list[int]]] = {}
     with tarfile.open(real_data / "mirror" / "rmd17" / "rmd17.tar.bz2") as archive:
-        for name in ("train", "test"):
-            member = archive.extractfile(f"rmd17/splits/index_{name}_0{number}.csv")
-            assert member is not None
-            published[name] = [int(word) for word in io.TextIOWrapper(member).read().split()]
-    (tmp_path / "splits.json").write_text(json.dumps({str(number): published}))
+        for member in archive:
+            if match := re.search(r"index_(train|test)_0(\d)\.csv", member.name):
+                file = archive.extractfile(member)
+                assert file is not None
+                found.setdefault(match[2], {})[match[1]] = [int(word) for word in file.read().split()]
+    return found
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_the_published_rmd17_splits(tmp_path: Path, published: dict[str, dict[str, list[int]]], number: int) -> None:
+    (tmp_path / "splits.json").write_text(json.dumps(published))
     rows = make_chunks(9633, "rmd17", size=1000)
     rule = SplitRule(source="rmd17", by="rmd17", number=number, train=950, validation=50, test=1000)
     split_as_rmd17(rows, rule, 2666, tmp_path / "splits.json")
     split = whole(rows)
-    assert set(np.flatnonzero(split == TEST)) == set(published["test"])
-    assert set(np.flatnonzero((split == TRAIN) | (split == VALIDATION))) == set(published["train"])
+    assert set(np.flatnonzero(split == TEST)) == set(published[str(number)]["test"])
+    assert set(np.flatnonzero((split == TRAIN) | (split == VALIDATION))) == set(published[str(number)]["train"])
     assert numbers(split) == (950, 50, 1000, 7633)

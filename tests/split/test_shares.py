@@ -52,6 +52,26 @@ def test_fractions_are_off_by_less_than_one_and_use_all(n_items: int, parts: lis
     assert sum(numbers) == n_items
 
 
+@pytest.mark.parametrize(
+    ("n_items", "shares", "draw", "expected"),
+    [
+        (8, EIGHTY, Fraction(0), (6, 1, 1)),
+        (3, EIGHTY, Fraction(1, 2), (1, 1, 1)),
+        (2, EIGHTY, Fraction(9, 10), (1, 1, 0)),
+        (1, EIGHTY, Fraction(9, 10), (1, 0, 0)),
+        (0, EIGHTY, Fraction(9, 10), (0, 0, 0)),
+        (10, (0.9, 0.0, 0.05), Fraction(0), (9, 0, 1)),
+        (10, (8, 0.1, 0.01), Fraction(0), (8, 1, 1)),
+        (10, (9, 0, 0.01), Fraction(0), (9, 0, 1)),
+        (10, (10, 0, 0.0), Fraction(0), (10, 0, 0)),
+    ],
+)
+def test_no_fraction_is_empty_where_that_can_be(
+    n_items: int, shares: tuple[float, ...], draw: Fraction, expected: tuple[int, ...]
+) -> None:
+    assert quotas(n_items, shares, draw, what="x", none_empty=True) == expected
+
+
 def test_rounding_is_right_on_average() -> None:
     draws = [Fraction(i, 1000) for i in range(1000)]
     totals = [sum(numbers) for numbers in zip(*(quotas(3, EIGHTY, draw, what="x") for draw in draws), strict=True)]

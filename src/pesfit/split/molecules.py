@@ -30,7 +30,7 @@ def split_by_molecule(
 
     Args:
         rows: of one source; their `split` is filled in.
-        rule: its shares are of the sets of twins in this source.
+        rule: its shares are of the sets of twins in this source; a fraction above 0 gets at least one of three or more.
         seed: of the draws.
         twins: for each `group` the name of its set of twins (`identity.twin_groups`).
         taken: for sets of twins that are in use already, the split closest to training that they are in; those that are drawn
@@ -42,7 +42,7 @@ def split_by_molecule(
     source = rows[0].source
     names = sorted({twins[row.group] for row in rows}, key=lambda name: digest(seed, "molecule", name))
     draw = uniform(seed, "molecule", source)
-    numbers = quotas(len(names), rule.shares, draw, what=f"{source}: molecules (twins count as one)")
+    numbers = quotas(len(names), rule.shares, draw, what=f"{source}: molecules (twins count as one)", none_empty=True)
     free = [name for name in names if name not in taken]
     settled: list[int] = []
     chosen: dict[str, int] = {}

@@ -25,7 +25,7 @@ def uniform(seed: int, *names: str | int) -> Fraction:
     return Fraction(int.from_bytes(digest(seed, *names)[:8], "big"), 2**64)
 
 
-def quotas(n_items: int, shares: Sequence[Share], draw: Fraction, *, what: str) -> tuple[int, ...]:
+def quotas(n_items: int, shares: Sequence[Share], draw: Fraction, *, what: str, none_empty: bool = False) -> tuple[int, ...]:
     """Turn shares of a number of items into whole numbers.
 
     Counts are taken as they are. Fractions are rounded together, all by the same draw (systematic sampling): each is off by less
@@ -36,6 +36,7 @@ def quotas(n_items: int, shares: Sequence[Share], draw: Fraction, *, what: str) 
         shares: fractions (float) of `n_items` and counts (int).
         draw: in [0, 1).
         what: whose shares these are, for the message, such as `xtb/conformers: molecules`.
+        none_empty: give a fraction above 0 at least one item, from what is left or else from the largest, where that has several.
 
     Returns:
         one number for each share; their sum is at most `n_items`.
@@ -53,4 +54,12 @@ def quotas(n_items: int, shares: Sequence[Share], draw: Fraction, *, what: str) 
     if sum(result) > n_items:
         asked = " + ".join(str(number) for number in result)
         raise ParamsError(f"split.rules: {what}: {asked} = {sum(result)} are asked for, {n_items} are there")
+    if none_empty:
+        for i, share in enumerate(shares):
+            if isinstance(share, float) and share > 0.0 and result[i] == 0:
+                largest = max(range(len(shares)), key=lambda other: isinstance(shares[other], float) and result[other])
+                if sum(result) < n_items:
+                    result[i] = 1
+                elif isinstance(shares[largest], float) and result[largest] > 1:
+                    result[i], result[largest] = 1, result[largest] - 1
     return tuple(result)
