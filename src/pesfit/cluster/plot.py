@@ -51,8 +51,10 @@ def plot_cluster_sizes(path: Path, sizes: Mapping[str, Sequence[int]], cutoff_an
             axes.set_ylabel("clusters")
         if i + n_columns >= len(shown):
             axes.set_xlabel("conformers in the cluster")
+    new = path.with_name(f".{path.name}.new")  # then renamed: DVC's cache may share the old file's bytes
     # Software would carry matplotlib's version into the bytes.
-    figure.savefig(path, format="png", metadata={"Software": None})
+    figure.savefig(new, format="png", metadata={"Software": None})
+    new.replace(path)
 
 
 def _bin_edges(largest: int) -> npt.NDArray[np.float64]:
