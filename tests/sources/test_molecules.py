@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rdkit import Chem
-from rdkit.Chem import rdDistGeom
+from rdkit.Chem import rdDistGeom, rdMolDescriptors
 
 from pesfit.errors import DataError
 from pesfit.sources.identity import group_of, mapped_smiles
@@ -53,7 +53,7 @@ def canonical(smiles: str) -> str:
 def test_any_order_of_atoms_is_found(name: str) -> None:
     numbers, coords = scrambled(MD17_MOLECULES[name])
     mol = bond_atoms(MD17_MOLECULES[name], numbers, coords, name)
-    assert Chem.rdMolDescriptors.CalcMolFormula(mol) == FORMULAS[name]
+    assert rdMolDescriptors.CalcMolFormula(mol) == FORMULAS[name]
     assert [atom.GetAtomicNum() for atom in mol.GetAtoms()] == numbers.tolist()
     lengths = [np.linalg.norm(coords[bond.GetBeginAtomIdx()] - coords[bond.GetEndAtomIdx()]) for bond in mol.GetBonds()]
     assert max(lengths) < 1.6
@@ -67,9 +67,12 @@ def test_stereo_is_that_of_the_geometry(smiles: str) -> None:
 
 
 def test_published_files_have_the_recorded_order(real_data: Path) -> None:
-    with tarfile.open(real_data / "mirror" / "rmd17" / "rmd17.tar.bz2") as tar:
+    with tarfile.open(real_data / "mirror" / "rmd17" / "rmd17.tar.bz2", "r|bz2") as tar:
         for name, expected in (("ethanol", ETHANOL), ("aspirin", ASPIRIN)):
-            stream = tar.extractfile(f"rmd17/npz_data/rmd17_{name}.npz")
+            member = tar.next()
+            assert member is not None
+            assert member.name == f"rmd17/npz_data/rmd17_{name}.npz"
+            stream = tar.extractfile(member)
             assert stream is not None
             arrays = np.load(io.BytesIO(stream.read()))
             numbers = arrays["nuclear_charges"].astype(np.int32)

@@ -91,7 +91,7 @@ def real_records(real_data: Path) -> list[Record]:
             records.append(converted.record)
     arrays = np.load(real_data / "mirror" / "md17" / "md17_ethanol.npz", allow_pickle=False)
     records.append(_frames("md17", arrays["z"], arrays["R"], arrays["E"][:, 0], arrays["F"]))
-    with tarfile.open(real_data / "mirror" / "rmd17" / "rmd17.tar.bz2") as tar:
+    with tarfile.open(real_data / "mirror" / "rmd17" / "rmd17.tar.bz2", "r|bz2") as tar:
         while (member := tar.next()) is not None and member.name.endswith(".npz"):
             stream = tar.extractfile(member)
             assert stream is not None
