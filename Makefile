@@ -36,8 +36,8 @@ lint: $(STAMP) ## style, types, import order
 	@mypy
 	@lint-imports
 
-bench: $(STAMP) ## measure against what one would use instead
-	@python benchmarks/run.py
+bench: $(STAMP) ## measure against what one would use instead; ONLY="cluster fit" runs some
+	@python benchmarks/run.py $(ONLY)
 
 tensorboard: $(STAMP) ## watch runs in the browser
 	@tensorboard --logdir outputs/runs
