@@ -15,13 +15,13 @@ Bytes depend on the content alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -147,100 +147,20 @@ _PARAMETERS = {
 }
 
 _N_BODIES = {"connectivity": 2, "bonds": 2, "angles": 3, "propers": 4, "impropers": 4}
-_LARGEST_INDEX = 2**16 - 1
-_ROWS_PER_BATCH = 256
 
-_FORCE_FIELD, _OFFXML, _TOPOLOGIES, _MOLECULES = "force-field.json", "force-field.offxml", "topologies.arrow", "molecules.arrow"
+FORCE_FIELD_FILE = "force-field.json"
+OFFXML_FILE = "force-field.offxml"
+TOPOLOGIES_FILE = "topologies.arrow"
+MOLECULES_FILE = "molecules.arrow"
 
-_INDICES = pa.list_(pa.uint16())
-_TOPOLOGY_SCHEMA = pa.schema(
+INDEX_COLUMNS = (*_N_BODIES, *_PARAMETERS.values())
+"""Fields of `Topology` that are indices, stored flat and in 16 bits."""
+
+TOPOLOGY_SCHEMA = pa.schema(
     [("smiles", pa.string()), ("charges", pa.list_(pa.float64())), ("charge_method", pa.string())]
-    + [(name, _INDICES) for name in (*_N_BODIES, *_PARAMETERS.values())]
+    + [(name, pa.list_(pa.uint16())) for name in INDEX_COLUMNS]
 )
-_MOLECULE_SCHEMA = pa.schema([("dataset", pa.string()), ("id", pa.string()), ("topology", pa.int32())])
-
-
-class ParameterizedSetWriter:
-    """Write a `ParameterizedSet`, a few hundred topologies in memory at a time.
-
-    Use as a context manager. The folder is complete when the block ends without an exception.
-
-    Args:
-        path: folder to write; made if it is missing.
-        force_field: what the topologies index; its `uses` are replaced by counts over the topologies that are added.
-    """
-
-    def __init__(self, path: Path, force_field: ForceField) -> None:
-        self._path = path
-        self._force_field = force_field
-        self._uses = {handler: np.zeros(len(table.ids), dtype=np.int64) for handler, table in force_field.tables.items()}
-        self._rows: list[dict[str, Any]] = []
-        self._molecules: list[tuple[str, str, int]] = []
-        self.n_topologies = 0
-
-    def __enter__(self) -> Self:
-        self._path.mkdir(parents=True, exist_ok=True)
-        self._stream = pa.ipc.new_stream(self._path / _TOPOLOGIES, _TOPOLOGY_SCHEMA)
-        return self
-
-    def add(self, topology: Topology) -> int:
-        """Store a topology and return its index.
-
-        Raises:
-            DataError: where it uses a parameter that the force field does not have, or an index does not fit 16 bits.
-        """
-        row = {name: getattr(topology, name) for name in _TOPOLOGY_SCHEMA.names}
-        for name in (*_N_BODIES, *_PARAMETERS.values()):
-            value = row[name]
-            if value.size and not 0 <= value.min() <= value.max() <= _LARGEST_INDEX:
-                raise DataError(
-                    f"{topology.smiles}: {name} from {value.min()} to {value.max()}; allowed are 0 to {_LARGEST_INDEX}"
-                )
-            row[name] = value.reshape(-1).astype(np.uint16)
-        for handler, table in self._force_field.tables.items():
-            counts = np.bincount(topology.parameters(handler), minlength=len(table.ids))
-            if len(counts) > len(table.ids):
-                raise DataError(
-                    f"{topology.smiles}: {handler} parameter {len(counts) - 1}; the force field has {len(table.ids)}"
-                )
-            self._uses[handler] += counts
-        self._rows.append(row)
-        self.n_topologies += 1
-        if len(self._rows) == _ROWS_PER_BATCH:
-            self._flush()
-        return self.n_topologies - 1
-
-    def assign(self, dataset: str, record: str, topology: int) -> None:
-        """Say which topology a record of a data set has."""
-        self._molecules.append((dataset, record, topology))
-
-    @property
-    def force_field(self) -> ForceField:
-        """The force field with the uses counted so far."""
-        tables = {
-            handler: replace(table, uses=self._uses[handler].copy()) for handler, table in self._force_field.tables.items()
-        }
-        return replace(self._force_field, tables=tables)
-
-    def _flush(self) -> None:
-        columns = [pa.array([row[field.name] for row in self._rows], type=field.type) for field in _TOPOLOGY_SCHEMA]
-        self._stream.write_batch(pa.record_batch(columns, schema=_TOPOLOGY_SCHEMA))
-        self._rows = []
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None and self._rows:
-            self._flush()
-        self._stream.close()
-        if kind is not None:
-            return
-        columns = [pa.array(column, type=field.type) for column, field in zip(self._columns(), _MOLECULE_SCHEMA, strict=True)]
-        with pa.ipc.new_stream(self._path / _MOLECULES, _MOLECULE_SCHEMA) as stream:
-            stream.write_batch(pa.record_batch(columns, schema=_MOLECULE_SCHEMA))
-        (self._path / _OFFXML).write_text(self._force_field.offxml, encoding="utf-8")
-        (self._path / _FORCE_FIELD).write_text(json.dumps(_to_json(self.force_field), indent=1) + "\n", encoding="utf-8")
-
-    def _columns(self) -> list[list[Any]]:
-        return [[molecule[i] for molecule in self._molecules] for i in range(len(_MOLECULE_SCHEMA))]
+MOLECULE_SCHEMA = pa.schema([("dataset", pa.string()), ("id", pa.string()), ("topology", pa.int32())])
 
 
 class ParameterizedSet:
@@ -259,25 +179,35 @@ class ParameterizedSet:
 
     @classmethod
     def open(cls, path: Path | str) -> ParameterizedSet:
-        """Open what `ParameterizedSetWriter` wrote.
+        """Open what `parameterize.store.ParameterizedSetWriter` wrote.
 
         Raises:
             DataError: where it is missing, incomplete, or of another schema version.
         """
         path = Path(path)
-        if not (path / _FORCE_FIELD).is_file():
-            what = f"has no {_FORCE_FIELD}" if path.is_dir() else "is not a folder" if path.exists() else "does not exist"
+        if not (path / FORCE_FIELD_FILE).is_file():
+            what = f"has no {FORCE_FIELD_FILE}" if path.is_dir() else "is not a folder" if path.exists() else "does not exist"
             raise DataError(f"{path} {what}; expected what the stage parameterize writes, such as data/parameterized")
         try:
-            force_field = _from_json(json.loads((path / _FORCE_FIELD).read_text("utf-8")), (path / _OFFXML).read_text("utf-8"))
-            tables = [pa.ipc.open_stream(pa.memory_map(str(path / name))).read_all() for name in (_TOPOLOGIES, _MOLECULES)]
+            stored = json.loads((path / FORCE_FIELD_FILE).read_text("utf-8"))
+            force_field = _from_json(stored, (path / OFFXML_FILE).read_text("utf-8"))
+            expected_rows = (stored["n_topologies"], stored["n_molecules"])
+            tables = [
+                pa.ipc.open_stream(pa.memory_map(str(path / name))).read_all() for name in (TOPOLOGIES_FILE, MOLECULES_FILE)
+            ]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             raise DataError(f"{path} cannot be read as parameterized molecules: {type(error).__name__}: {error}") from error
-        for table, schema, name in zip(tables, (_TOPOLOGY_SCHEMA, _MOLECULE_SCHEMA), (_TOPOLOGIES, _MOLECULES), strict=True):
+        for table, schema, name in zip(
+            tables, (TOPOLOGY_SCHEMA, MOLECULE_SCHEMA), (TOPOLOGIES_FILE, MOLECULES_FILE), strict=True
+        ):
             if table.schema != schema:
                 raise DataError(
                     f"{path / name} has the columns {', '.join(table.schema.names)}; expected {', '.join(schema.names)}"
                 )
+        # A stream that ends early, between two batches, reads without an error.
+        for table, n_rows, name in zip(tables, expected_rows, (TOPOLOGIES_FILE, MOLECULES_FILE), strict=True):
+            if table.num_rows != n_rows:
+                raise DataError(f"{path / name} has {table.num_rows} rows; {n_rows} were written")
         return cls(path, force_field, *tables)
 
     def __len__(self) -> int:
@@ -291,7 +221,7 @@ class ParameterizedSet:
             index: 0 to `len(self) - 1`, as `index` returns it.
         """
         values: dict[str, Any] = {}
-        for name in _TOPOLOGY_SCHEMA.names:
+        for name in TOPOLOGY_SCHEMA.names:
             scalar = self._topologies.column(name)[index]
             if name in ("smiles", "charge_method"):
                 values[name] = scalar.as_py()
@@ -318,33 +248,20 @@ class ParameterizedSet:
 
     @cached_property
     def _index(self) -> dict[tuple[str, str], int]:
-        datasets, records, topologies = (self._molecules.column(name).to_pylist() for name in _MOLECULE_SCHEMA.names)
+        datasets, records, topologies = (self._molecules.column(name).to_pylist() for name in MOLECULE_SCHEMA.names)
         return dict(zip(zip(datasets, records, strict=True), topologies, strict=True))
 
 
-def _to_json(force_field: ForceField) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "name": force_field.name,
-        "vdw_scale_14": force_field.vdw_scale_14,
-        "electrostatics_scale_14": force_field.electrostatics_scale_14,
-        "tables": {
-            handler: {
-                "units": COLUMNS[handler],
-                "ids": table.ids,
-                "smirks": table.smirks,
-                "mult": table.mult.tolist(),
-                "values": table.values.tolist(),
-                "uses": table.uses.tolist(),
-            }
-            for handler, table in force_field.tables.items()
-        },
-    }
+def digest(text: str) -> str:
+    """Return the SHA-256 of a text, by which the stored .offxml is known again."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _from_json(stored: dict[str, Any], offxml: str) -> ForceField:
     if stored["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"schema version {stored['schema_version']}; this version reads {SCHEMA_VERSION}")
+    if stored["offxml_sha256"] != digest(offxml):
+        raise ValueError(f"{OFFXML_FILE} is not the file that was written")
     tables = {}
     for handler, columns in COLUMNS.items():
         table = stored["tables"][handler]

@@ -25,5 +25,7 @@ def write_offxml(folder: Path, name: str = "made.offxml", **sections: str | None
     """Write a force field of one generic parameter a section, with some sections replaced, added, or, where None, left out."""
     content = "\n".join(text for text in (SECTIONS | sections).values() if text is not None)
     path = folder / name
-    path.write_text(f'<?xml version="1.0"?>\n<SMIRNOFF version="0.3" aromaticity_model="OEAroModel_MDL">\n{content}\n</SMIRNOFF>\n')
+    path.write_text(
+        f'<?xml version="1.0"?>\n<SMIRNOFF version="0.3" aromaticity_model="OEAroModel_MDL">\n{content}\n</SMIRNOFF>\n'
+    )
     return str(path)

@@ -1,7 +1,9 @@
+"""Assigned parameters against openff-interchange, term by term, and energies of stored topologies against OpenMM."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +31,25 @@ from tests.parameterize import interchange_oracle as oracle
 
 SAGE = "openff_unconstrained-2.1.0.offxml"
 
-FUNCTIONAL_GROUPS = (
-    *("C", "CC", "C=C", "CC#CC", "C=C=C", "CC#N", "[C-]#[N+]C", "N#N", "O=C=O", "CN=C=S", "C=C=O"),
-    *("CO", "COC", "OO", "COOC", "CC=O", "CC(C)=O", "CC(=O)O", "CC(=O)[O-]", "CC(=O)OC", "CC(=O)OC(C)=O", "COC(=O)N"),
-    *("CN", "C[NH3+]", "CN(C)C", "C[N+](C)(C)C", "NN", "NO", "CC(N)=O", "CC(=O)NC", "NC(N)=O", "NC(N)=[NH2+]", "CC(N)=[NH2+]"),
-    *("C[N+](=O)[O-]", "CN=[N+]=[N-]", "C/N=N/C", "C/C=N/O", "C=[N+]=[N-]", "C[N+]([O-])(C)C", "[O-][n+]1ccccc1", "CN=O"),
-    *("CS", "CSC", "CSSC", "CS(C)=O", "C[S@](=O)CC", "CS(C)(=O)=O", "CS(=O)(=O)[O-]", "NS(C)(=O)=O", "CC(=S)N", "CS(=O)(=O)F"),
-    *("CP(C)C", "COP(=O)([O-])OC", "CP(=O)(O)O", "COP(=S)(OC)OC", "CP(C)(C)=O", "C[P+](C)(C)C"),
-    *("CF", "FC(F)F", "CCl", "CBr", "CI", "F[C@](Cl)(Br)I", "C=CF", "Clc1ccccc1Br", "[Cl-]", "[Na+]", "[K+]", "[Br-]"),
-    *("C1CC1", "C1CO1", "C1CN1", "C1CCC1", "C1CCCC1", "C1CCCCC1", "C1=CC1", "O=C1CCN1", "C1CC2CCC1C2", "C12C3C4C1C5C2C3C45"),
-    *("c1ccccc1", "c1ccncc1", "c1cc[nH]c1", "c1cnc[nH]1", "c1ccsc1", "c1ccoc1", "c1nn[n-]n1", "c1c[nH+]c[nH]1"),
-    *("c1ccc(-c2ccccc2)cc1", "c1ccc2ccccc2c1", "c1ccc2[nH]ccc2c1", "Cn1cnc2c1c(=O)n(C)c(=O)n2C", "O=C1C=CC(=O)C=C1"),
-    *("C1=CC=CC=CC=C1", "O=c1cccc[nH]1", "c1ccc2cccc-2cc1", "F/C=C/F", "F/C=C\\F", "C[C@H](N)C(=O)O", "O=S(=O)(Nc1ccccn1)c1ccccc1"),
-)
+FUNCTIONAL_GROUPS = r"""
+    C CC C=C CC#CC C=C=C CC#N [C-]#[N+]C N#N O=C=O CN=C=S C=C=O CO COC OO COOC CC=O CC(C)=O CC(=O)O CC(=O)[O-] CC(=O)OC
+    CC(=O)OC(C)=O COC(=O)N CN C[NH3+] CN(C)C C[N+](C)(C)C NN NO CC(N)=O CC(=O)NC NC(N)=O NC(N)=[NH2+] CC(N)=[NH2+]
+    C[N+](=O)[O-] CN=[N+]=[N-] C/N=N/C C/C=N/O C=[N+]=[N-] C[N+]([O-])(C)C [O-][n+]1ccccc1 CN=O CS CSC CSSC CS(C)=O
+    C[S@](=O)CC CS(C)(=O)=O CS(=O)(=O)[O-] NS(C)(=O)=O CC(=S)N CS(=O)(=O)F CP(C)C COP(=O)([O-])OC CP(=O)(O)O COP(=S)(OC)OC
+    CP(C)(C)=O C[P+](C)(C)C CF FC(F)F CCl CBr CI F[C@](Cl)(Br)I C=CF Clc1ccccc1Br [Cl-] [Na+] [K+] [Br-] C1CC1 C1CO1 C1CN1
+    C1CCC1 C1CCCC1 C1CCCCC1 C1=CC1 O=C1CCN1 C1CC2CCC1C2 C12C3C4C1C5C2C3C45 c1ccccc1 c1ccncc1 c1cc[nH]c1 c1cnc[nH]1 c1ccsc1
+    c1ccoc1 c1nn[n-]n1 c1c[nH+]c[nH]1 c1ccc(-c2ccccc2)cc1 c1ccc2ccccc2c1 c1ccc2[nH]ccc2c1 Cn1cnc2c1c(=O)n(C)c(=O)n2C
+    O=C1C=CC(=O)C=C1 C1=CC=CC=CC=C1 O=c1cccc[nH]1 c1ccc2cccc-2cc1 F/C=C/F F/C=C\F C[C@H](N)C(=O)O
+    O=S(=O)(Nc1ccccn1)c1ccccc1 c1ccccc1/N=N/c1ccccc1
+""".split()  # noqa: SIM905 - one line each would fill two screens
 """Each bonded to few other atoms, so that what fails names the group."""
 
-HARD = (
-    *("CB(O)O", "C[Si](C)(C)C", "OCl(=O)(=O)=O", "FS(F)(F)(F)(F)F", "C[Se]C", "CC(=C=O)C", "O=S(=O)=O", "C=S(=O)=O", "[O-][Cl+3]([O-])([O-])O"),
-    *("CN(C)P(=O)(N(C)C)N(C)C", "O=P12OP3(=O)OP(=O)(O1)OP(=O)(O2)O3", "C1C2CC3CC1CC(C2)C3", "C1=C2C=CC1C=C2", "N#CC(C#N)=C(C#N)C#N"),
-    *("[H][H]", "F", "[NH4+]", "[OH-]", "[Li+]", "C[N-]C", "CC#[O+]", "O=[N+]=O"),
-)
-"""Molecules some of which OpenFF has no parameters for; whichever it refuses, we must refuse too, and with the same kind of error."""
+HARD = r"""
+    CB(O)O C[Si](C)(C)C OCl(=O)(=O)=O FS(F)(F)(F)(F)F C[Se]C CC(=C=O)C O=S(=O)=O C=S(=O)=O [O-][Cl+3]([O-])([O-])O
+    CN(C)P(=O)(N(C)C)N(C)C O=P12OP3(=O)OP(=O)(O1)OP(=O)(O2)O3 C1C2CC3CC1CC(C2)C3 C1=C2C=CC1C=C2 N#CC(C#N)=C(C#N)C#N [H][H]
+    F [NH4+] [OH-] [Li+] C[N-]C CC#[O+] O=[N+]=O
+""".split()  # noqa: SIM905 - one line each would fill two screens
+"""Molecules some of which OpenFF has no parameters for: whichever it refuses, we must refuse too, with the same kind of error."""
 
 
 @cache
@@ -65,16 +65,20 @@ def _differences(name: str, molecules: Iterable[str], *, allow_undefined_stereo:
     n_terms, differences = 0, []
     with oracle.frozen_objects():
         for smiles in molecules:
-            ours = _outcome(lambda: oracle.assigned_by_us(force_field, assigner.assign(read_mapped_smiles(smiles))))
-            theirs = _outcome(
-                lambda: oracle.assigned_by_interchange(
-                    oracle.interchange(reference, smiles, allow_undefined_stereo=allow_undefined_stereo)
-                )
-            )
+            ours = _outcome(partial(_by_us, force_field, assigner, smiles))
+            theirs = _outcome(partial(_by_interchange, reference, smiles, allow_undefined_stereo=allow_undefined_stereo))
             n_terms += len(theirs) if isinstance(theirs, dict) else 0
             if ours != theirs:
                 differences.append(f"{smiles}: {_first_difference(ours, theirs)}")
     return n_terms, differences
+
+
+def _by_us(force_field: ForceField, assigner: Assigner, smiles: str) -> oracle.Assignment:
+    return oracle.assigned_by_us(force_field, assigner.assign(read_mapped_smiles(smiles)))
+
+
+def _by_interchange(reference: Any, smiles: str, *, allow_undefined_stereo: bool) -> oracle.Assignment:
+    return oracle.assigned_by_interchange(oracle.interchange(reference, smiles, allow_undefined_stereo=allow_undefined_stereo))
 
 
 def _outcome(assign: Callable[[], oracle.Assignment]) -> oracle.Assignment | str:
@@ -89,8 +93,10 @@ def _outcome(assign: Callable[[], oracle.Assignment]) -> oracle.Assignment | str
 
 def _first_difference(ours: Any, theirs: Any) -> str:
     if isinstance(ours, str) or isinstance(theirs, str):
-        return f"{ours if isinstance(ours, str) else 'assigned'}; Interchange: {theirs if isinstance(theirs, str) else 'assigned'}"
-    where = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))[0]
+        return (
+            f"{ours if isinstance(ours, str) else 'assigned'}; Interchange: {theirs if isinstance(theirs, str) else 'assigned'}"
+        )
+    where = min(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     return f"{where}: {ours.get(where)}; Interchange: {theirs.get(where)}"
 
 
@@ -136,7 +142,15 @@ def test_espaloma_molecules_as_interchange(real_data: Path) -> None:
 
 @pytest.mark.parametrize(
     "smiles",
-    ["CC(=O)NC", "O=[N+]([O-])c1ccccc1", "NC(N)=[NH2+]", "C=CC(=O)[O-]", "COP(=O)([O-])OC", "CN(C)c1ccc(F)cc1", "CS(=O)(=O)NC#C"],
+    [
+        "CC(=O)NC",
+        "O=[N+]([O-])c1ccccc1",
+        "NC(N)=[NH2+]",
+        "C=CC(=O)[O-]",
+        "COP(=O)([O-])OC",
+        "CN(C)c1ccc(F)cc1",
+        "CS(=O)(=O)NC#C",
+    ],
 )
 def test_energy_as_openmm(smiles: str) -> None:
     """What is stored is enough: no other number of Interchange's is needed to get OpenMM's energy of strained conformers."""
@@ -164,9 +178,9 @@ def _energy(force_field: ForceField, topology: Topology, coords: np.ndarray[Any,
     i, j = topology.bonds.T
     k, length = values["Bonds"]
     energy = np.sum(k / 2 * (np.linalg.norm(coords[j] - coords[i], axis=1) - length) ** 2)
-    i, j, l = topology.angles.T
+    i, j, m = topology.angles.T
     k, angle = values["Angles"]
-    a, b = coords[i] - coords[j], coords[l] - coords[j]
+    a, b = coords[i] - coords[j], coords[m] - coords[j]
     theta = np.arccos(np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
     energy += np.sum(k / 2 * (theta - angle) ** 2)
     for handler, atoms in (("ProperTorsions", topology.propers), ("ImproperTorsions", topology.impropers)):
@@ -176,8 +190,8 @@ def _energy(force_field: ForceField, topology: Topology, coords: np.ndarray[Any,
 
 
 def _dihedrals(coords: Any, atoms: Any) -> Any:
-    i, j, k, l = atoms.T
-    a, b, c = coords[j] - coords[i], coords[k] - coords[j], coords[l] - coords[k]
+    i, j, k, m = atoms.T
+    a, b, c = coords[j] - coords[i], coords[k] - coords[j], coords[m] - coords[k]
     first, second = np.cross(a, b), np.cross(b, c)
     sine = np.sum(a * second, axis=1) * np.linalg.norm(b, axis=1)
     return np.arctan2(sine, np.sum(first * second, axis=1))

@@ -1,3 +1,5 @@
+"""Sums of charges without rounding."""
+
 from __future__ import annotations
 
 import math
@@ -32,7 +34,9 @@ def test_what_is_exact_already_is_kept() -> None:
 
 
 def test_charges_of_another_ion_are_refused() -> None:
-    with pytest.raises(NonIntegralMoleculeChargeError, match=r"add up to 0\.500000 e and formal charges to 1 e; they may differ by 0\.01 e"):
+    with pytest.raises(
+        NonIntegralMoleculeChargeError, match=r"add up to 0\.500000 e and formal charges to 1 e; they may differ by 0\.01 e"
+    ):
         with_exact_sum(np.array([0.25, 0.25]), 1)
 
 

@@ -1,9 +1,11 @@
+"""Numbers of a force field against its XML, and what is refused."""
+
 from __future__ import annotations
 
 import re
 from math import pi
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -20,24 +22,32 @@ TAGS = {"Bonds": "Bond", "Angles": "Angle", "ProperTorsions": "Proper", "Imprope
 def test_tables_hold_every_parameter_of_the_file(name: str) -> None:
     """The numbers, read from the XML without the toolkit; Sage writes kcal/mol, Å and degrees."""
     force_field, patterns = read_force_field(name)
-    root = ElementTree.fromstring(force_field.offxml)
+    root = ET.fromstring(force_field.offxml)
     factors = {"k": 1.0, "length": 1.0, "angle": pi / 180, "phase": pi / 180, "epsilon": 1.0, "periodicity": 1.0}
     for handler, tag in TAGS.items():
         table = force_field.tables[handler]
         elements = root.findall(f"{handler}/{tag}")
-        rows = [(element, mult) for element in elements for mult in range(max(1, sum("periodicity" in key for key in element.attrib)))]
+        rows = [
+            (element, mult)
+            for element in elements
+            for mult in range(max(1, sum("periodicity" in key for key in element.attrib)))
+        ]
         assert table.smirks == tuple(element.attrib["smirks"] for element, _ in rows)
         assert table.ids == tuple(element.attrib["id"] for element, _ in rows)
         assert table.mult.tolist() == [mult for _, mult in rows]
         for column, factor in factors.items():
             if column in table.columns:
                 suffix = [f"{column}{mult + 1}" if "Torsions" in handler else column for _, mult in rows]
-                expected = [float(element.attrib[key].split()[0]) * factor for (element, _), key in zip(rows, suffix, strict=True)]
+                expected = [
+                    float(element.attrib[key].split()[0]) * factor for (element, _), key in zip(rows, suffix, strict=True)
+                ]
                 np.testing.assert_allclose(table.values[:, table.columns.index(column)], expected, rtol=1e-15)
         section = next(section for section in patterns.sections if section.handler == handler)
         assert section.smirks == tuple(element.attrib["smirks"] for element in elements)
         assert sum(n_rows for _, n_rows in section.rows) == len(rows)
-    idivf = [float(element.attrib[f"idivf{n}"]) for element in root.iter("Proper") for n in range(1, 7) if f"k{n}" in element.attrib]
+    idivf = [
+        float(element.attrib[f"idivf{n}"]) for element in root.iter("Proper") for n in range(1, 7) if f"k{n}" in element.attrib
+    ]
     assert force_field.tables["ProperTorsions"].values[:, 3].tolist() == idivf
     assert set(force_field.tables["ImproperTorsions"].values[:, 3]) == {3.0}
     assert (force_field.vdw_scale_14, force_field.electrostatics_scale_14) == (0.5, 0.8333333333)
@@ -46,8 +56,10 @@ def test_tables_hold_every_parameter_of_the_file(name: str) -> None:
 def test_values_are_converted_to_our_units(tmp_path: Path) -> None:
     name = write_offxml(
         tmp_path,
-        Bonds='<Bonds version="0.4"><Bond smirks="[*:1]~[*:2]" length="0.15 * nanometer" k="209200.0 * kilojoule_per_mole/nanometer**2"/></Bonds>',
-        Angles='<Angles version="0.3"><Angle smirks="[*:1]~[*:2]~[*:3]" angle="2.0 * radian" k="0.03 * kilocalories_per_mole/degree**2"/></Angles>',
+        Bonds='<Bonds version="0.4"><Bond smirks="[*:1]~[*:2]" length="0.15 * nanometer" '
+        'k="209200.0 * kilojoule_per_mole/nanometer**2"/></Bonds>',
+        Angles='<Angles version="0.3"><Angle smirks="[*:1]~[*:2]~[*:3]" angle="2.0 * radian" '
+        'k="0.03 * kilocalories_per_mole/degree**2"/></Angles>',
         ImproperTorsions='<ImproperTorsions version="0.3" default_idivf="2"><Improper smirks="[*:1]~[#6X3:2](~[*:3])~[*:4]" '
         'periodicity1="2" phase1="180.0 * degree" k1="4.184 * kilojoule_per_mole"/></ImproperTorsions>',
     )
@@ -128,7 +140,11 @@ REFUSED = {
         "scale12",
     ),
     "another electrostatic potential": (
-        {"Electrostatics": SECTIONS["Electrostatics"].replace('nonperiodic_potential="Coulomb"', 'nonperiodic_potential="PME"')},
+        {
+            "Electrostatics": SECTIONS["Electrostatics"].replace(
+                'nonperiodic_potential="Coulomb"', 'nonperiodic_potential="PME"'
+            )
+        },
         "PME",
     ),
     "no vdW": ({"vdW": None}, "section vdW is missing; without it atoms that are not bonded would not interact"),
@@ -164,7 +180,10 @@ REFUSED = {
         {"Constraints": '<Constraints version="0.3"><Constraint smirks="[#1:1]-[*:2]" id="c1"/></Constraints>'},
         "constraint c1 ([#1:1]-[*:2]) fixes bonds to hydrogen, which then have no energy; use the unconstrained force field",
     ),
-    "a section that is there twice": ({"Bonds": SECTIONS["Bonds"] * 2}, "section Bonds is there 2 times; put its parameters in one"),
+    "a section that is there twice": (
+        {"Bonds": SECTIONS["Bonds"] * 2},
+        "section Bonds is there 2 times; put its parameters in one",
+    ),
 }
 
 
@@ -182,7 +201,9 @@ def test_the_constrained_force_field_names_its_twin() -> None:
         read_force_field("openff-2.1.0.offxml")
 
 
-@pytest.mark.parametrize("name", ["openff_unconstrained-2.1.offxml", "nowhere/openff_unconstrained-2.1.0.offxml", "2.1.0.offxml"])
+@pytest.mark.parametrize(
+    "name", ["openff_unconstrained-2.1.offxml", "nowhere/openff_unconstrained-2.1.0.offxml", "2.1.0.offxml"]
+)
 def test_a_force_field_that_is_not_there(name: str) -> None:
     """The toolkit would take the last for any file whose name ends so."""
     with pytest.raises(ForceFieldError, match=f"'{name}' is neither a file nor installed") as refused:
@@ -190,7 +211,18 @@ def test_a_force_field_that_is_not_there(name: str) -> None:
     assert "openff_unconstrained-2.1.0.offxml" in str(refused.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"not XML", b"<SMIRNOFF", b"<html></html>", b"\xff\xfe\x00", b'<SMIRNOFF version="0.3"></SMIRNOFF>', b'<SMIRNOFF version="0.3" aromaticity_model="OEAroModel_Tripos"></SMIRNOFF>'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not XML",
+        b"<SMIRNOFF",
+        b"<html></html>",
+        b"\xff\xfe\x00",
+        b'<SMIRNOFF version="0.3"></SMIRNOFF>',
+        b'<SMIRNOFF version="0.3" aromaticity_model="OEAroModel_Tripos"></SMIRNOFF>',
+    ],
+)
 def test_a_file_that_is_no_force_field(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.offxml"
     path.write_bytes(content)

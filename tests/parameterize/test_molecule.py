@@ -1,3 +1,5 @@
+"""Molecules built from mapped SMILES against those of the OpenFF toolkit, and what is refused."""
+
 from __future__ import annotations
 
 import openff.toolkit
@@ -12,7 +14,13 @@ from pesfit.parameterize.molecule import read_mapped_smiles
 
 def _described(molecule: Chem.Mol) -> tuple[list[object], list[object], list[object]]:
     atoms = [
-        (atom.GetAtomicNum(), atom.GetFormalCharge(), atom.GetIsAromatic(), atom.GetChiralTag(), atom.GetPropsAsDict().get("_CIPCode"))
+        (
+            atom.GetAtomicNum(),
+            atom.GetFormalCharge(),
+            atom.GetIsAromatic(),
+            atom.GetChiralTag(),
+            atom.GetPropsAsDict().get("_CIPCode"),
+        )
         for atom in molecule.GetAtoms()
     ]
     bonds = [
@@ -75,10 +83,16 @@ def test_map_numbers_are_the_order_of_atoms(order: list[int]) -> None:
         ("[c:1]1[c:2][c:3][c:4][c:5]1", errors.KekulizeError, "kekulize"),
         ("[C:1]([H:2])([H:3])[H:4]", errors.RadicalsNotSupportedError, "C:1 has 1 unpaired electrons"),
         ("[C:3]([F:1])([Cl:2])([Br:4])[H:5]", errors.UndefinedStereochemistryError, "C:3 is a stereocentre without @ or @@"),
-        ("[F:1][C:2]([H:3])=[C:4]([F:5])[H:6]", errors.UndefinedStereochemistryError, "the double bond of C:2 and C:4 is drawn"),
+        (
+            "[F:1][C:2]([H:3])=[C:4]([F:5])[H:6]",
+            errors.UndefinedStereochemistryError,
+            "the double bond of C:2 and C:4 is drawn",
+        ),
     ],
 )
-def test_what_is_no_molecule_is_refused_by_name(smiles: str, error: type[Exception], message: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_molecule_is_refused_by_name(
+    smiles: str, error: type[Exception], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(error, match=message):
         read_mapped_smiles(smiles)
     assert capfd.readouterr() == ("", ""), "RDKit's own messages belong to the failure, not on the screen"

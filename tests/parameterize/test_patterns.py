@@ -1,3 +1,5 @@
+"""Tagged SMARTS patterns."""
+
 from __future__ import annotations
 
 import pytest

@@ -15,8 +15,9 @@ from pesfit.parallel import ordered_map
 from pesfit.parameterize.charges import ChargeAssigner
 from pesfit.parameterize.engine import FORCE_FIELD_CHARGES, STAGE, Request, Setup, parameterize
 from pesfit.parameterize.force_field import read_force_field
+from pesfit.parameterize.store import ParameterizedSetWriter
 from pesfit.params.parameterize import Parameterize
-from pesfit.topology import ForceField, ParameterizedSetWriter
+from pesfit.topology import ForceField
 
 _CHARGE_METHODS = ("dataset", "nagl", "sqm", "gasteiger", FORCE_FIELD_CHARGES)
 

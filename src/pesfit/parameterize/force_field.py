@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 
@@ -82,8 +82,8 @@ def _parse(text: str) -> dict[str, Any]:
 def _check_xml(text: str) -> None:
     """Check what the toolkit has no message for."""
     try:
-        root = ElementTree.fromstring(text)  # noqa: S314 - the toolkit reads it with the same parser
-    except ElementTree.ParseError as error:
+        root = ET.fromstring(text)  # noqa: S314 - the toolkit reads it with the same parser
+    except ET.ParseError as error:
         raise ForceFieldError(f"it is not XML: {error}") from error
     tags = [child.tag for child in root]
     for tag in tags:
