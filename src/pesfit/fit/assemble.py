@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pesfit.arrays import FloatArray, LongArray
+from pesfit.arrays import FloatArray
 from pesfit.fit.molecule_statistics import MoleculeStatistics
-from pesfit.fit.normal_equations import Moments, NormalEquations
+from pesfit.fit.normal_equations import NormalEquations
 from pesfit.fit.parameters import Layout
 from pesfit.fit.shard_file import Shard
 from pesfit.params.fit_smirnoff import Objective
@@ -131,27 +131,32 @@ def source_weight(source: str, weights: Mapping[str, float]) -> float:
 
 
 def scores(
-    shards: Iterable[Shard], problem: Problem, objective: Objective, weights: tuple[float, float], x: FloatArray
-) -> Moments:
+    shards: Iterable[Shard], layout: Layout, objective: Objective, weights: tuple[float, float], x: FloatArray
+) -> tuple[FloatArray, int]:
     """Return Σ g gᵀ over the molecules of the training set, g = ½ ∂J_molecule/∂x: how much molecules disagree about x.
+
+    Constants of `energy_zero: none` are left out, as if energies were relative to their mean.
 
     Args:
         shards: in order.
-        problem: the objective.
+        layout: meaning of x.
         objective: its parameters.
         weights: w_E and w_F.
         x: where.
+
+    Returns:
+        The sum, shape (n, n), and the number of molecules.
     """
-    n = len(problem.layout)
-    total = Moments.zeros(n)
+    total, n_molecules = np.zeros((len(layout), len(layout))), 0
     zero = "mean" if objective.energy_zero == "none" else objective.energy_zero
     for shard in shards:
         for entry in shard.entries:
             if entry.split != "train" or entry.weighted.n_conformers == 0:
                 continue
             energy, forces = factors(entry.weighted, entry.source, objective)
-            columns: LongArray = entry.weighted.columns
+            columns = entry.weighted.columns
             moments = entry.weighted.equations(zero).weighted(weights[0] * energy, weights[1] * forces)
             gradient = moments.gram @ x[columns] - moments.moment
-            total = total.add_at(columns, Moments(np.outer(gradient, gradient), gradient, 0.0, 1))
-    return total
+            total[np.ix_(columns, columns)] += np.outer(gradient, gradient)
+            n_molecules += 1
+    return total, n_molecules

@@ -1,9 +1,18 @@
-"""The exact fit: strength of the prior, bounded optimum, posterior, and the path over prior strengths."""
+"""The exact fit: strength of the prior, bounded optimum, posterior, and the path over prior strengths.
+
+Errors of a force field are not independent: those of one molecule's conformers and atoms have common causes, so n rows say less than
+n independent ones would. Taken as independent they make the prior too weak and the error bars too small. How many rows say as much as
+one independent row, T, follows from the training set itself. With V = (A + λ diag(widths⁻²))⁻¹ and G = Σ g gᵀ over molecules, g the
+gradient of a molecule's part of the objective, independent rows would give tr(VG) = σ²γ; T is what it is larger by. The likelihood is
+raised to the power 1/T, the magnitude adjustment of composite likelihoods (Ribatet, Cooley, Davison, Statistica Sinica 22, 813, 2012).
+T needs many molecules to be known; with a single one it stays 1.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import scipy.optimize
@@ -18,6 +27,8 @@ from pesfit.params.fit_smirnoff import FitSmirnoff
 
 _PATH = 10.0 ** np.arange(-10.0, 2.01, 0.5)
 """Prior strengths of the path, relative to the largest eigenvalue of the whitened Gram matrix."""
+_MAX_ROUNDS = 8
+_REDUNDANCY_TOLERANCE = 0.01
 _MAX_GAUSS_NEWTON = 100
 _GAUSS_NEWTON_TOLERANCE = 1e-10
 
@@ -47,29 +58,45 @@ class ExactFit:
     Attributes:
         posterior: optimum and uncertainty.
         weights: w_E and w_F of the objective, as given or as chosen.
+        redundancy: T, the number of rows that say as much as one independent row.
         path: over prior strengths.
     """
 
     posterior: Posterior
     weights: tuple[float, float]
+    redundancy: float
     path: tuple[PathPoint, ...]
 
 
-def fit_exactly(problem: Problem, params: FitSmirnoff) -> ExactFit:
+Scores: TypeAlias = Callable[[tuple[float, float], FloatArray], tuple[FloatArray, int]]
+"""From w_E and w_F, and x: Σ g gᵀ over the molecules, and their number (`assemble.scores`)."""
+
+
+def fit_exactly(problem: Problem, scores: Scores, params: FitSmirnoff) -> ExactFit:
     """Choose what is left open and solve.
+
+    Args:
+        problem: the objective.
+        scores: how much molecules disagree.
+        params: section `fit_smirnoff`.
 
     Raises:
         DataError: where there is nothing to fit to, or no validation set though `prior_strength` asks for one.
         PesfitError: where the conditions of optimality do not hold.
     """
-    solver = _Solver(problem, problem.layout.prior(), problem.layout.constraints(), (0.0, 0.0))
-    x = np.zeros(len(problem.layout))
-    for _ in range(1 if problem.is_linear else 3):  # what is chosen by evidence follows the linearisation
-        solver = _Solver(problem, solver.prior, solver.constraints, _weights(problem, solver.prior, params, x))
+    prior, constraints = problem.layout.prior(), problem.layout.constraints()
+    x, redundancy = np.zeros(len(problem.layout)), 1.0
+    weights = _weights(problem, prior, params, x)
+    for _ in range(_MAX_ROUNDS):
+        solver = _Solver(problem, prior, constraints, weights, redundancy)
         strength = solver.choose_strength(params.prior_strength, x)
         x = solver.optimum(strength, x)
-    posterior = infer(solver.moments("train", x), solver.prior, strength, solver.constraints)
-    return ExactFit(posterior, solver.weights, tuple(solver.path(x)))
+        last, redundancy = redundancy, solver.redundancy_at(strength, x, *scores(weights, x))
+        if problem.is_linear and abs(redundancy - last) < _REDUNDANCY_TOLERANCE * last:
+            break
+        weights = weights if problem.is_linear else _weights(problem, prior, params, x)
+    posterior = infer(solver.moments("train", x), prior, strength, constraints)
+    return ExactFit(posterior, solver.weights, solver.redundancy, tuple(solver.path(x)))
 
 
 def _weights(problem: Problem, prior: GaussianPrior, params: FitSmirnoff, x: FloatArray) -> tuple[float, float]:
@@ -92,10 +119,27 @@ class _Solver:
     prior: GaussianPrior
     constraints: Constraints
     weights: tuple[float, float]
+    redundancy: float
 
     def moments(self, split: str, x: FloatArray) -> Moments:
         """Return the weighted statistics of a split, linearised about x."""
-        return self.problem.linearised(split, x).weighted(*self.weights)
+        return self.problem.linearised(split, x).weighted(*self.weights).correlated(self.redundancy)
+
+    def redundancy_at(self, strength: float, x: FloatArray, disagreement: FloatArray, n_molecules: int) -> float:
+        """Return T, between 1 and the number of rows that a molecule has on average.
+
+        Args:
+            strength: λ.
+            x: the optimum at it.
+            disagreement: G, shape (n, n).
+            n_molecules: of the training set.
+        """
+        moments = self.problem.linearised("train", x).weighted(*self.weights)
+        spectrum = Spectrum.of(moments, self.prior)
+        white = spectrum.vectors.T @ (disagreement * np.outer(self.prior.widths, self.prior.widths)) @ spectrum.vectors
+        found = float(np.sum(np.diag(white) / (spectrum.eigenvalues + strength)))
+        expected = spectrum.noise_variance(strength) * spectrum.effective_parameters(strength)
+        return float(np.clip(found / max(expected, 1e-300), 1.0, max(moments.n_rows / max(n_molecules, 1), 1.0)))
 
     def objective(self, split: str, x: FloatArray) -> float:
         """Return J of a split, without the prior."""

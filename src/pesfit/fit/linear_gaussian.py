@@ -36,7 +36,11 @@ UNDETERMINED_RATIO = math.sqrt(0.5)
 """A parameter whose posterior width is at least this part of its prior width is undetermined: the data give less than half of what is
 known of it (1 - ratio² is its share in γ for a parameter that is correlated with no other)."""
 
-_LOG_STRENGTHS = np.arange(-13.0, 7.01, 0.25)
+_RESOLVED = 1e-9
+"""Directions whose eigenvalue is below this part of the largest are not counted as determined, however small the noise: rounding in normal
+equations leaves them an error of more than 1e-7."""
+
+_LOG_STRENGTHS = np.arange(-18.0, 7.01, 0.25)
 """Grid for the prior strength: decimal logarithms relative to the largest eigenvalue."""
 
 
@@ -74,7 +78,7 @@ class Spectrum:
     vectors: FloatArray
     projections: FloatArray
     square: float
-    n_rows: int
+    n_rows: float
     log_weight: float
     prior: GaussianPrior
 
@@ -236,7 +240,8 @@ def infer(moments: Moments, prior: GaussianPrior, strength: float, constraints: 
     half = spectrum.vectors / np.sqrt(spectrum.eigenvalues + strength)
     white = variance * (half @ half.T)
     optimum = solve(moments, prior, strength, constraints)
-    ratio = np.sqrt(np.diag(white) * strength / variance)
+    resolved = np.where(spectrum.eigenvalues > _RESOLVED * spectrum.eigenvalues[-1], spectrum.eigenvalues, 0.0)
+    ratio = np.sqrt(spectrum.vectors**2 @ (strength / (resolved + strength)))
     return Posterior(
         optimum=optimum,
         covariance=_on_faces(white, constraints.matrix[optimum.active] * prior.widths) * np.outer(prior.widths, prior.widths),

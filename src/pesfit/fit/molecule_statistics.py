@@ -207,7 +207,7 @@ class MoleculeStatistics:
         return max(0.0, float(v @ self.energy @ v)), max(0.0, float(v @ self.forces @ v))
 
 
-def _moments(augmented: FloatArray, n_rows: int, log_weight: float) -> Moments:
+def _moments(augmented: FloatArray, n_rows: float, log_weight: float) -> Moments:
     return Moments(augmented[:-1, :-1], augmented[:-1, -1], float(augmented[-1, -1]), n_rows, log_weight)
 
 

@@ -33,14 +33,14 @@ class Moments:
         gram: A, shape (n_parameters, n_parameters), symmetric.
         moment: b, shape (n_parameters,).
         square: c.
-        n_rows: number of independent rows (that is, of degrees of freedom: centring n energies leaves n - 1).
+        n_rows: number of independent rows: centring n energies leaves n - 1, and rows that say the same count less than one each.
         log_weight: Σ log w over the rows; only the evidence needs it.
     """
 
     gram: FloatArray
     moment: FloatArray
     square: float
-    n_rows: int
+    n_rows: float
     log_weight: float = 0.0
 
     @property
@@ -51,7 +51,7 @@ class Moments:
     @classmethod
     def zeros(cls, n_parameters: int) -> Moments:
         """Statistics of no rows."""
-        return cls(np.zeros((n_parameters, n_parameters)), np.zeros(n_parameters), 0.0, 0)
+        return cls(np.zeros((n_parameters, n_parameters)), np.zeros(n_parameters), 0.0, 0.0)
 
     @classmethod
     def from_rows(cls, features: FloatArray, targets: FloatArray, weights: FloatArray | None = None) -> Moments:
@@ -88,6 +88,16 @@ class Moments:
             weight * self.square,
             self.n_rows,
             self.log_weight + self.n_rows * math.log(weight),
+        )
+
+    def correlated(self, rows_per_independent_row: float) -> Moments:
+        """Return the same sums, but as of fewer independent rows: only noise variance and evidence notice.
+
+        Args:
+            rows_per_independent_row: how many rows say as much as one independent row, at least 1.
+        """
+        return replace(
+            self, n_rows=self.n_rows / rows_per_independent_row, log_weight=self.log_weight / rows_per_independent_row
         )
 
     def add_at(self, columns: LongArray, part: Moments) -> Moments:
@@ -205,6 +215,6 @@ def load(path: Path) -> dict[str, NormalEquations]:
 def _read(file: Mapping[str, np.ndarray], i: int) -> NormalEquations:
     def moments(kind: str) -> Moments:
         square, n_rows, log_weight = file[f"{i}.{kind}.scalars"].tolist()
-        return Moments(file[f"{i}.{kind}.gram"], file[f"{i}.{kind}.moment"], square, int(n_rows), log_weight)
+        return Moments(file[f"{i}.{kind}.gram"], file[f"{i}.{kind}.moment"], square, n_rows, log_weight)
 
     return NormalEquations(moments("energy"), moments("forces"))

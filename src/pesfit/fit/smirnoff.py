@@ -16,7 +16,7 @@ from pesfit.arrays import FloatArray
 from pesfit.dataset import ConformerDataset, write_failures
 from pesfit.errors import DataError, Failure, check_failed_fraction
 from pesfit.fit.accumulate import STAGE, Inputs, Setup, accumulate, read
-from pesfit.fit.assemble import Problem, assemble
+from pesfit.fit.assemble import Problem, assemble, scores
 from pesfit.fit.exact import ExactFit, fit_exactly
 from pesfit.fit.export import check_energies, check_offxml, write_offxml
 from pesfit.fit.metrics import Bootstrap, improvement, molecule_errors, summarise
@@ -90,7 +90,7 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
         raise DataError(
             "the training set is empty: no molecule of it could be parameterized, or no conformer has a weight above 0"
         )
-    fit = fit_exactly(problem, params)
+    fit = fit_exactly(problem, lambda weights, x: scores(read(paths), layout, params.objective, weights, x), params)
     fitted = layout.apply(extension.force_field, fit.posterior.x)
     errors = molecule_errors(read(paths), [np.zeros(len(layout)), fit.posterior.x])
     summary = summarise(errors, ("before", "after"), Bootstrap(params.bootstrap, params.seed))
@@ -133,6 +133,7 @@ def _fit_metrics(result: _Result) -> dict[str, Any]:
         "prior_strength": posterior.strength,
         "log_evidence": posterior.log_evidence,
         "noise_variance": posterior.noise_variance,
+        "rows_per_independent_row": result.fit.redundancy,
         "energy_weight": result.fit.weights[0],
         "force_weight": result.fit.weights[1],
         "kkt": {
