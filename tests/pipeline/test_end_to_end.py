@@ -74,7 +74,7 @@ def test_a_wrong_parameter_stops_before_work_and_loses_nothing(new_clone: NewClo
     clone.edit({"cluster": {"cutoff_angstrom": -0.5}})
     output = clone.run("dvc", "repro", status=255)
     assert "profiles.small.cluster.cutoff_angstrom = -0.5: expected a number > 0 and <= 10" in output
-    clone.edit({"cluster": {"cutoff_angstrom": 0.25}})
+    clone.edit({"cluster": {"cutoff_angstrom": 0.1}})
     clone.run("dvc", "repro")
     assert clone.output_hashes() == before
 

@@ -28,6 +28,7 @@ class Parameterize(MaxFailed):
     force_field: str = Field(
         "openff_unconstrained-2.1.0.offxml",
         min_length=1,
-        description="Name of an installed force field, or path of an .offxml file (from the top of the repository).",
+        description="Name of an installed force field, or path of an .offxml file (from the top of the repository). DVC "
+        "notices another path, not another content: give an edited file a new name, or `dvc repro --force 03_parameterize`.",
     )
     charges: Charges = Field(Charges(), description="Partial charges.")
