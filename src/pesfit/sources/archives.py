@@ -72,9 +72,10 @@ def read_members(path: Path, wanted: Callable[[str], bool], max_bytes: int) -> I
                 tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header to the end
                 name = info.name.removeprefix("./")
                 if info.isreg() and not _is_hidden(name) and wanted(name):
-                    content = _read(tar, info, max_bytes)
+                    member = Member(name, _read(tar, info, max_bytes))
                     last = name
-                    yield Member(name, content)
+                    yield member
+                    del member  # it may be large, and the next one is read before it would be replaced
             _check_end(cast("IO[bytes]", tar.fileobj))
     except (EOFError, OSError, zlib.error, tarfile.TarError, ValueError) as error:
         raise ArchiveError(f"{path}: truncated or corrupted: {error}; the last file read from it was {last}") from error

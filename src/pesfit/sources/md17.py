@@ -118,6 +118,7 @@ class RMD17Archive:
                     yield record
             elif match := _SPLIT.fullmatch(member.name):
                 self.splits.setdefault(match[2], {})[match[1]] = _read_indices(member, name)
+            del member  # so that no two molecules are in memory at a time
         self._check_molecules(found)
         self._check_splits()
 

@@ -126,14 +126,14 @@ class PhysicsCheck:
         return self._unbalanced() or (self._wrong_work() if self.is_conclusive else None)
 
     def metrics(self) -> dict[str, str | int | float | None]:
-        """Figures for a stage's metrics."""
+        """Figures for a stage's metrics, without the digits that differ from one processor to another."""
         return {
             "energy_against_forces": "passed" if self.is_conclusive else "not checked: too few near conformers",
             "near_pairs": self.n_pairs,
-            "slope": self.slope,
-            "correlation": self.correlation,
-            "net_force_rms_kcal_per_mol_per_angstrom": self.net_force_rms,
-            "torque_rms_kcal_per_mol": self.torque_rms,
+            "slope": None if self.slope is None else round(self.slope, 4),
+            "correlation": None if self.correlation is None else round(self.correlation, 4),
+            "net_force_rms_kcal_per_mol_per_angstrom": round(self.net_force_rms, 6),
+            "torque_rms_kcal_per_mol": round(self.torque_rms, 6),
         }
 
     def _wrong_work(self) -> str | None:
