@@ -9,7 +9,7 @@ import torch
 
 from pesfit.arrays import FloatArray
 from pesfit.fit.parameters import Layout
-from pesfit.params.fit_smirnoff import Column, Train, TrainImproperTorsions
+from pesfit.params.fit_smirnoff import ImproperK, Train, TrainImproperTorsions
 from pesfit.potentials.base import Conformers, collate
 from pesfit.potentials.smirnoff import SmirnoffPotential
 from pesfit.potentials.terms import Terms
@@ -17,7 +17,7 @@ from pesfit.topology import BONDED_HANDLERS, ForceField, Topology
 from tests import openff_oracle
 
 TERM_NAMES = {"Bonds": "bond", "Angles": "angle", "ProperTorsions": "proper", "ImproperTorsions": "improper"}
-EVERYTHING = Train(improper_torsions=TrainImproperTorsions(k=Column(prior_width=2.0)))
+EVERYTHING = Train(improper_torsions=TrainImproperTorsions(k=ImproperK(train=True)))
 """Improper torsions too, which are left alone by default."""
 
 

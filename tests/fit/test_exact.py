@@ -14,7 +14,7 @@ from pesfit.fit.features import MoleculeFeatures
 from pesfit.fit.molecule_statistics import MoleculeStatistics
 from pesfit.fit.parameters import Layout
 from pesfit.fit.shard_file import Entry, Shard
-from pesfit.params.fit_smirnoff import Column, FitSmirnoff, Objective, Train, TrainAngles, TrainBonds
+from pesfit.params.fit_smirnoff import AngleAngle, AngleK, BondK, FitSmirnoff, Objective, Train, TrainAngles, TrainBonds
 from tests.fit.samples import Sample, evaluate, perturbation, sample
 
 NOISE = 0.5
@@ -45,7 +45,7 @@ def fit(data: Shard, layout: Layout, params: FitSmirnoff) -> tuple[Problem, Exac
 
 
 def test_optimum_beats_what_a_general_optimiser_finds(molecules: Sample) -> None:
-    train = Train(bonds=TrainBonds(k=Column(lower=400.0, upper=2700.0, prior_width=50.0)))
+    train = Train(bonds=TrainBonds(k=BondK(lower=400.0, upper=2700.0, prior_width=50.0)))
     layout = Layout.of(molecules.force_field, train)
     x = perturbation(layout, size=1.0)
     problem, found = fit(shard(molecules, layout, x, NOISE), layout, FitSmirnoff(train=train, prior_strength=0.01))
@@ -148,7 +148,7 @@ def test_strength_by_validation_is_the_best_of_the_path(molecules: Sample) -> No
 
 
 def test_error_bars_are_larger_where_molecules_disagree(molecules: Sample) -> None:
-    layout = Layout.of(molecules.force_field, Train(angles=TrainAngles(k=Column(train=False), angle=Column(train=False))))
+    layout = Layout.of(molecules.force_field, Train(angles=TrainAngles(k=AngleK(train=False), angle=AngleAngle(train=False))))
     agreeing = fit(shard(molecules, layout, perturbation(layout), noise=1.0), layout, FitSmirnoff())[1]
     entries = []
     for i in range(4):  # each molecule has its own truth

@@ -8,15 +8,28 @@ import pytest
 from pesfit.arrays import FloatArray
 from pesfit.fit.features import MoleculeFeatures
 from pesfit.fit.parameters import Layout
-from pesfit.params.fit_smirnoff import Column, Train, TrainAngles, TrainBonds, TrainProperTorsions
+from pesfit.params.fit_smirnoff import (
+    AngleAngle,
+    AngleK,
+    BondK,
+    BondLength,
+    TorsionK,
+    Train,
+    TrainAngles,
+    TrainBonds,
+    TrainProperTorsions,
+)
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 from tests.fit.samples import EVERYTHING, Sample, evaluate, perturbation, sample
 
-OFF = Column(train=False)
 VARIANTS = {
     "everything": EVERYTHING,
-    "k alone": Train(bonds=TrainBonds(length=OFF), angles=TrainAngles(angle=OFF)),
-    "minima alone": Train(bonds=TrainBonds(k=OFF), angles=TrainAngles(k=OFF), proper_torsions=TrainProperTorsions(k=OFF)),
+    "k alone": Train(bonds=TrainBonds(length=BondLength(train=False)), angles=TrainAngles(angle=AngleAngle(train=False))),
+    "minima alone": Train(
+        bonds=TrainBonds(k=BondK(train=False)),
+        angles=TrainAngles(k=AngleK(train=False)),
+        proper_torsions=TrainProperTorsions(k=TorsionK(train=False)),
+    ),
 }
 
 

@@ -21,7 +21,7 @@ from pesfit.parameterize.build import parameterize_datasets
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.params.fit_smirnoff import FitSmirnoff, Objective, Train, TrainProperTorsions
 from pesfit.params.parameterize import Charges, Parameterize
-from pesfit.splits import Splits, SplitRow
+from pesfit.splits import SplitRow, Splits
 from pesfit.topology import ForceField, ParameterizedSet
 from tests import openff_oracle
 from tests.fit.samples import evaluate, perturbation

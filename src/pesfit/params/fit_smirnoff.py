@@ -19,13 +19,59 @@ class Column(Section):
     train: bool = Field(True, description="Whether it is trained.")
     lower: float | None = Field(None, description="Least value allowed, in the column's unit; null for none.")
     upper: float | None = Field(None, description="Largest value allowed, in the column's unit; null for none.")
-    prior_width: Width = Field(1.0, description="Standard deviation of the prior about the starting value, in the column's unit.")
+    prior_width: Width = Field(
+        1.0, description="Standard deviation of the prior about the starting value, in the column's unit."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Column:
         if self.lower is not None and self.upper is not None and not self.lower < self.upper:
             raise ValueError(f"lower = {self.lower:g} and upper = {self.upper:g}: expected lower < upper")
         return self
+
+
+class BondK(Column):
+    """Force constant of bonds."""
+
+    lower: float | None = Field(0.0, description="Least value allowed, kcal/mol/Å²; null for none.")
+    prior_width: Width = Field(200.0, description="Standard deviation of the prior about the starting value, kcal/mol/Å².")
+
+
+class BondLength(Column):
+    """Equilibrium length of bonds."""
+
+    lower: float | None = Field(0.5, description="Least value allowed, Å; null for none.")
+    upper: float | None = Field(4.0, description="Largest value allowed, Å; null for none.")
+    prior_width: Width = Field(0.05, description="Standard deviation of the prior about the starting value, Å.")
+
+
+class AngleK(Column):
+    """Force constant of angles."""
+
+    lower: float | None = Field(0.0, description="Least value allowed, kcal/mol/radian²; null for none.")
+    prior_width: Width = Field(100.0, description="Standard deviation of the prior about the starting value, kcal/mol/radian².")
+
+
+class AngleAngle(Column):
+    """Equilibrium angle."""
+
+    lower: float | None = Field(0.0, description="Least value allowed, radian; null for none.")
+    upper: float | None = Field(
+        3.141592653589793, description="Largest value allowed, radian (π is a straight line); null for none."
+    )
+    prior_width: Width = Field(0.15, description="Standard deviation of the prior about the starting value, radian.")
+
+
+class TorsionK(Column):
+    """Amplitude of proper torsions."""
+
+    prior_width: Width = Field(2.0, description="Standard deviation of the prior about the starting value, kcal/mol.")
+
+
+class ImproperK(TorsionK):
+    """Amplitude of improper torsions."""
+
+    train: bool = Field(False, description="Whether it is trained.")
 
 
 class Chosen(Section):
@@ -40,23 +86,21 @@ class Chosen(Section):
 class TrainBonds(Chosen):
     """Bonds: ½ k (r - length)²."""
 
-    k: Column = Field(Column(lower=0.0, prior_width=200.0), description="Force constant, kcal/mol/Å².")
-    length: Column = Field(Column(lower=0.5, upper=4.0, prior_width=0.05), description="Equilibrium length, Å.")
+    k: BondK = Field(BondK(), description="Force constant, kcal/mol/Å².")
+    length: BondLength = Field(BondLength(), description="Equilibrium length, Å.")
 
 
 class TrainAngles(Chosen):
     """Angles: ½ k (θ - angle)²."""
 
-    k: Column = Field(Column(lower=0.0, prior_width=100.0), description="Force constant, kcal/mol/radian².")
-    angle: Column = Field(
-        Column(lower=0.0, upper=3.141592653589793, prior_width=0.15), description="Equilibrium angle, radian (0 to π)."
-    )
+    k: AngleK = Field(AngleK(), description="Force constant, kcal/mol/radian².")
+    angle: AngleAngle = Field(AngleAngle(), description="Equilibrium angle, radian.")
 
 
 class TrainProperTorsions(Chosen):
     """Proper torsions: k/idivf (1 + cos(n φ - phase))."""
 
-    k: Column = Field(Column(prior_width=2.0), description="Amplitude, kcal/mol.")
+    k: TorsionK = Field(TorsionK(), description="Amplitude, kcal/mol.")
     add_periodicities: tuple[Periodicity, ...] = Field(
         (), description="Periodicities (1 to 6) that each trained torsion is given, at k = 0 and phase 0, where it lacks them."
     )
@@ -65,7 +109,7 @@ class TrainProperTorsions(Chosen):
 class TrainImproperTorsions(Chosen):
     """Improper torsions: k/idivf (1 + cos(n φ - phase)), over three permutations."""
 
-    k: Column = Field(Column(prior_width=2.0), description="Amplitude, kcal/mol.")
+    k: ImproperK = Field(ImproperK(), description="Amplitude, kcal/mol.")
 
 
 class Train(Section):
@@ -74,9 +118,7 @@ class Train(Section):
     bonds: TrainBonds = Field(TrainBonds(), description="Bonds.")
     angles: TrainAngles = Field(TrainAngles(), description="Angles.")
     proper_torsions: TrainProperTorsions = Field(TrainProperTorsions(), description="Proper torsions.")
-    improper_torsions: TrainImproperTorsions = Field(
-        TrainImproperTorsions(k=Column(train=False, prior_width=2.0)), description="Improper torsions."
-    )
+    improper_torsions: TrainImproperTorsions = Field(TrainImproperTorsions(), description="Improper torsions.")
 
 
 class ConformerWeight(Section):
@@ -95,7 +137,8 @@ class Objective(Section):
     """The sum of squares that is minimised."""
 
     energy_weight: Weight | Literal["evidence"] = Field(
-        1.0, description="Weight of (ΔE)², E in kcal/mol; `evidence` chooses it, beside the weight of forces, by marginal likelihood."
+        1.0,
+        description="Weight of (ΔE)², E in kcal/mol; `evidence` chooses it, beside the weight of forces, by marginal likelihood.",
     )
     force_weight: Weight = Field(1.0, description="Weight of |ΔF|², F in kcal/mol/Å.")
     energy_zero: Literal["mean", "min", "none"] = Field(
