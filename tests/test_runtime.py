@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from pathlib import Path
 
 import pytest
 
-from pesfit.errors import DataError, PesfitError
+from pesfit.errors import DataError
 from pesfit.params.load import Params
 from pesfit.runtime import SCRATCH, input_folder, output_folder, run_stage
 
@@ -87,8 +86,6 @@ def test_what_is_no_users_fault_is_not_hidden(checkout: Path) -> None:
 
     with pytest.raises(ZeroDivisionError):
         run_stage("demo", fail)
-    assert issubclass(DataError, PesfitError)
-    assert os.path.samefile(Path.cwd(), checkout)
 
 
 def test_a_missing_input_says_how_to_get_it(checkout: Path) -> None:

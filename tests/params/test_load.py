@@ -118,10 +118,12 @@ def test_no_value_of_a_section_makes_anything_but_a_clear_error(tmp_path_factory
 
     path = tmp_path_factory.mktemp("params") / "params.yaml"
     YAML().dump({"profile": "small", "profiles": {"small": {}}, "cluster": value}, path)
+    said = ""
     try:
         load_params(path)
     except ParamsError as error:
-        assert str(path) in str(error)
+        said = str(error)
+    assert not said or all(line.startswith(str(path)) for line in said.splitlines())
 
 
 def test_the_command_line_prints_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,7 +122,8 @@ def _innermost(details: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
 def _explain(prefix: Path_, detail: ErrorDetails) -> str:
     # The location of an error in a union ends with names of its alternatives, which are no keys.
     location, field = field_at(Params, detail["loc"])
-    key = ".".join(str(part) for part in prefix + location)
+    # A key may be any string; whatever it is, the message stays one line.
+    key = ".".join(part if str(part).isprintable() else json.dumps(part) for part in map(str, prefix + location))
     if detail["type"] == "extra_forbidden":
         names = list(field_at(Params, location[:-1])[1].names)
         return f"{key} = {json.dumps(detail['input'])}: unknown key{_nearest(str(location[-1]), names)}; allowed: {', '.join(names)}"

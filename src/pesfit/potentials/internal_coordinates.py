@@ -30,7 +30,7 @@ Where a derivative has no value, a limit is defined, so that nothing is ever NaN
 
 Everything is vectorised over terms and over leading dimensions of `coords`; use float64. Values (not rows) may be differentiated
 by autograd where no limit is taken.
-"""  # noqa: RUF002 - vector products are written with their sign
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ that are three bonds or more apart; s_v and s_q are the 1-4 scales for those exa
 
 Forces are explicit, so a loss of energies and forces has its gradient with respect to the tables, or to the charges of the
 batch's terms, by one ordinary backward pass. ε of 0 has gradient 0, as its root has none.
-"""  # noqa: RUF002 - parameters have Greek names
+"""
 
 from __future__ import annotations
 
