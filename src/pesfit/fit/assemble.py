@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from pesfit.arrays import FloatArray
-from pesfit.fit.molecule_statistics import MoleculeStatistics
 from pesfit.fit.normal_equations import NormalEquations
 from pesfit.fit.parameters import Layout
 from pesfit.fit.shard_file import Shard
@@ -97,7 +96,7 @@ def assemble(shards: Iterable[Shard], layout: Layout, objective: Objective, spli
         for entry in shard.entries:
             if entry.split not in sums or entry.weighted.n_conformers == 0:
                 continue
-            energy, forces = factors(entry.weighted, entry.source, objective)
+            energy, forces = factors(entry.weighted.n_atoms, entry.weighted.weight, entry.source, objective)
             statistics = entry.weighted
             columns = statistics.columns
             parts = statistics.equations(objective.energy_zero)
@@ -113,15 +112,22 @@ def assemble(shards: Iterable[Shard], layout: Layout, objective: Objective, spli
     return Problem(sums, layout)
 
 
-def factors(statistics: MoleculeStatistics, source: str, objective: Objective) -> tuple[float, float]:
-    """Return s a_E and s a_F of a molecule."""
-    weight = source_weight(source, objective.source_weights)
+def factors(n_atoms: int, weight: float, source: str, objective: Objective) -> tuple[float, float]:
+    """Return s a_E and s a_F of a molecule.
+
+    Args:
+        n_atoms: of the molecule.
+        weight: W, above 0.
+        source: of its rows.
+        objective: weights and normalisation.
+    """
+    of_source = source_weight(source, objective.source_weights)
     if objective.normalization == "sum":
-        return weight, weight
-    per_component = weight / (3.0 * statistics.n_atoms)
+        return of_source, of_source
+    per_component = of_source / (3.0 * n_atoms)
     if objective.normalization == "component":
-        return weight, per_component
-    return weight / statistics.weight, per_component / statistics.weight
+        return of_source, per_component
+    return of_source / weight, per_component / weight
 
 
 def source_weight(source: str, weights: Mapping[str, float]) -> float:
@@ -153,7 +159,7 @@ def scores(
         for entry in shard.entries:
             if entry.split != "train" or entry.weighted.n_conformers == 0:
                 continue
-            energy, forces = factors(entry.weighted, entry.source, objective)
+            energy, forces = factors(entry.weighted.n_atoms, entry.weighted.weight, entry.source, objective)
             columns = entry.weighted.columns
             moments = entry.weighted.equations(zero).weighted(weights[0] * energy, weights[1] * forces)
             gradient = moments.gram @ x[columns] - moments.moment

@@ -184,6 +184,15 @@ def chosen(table: ParameterTable, section: Chosen) -> BoolArray:
     Raises:
         ParamsError: where a pattern other than `*` fits no parameter.
     """
+    return matching(table, section.include, section.exclude, f"fit_smirnoff.train.{SECTIONS[table.handler]}")
+
+
+def matching(table: ParameterTable, include: tuple[str, ...], exclude: tuple[str, ...], section: str) -> BoolArray:
+    """Tell which rows of a table some patterns include and others do not exclude, shape (n_parameters,).
+
+    Raises:
+        ParamsError: where a pattern other than `*` fits no parameter; names it and the section.
+    """
 
     def fitting(patterns: tuple[str, ...], name: str) -> BoolArray:
         result = np.zeros(len(table.smirks), dtype=bool)
@@ -194,13 +203,13 @@ def chosen(table: ParameterTable, section: Chosen) -> BoolArray:
             )
             if pattern != "*" and not hits.any():
                 raise ParamsError(
-                    f"fit_smirnoff.train.{SECTIONS[table.handler]}.{name}: {pattern!r} is neither id nor SMIRKS of a parameter of "
-                    f"{table.handler}; ids look like {', '.join(table.ids[:3]) or '(none)'}"
+                    f"{section}.{name}: {pattern!r} is neither id nor SMIRKS of a parameter of {table.handler}; ids look like "
+                    f"{', '.join(table.ids[:3]) or '(none)'}"
                 )
             result |= hits
         return result
 
-    return np.asarray(fitting(section.include, "include") & ~fitting(section.exclude, "exclude"))
+    return np.asarray(fitting(include, "include") & ~fitting(exclude, "exclude"))
 
 
 def _check_start(table: ParameterTable, row: int, name: str, column: Column) -> None:
