@@ -19,6 +19,7 @@ def errors(n: int = 60) -> MoleculeErrors:
         molecule=tuple(f"m{i}" for i in range(n)),
         source=tuple("a/x" if i % 3 else "b" for i in range(n)),
         split=tuple("train" if i < n // 2 else "test" for i in range(n)),
+        n_conformers=counts,
         n_energies=counts,
         n_components=30 * counts,
         energy=energy,
@@ -61,7 +62,9 @@ def test_same_seed_same_intervals() -> None:
 
 
 def test_one_molecule_has_no_interval_and_no_forces_no_force_error() -> None:
-    single = MoleculeErrors(("m",), ("a",), ("test",), np.array([4.0]), np.array([0.0]), np.array([[16.0]]), np.array([[0.0]]))
+    single = MoleculeErrors(
+        ("m",), ("a",), ("test",), np.array([4.0]), np.array([4.0]), np.array([0.0]), np.array([[16.0]]), np.array([[0.0]])
+    )
     values = summarise(single, ("before",), MANY)["test"]["all"]["before"]
     assert values["energy_rmse_kcal_per_mol"] == 2.0
     assert values["energy_rmse_kcal_per_mol_interval_95"] is None

@@ -93,7 +93,9 @@ def write(path: Path, records: list[Record]) -> None:
 
 def fit(data: Data, folder: Path, params: FitSmirnoff | None = None) -> dict[str, Any]:
     params = params or FitSmirnoff(bootstrap=50)
-    return fit_smirnoff(data.datasets, data.parameterized, data.splits, params, folder / "out", scratch=folder / "scratch")
+    return fit_smirnoff(
+        data.datasets, data.parameterized, data.splits, params, folder / "out", scratch=folder / "scratch", runs=folder / "runs"
+    )
 
 
 def rows_of(path: Path) -> Iterator[dict[str, str]]:
@@ -122,6 +124,8 @@ def test_perturbed_parameters_are_recovered_and_errors_vanish(data: Data, tmp_pa
     assert metrics["errors"]["train"]["all"]["before"]["force_rmse_kcal_per_mol_per_angstrom"] > 1.0
     assert max(metrics["kkt"].values()) < 1e-8
     json.dumps(metrics, allow_nan=False)
+    assert list((tmp_path / "runs").glob("events.out.tfevents.*"))
+    assert all((tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG" for name in ("changes.png", "path.png"))
 
 
 def test_parameters_without_data_stay_and_are_listed(data: Data, tmp_path: Path) -> None:
@@ -152,6 +156,7 @@ def test_written_force_field_holds_the_fit_and_nothing_else_changed(data: Data, 
 
 
 def test_bytes_do_not_depend_on_workers(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accumulate_module, "WORTH_WORKERS", 0)
     results = []
     for workers in ("1", "2"):
         monkeypatch.setenv("PESFIT_WORKERS", workers)

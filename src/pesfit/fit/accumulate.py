@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from pesfit.arrays import FloatArray
 from pesfit.dataset import ConformerDataset, Record
@@ -26,6 +27,8 @@ from pesfit.topology import ForceField, ParameterizedSet, Topology
 from pesfit.units import BOLTZMANN
 
 STAGE = "fit_smirnoff"
+WORTH_WORKERS = 2_000_000
+"""Conformers times atoms, about 4 s of work, below which starting worker processes takes longer than they save."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ def accumulate(
             splits = [[inputs.splits.of(molecule.dataset, id) for id in molecule.ids] for molecule in shard]  # noqa: A001
             yield _Job(setup, shard, topologies, splits, _digest(common, shard, topologies, splits), scratch)
 
+    if sum(molecule.cost for shard in molecules for molecule in shard) < WORTH_WORKERS:
+        return [_run(job) for job in tqdm(jobs(), desc=STAGE, total=len(molecules), unit="shard", dynamic_ncols=True)]
     return list(ordered_map(_run, jobs(), label=STAGE, n_items=len(molecules), unit="shard"))
 
 

@@ -1,8 +1,8 @@
 """Errors before and after a fit, by split and source, with intervals.
 
 Two definitions, because publications use both: the root of the mean square over all labels, and the mean over molecules of each
-molecule's own root mean square. Energies are relative to the mean of the molecule's conformers in the split, forces are counted by
-component.
+molecule's own root mean square. Energies are relative to the mean of the molecule's conformers in the split (a single conformer says
+nothing and is left out), forces are counted by component.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class MoleculeErrors:
 
     Attributes:
         molecule, source, split: names, length n.
-        n_energies, n_components: number of energies and of force components, shape (n,).
+        n_conformers: shape (n,).
+        n_energies, n_components: number of energies and of force components that count, shape (n,).
         energy: Σ (ΔE)², [(kcal/mol)²], of each of several force fields, shape (n_force_fields, n).
         forces: Σ |ΔF|², [(kcal/mol/Å)²], likewise.
     """
@@ -36,6 +37,7 @@ class MoleculeErrors:
     molecule: tuple[str, ...]
     source: tuple[str, ...]
     split: tuple[str, ...]
+    n_conformers: FloatArray
     n_energies: FloatArray
     n_components: FloatArray
     energy: FloatArray
@@ -50,17 +52,18 @@ def molecule_errors(shards: Iterable[Shard], xs: Sequence[FloatArray]) -> Molecu
         xs: trained vectors, each of shape (n,).
     """
     names: list[tuple[str, str, str]] = []
-    counts: list[tuple[int, int]] = []
+    counts: list[tuple[int, int, int]] = []
     errors: list[list[tuple[float, float]]] = []
     for shard in shards:
         for entry in shard.entries:
             names.append((entry.molecule, entry.source, entry.split))
-            counts.append((entry.plain.n_conformers, entry.plain.n_force_components))
+            n_conformers = entry.plain.n_conformers
+            counts.append((n_conformers if n_conformers > 1 else 0, n_conformers, entry.plain.n_force_components))
             errors.append([entry.plain.squared_errors(x) for x in xs])
     molecule, source, split = zip(*names, strict=True) if names else ((), (), ())
     values = np.array(errors, dtype=np.float64).reshape(len(names), len(xs), 2)
-    n_energies, n_components = np.array(counts, dtype=np.float64).reshape(-1, 2).T
-    return MoleculeErrors(molecule, source, split, n_energies, n_components, values[:, :, 0].T, values[:, :, 1].T)
+    n_energies, n_conformers, n_components = np.array(counts, dtype=np.float64).reshape(-1, 3).T
+    return MoleculeErrors(molecule, source, split, n_conformers, n_energies, n_components, values[:, :, 0].T, values[:, :, 1].T)
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def _group(errors: MoleculeErrors, which: BoolArray, labels: Sequence[str], boot
     n_energies, n_components = errors.n_energies[which], errors.n_components[which]
     summary: dict[str, Any] = {
         "molecules": int(which.sum()),
-        "conformers": int(n_energies.sum()),
+        "conformers": int(errors.n_conformers[which].sum()),
         "force_components": int(n_components.sum()),
     }
     for number, label in enumerate(labels):

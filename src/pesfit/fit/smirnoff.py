@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pesfit.fit.normal_equations import save
 from pesfit.fit.parameters import MINIMUM, Layout, chosen
 from pesfit.fit.periodicities import Extension, add_periodicities
 from pesfit.fit.plan import MoleculeRows, cut, list_molecules
+from pesfit.fit.report import log_path, plot_changes, plot_path
 from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.params.source_names import check_source_names
 from pesfit.potentials.base import Conformers, collate
@@ -46,11 +48,12 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
     output: Path,
     *,
     scratch: Path = SCRATCH / STAGE,
+    runs: Path | None = None,
 ) -> dict[str, Any]:
     """Fit the parameters of a force field.
 
     Writes `force-field.offxml`, `parameters.csv`, `path.csv` (over prior strengths), `posterior.npz` (optimum and covariance),
-    `normal-equations.npz` (of each split) and `failures.csv`.
+    `normal-equations.npz` (of each split), `failures.csv`, and the pictures `changes.png` and `path.png`.
 
     Args:
         datasets: clustered data, by name.
@@ -59,6 +62,7 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
         params: section `fit_smirnoff`.
         output: folder to write to.
         scratch: folder for what a run that is killed can go on from; emptied at the end.
+        runs: folder for TensorBoard's log of this stage; None for no log.
 
     Returns:
         Metrics.
@@ -97,13 +101,17 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
 
     result = _Result(setup, problem, fit, fitted)
     difference = _write(output, parameterized.force_field, result, failures, _samples(inputs, molecules, extension, fitted))
+    plot_changes(output / "changes.png", layout, extension.force_field, fitted, fit)
+    plot_path(output / "path.png", fit)
+    if runs is not None:
+        log_path(runs, fit, layout.prior().widths)
     shutil.rmtree(scratch, ignore_errors=True)
     return {
         "molecules": len(molecules),
         "molecules_failed": len(failures),
         "rows_left_out_unparameterized": n_left_out,
         **_fit_metrics(result),
-        "exported_energy_difference_to_openmm_kcal_per_mol": difference,
+        "exported_energy_difference_to_openmm_kcal_per_mol": _order_of_magnitude(difference),
         "improvement": improvement(summary, "before", "after"),
         "errors": summary,
     }
@@ -136,13 +144,13 @@ def _fit_metrics(result: _Result) -> dict[str, Any]:
         "rows_per_independent_row": result.fit.redundancy,
         "energy_weight": result.fit.weights[0],
         "force_weight": result.fit.weights[1],
-        "kkt": {
-            "stationarity": kkt.stationarity,
-            "infeasibility": kkt.infeasibility,
-            "complementarity": kkt.complementarity,
-            "negativity": kkt.negativity,
-        },
+        "kkt": {field.name: _order_of_magnitude(getattr(kkt, field.name)) for field in fields(kkt)},
     }
+
+
+def _order_of_magnitude(value: float) -> float:
+    """Round rounding errors up to a power of ten: their digits depend on the processor."""
+    return 10.0 ** math.ceil(math.log10(value)) if value > 0.0 else 0.0
 
 
 _Sample = tuple[str, FloatArray, FloatArray, FloatArray]
