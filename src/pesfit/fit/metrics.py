@@ -57,8 +57,8 @@ def molecule_errors(shards: Iterable[Shard], xs: Sequence[FloatArray]) -> Molecu
     for shard in shards:
         for entry in shard.entries:
             names.append((entry.molecule, entry.source, entry.split))
-            n_conformers = entry.plain.n_conformers
-            counts.append((n_conformers if n_conformers > 1 else 0, n_conformers, entry.plain.n_force_components))
+            size = entry.plain.n_conformers
+            counts.append((size if size > 1 else 0, size, entry.plain.n_force_components))
             errors.append([entry.plain.squared_errors(x) for x in xs])
     molecule, source, split = zip(*names, strict=True) if names else ((), (), ())
     values = np.array(errors, dtype=np.float64).reshape(len(names), len(xs), 2)

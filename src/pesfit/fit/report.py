@@ -62,19 +62,17 @@ def plot_path(path: Path, fit: ExactFit) -> None:
     figure = _figure(3, "Along the strength of the prior (dotted: chosen)")
     axes = figure.add_subplot(1, 3, 1)
     for split, color in (("train", _BLUE), ("validation", _ORANGE)):
-        values = np.array([_objective(getattr(point, split), fit.weights) for point in fit.path])
-        if values.max() > 0.0:
-            axes.plot(strengths, values / values[-1], color=color, label=split)
+        objective = np.array([_objective(getattr(point, split), fit.weights) for point in fit.path])
+        if objective.min() > 0.0:
+            axes.plot(strengths, objective / objective[-1], color=color, label=split)
     axes.set_title("objective, relative to the strongest prior", fontsize=10)
+    axes.set_yscale("log")
     axes.legend(fontsize=8, frameon=False)
-    for number, (title, values) in enumerate(
-        (
-            ("effective number of parameters", [point.effective_parameters for point in fit.path]),
-            ("log evidence", [point.log_evidence for point in fit.path]),
-        )
+    for number, (title, name) in enumerate(
+        (("effective number of parameters", "effective_parameters"), ("log evidence", "log_evidence"))
     ):
         other = figure.add_subplot(1, 3, number + 2)
-        other.plot(strengths, values, color=_GREEN)
+        other.plot(strengths, [getattr(point, name) for point in fit.path], color=_GREEN)
         other.set_title(title, fontsize=10)
     for each in figure.axes:
         each.set_xscale("log")
