@@ -140,6 +140,16 @@ def test_new_coordinates_give_what_a_new_batch_gives(case: Case) -> None:
     close(reused.forces, fresh.forces, case.tolerance)
 
 
+def test_bound_to_a_batch_it_says_the_same_at_any_positions(case: Case) -> None:
+    batch, _ = evaluate(case, *case.samples)
+    bound = case.potential.bind(batch)
+    for scale in (1.0, 0.98, 1.1):
+        prediction, expected = bound(scale * batch.coords), case.potential(batch.with_coords(scale * batch.coords))
+        assert not prediction.forces.requires_grad
+        close(prediction.energy, expected.energy, case.tolerance)
+        close(prediction.forces, expected.forces, case.tolerance)
+
+
 def test_inputs_are_left_as_they_are(case: Case) -> None:
     batch = batch_of(*case.samples)
     before = {name: tensor.clone() for name, tensor in tensors(batch).items()}

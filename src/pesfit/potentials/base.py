@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -12,7 +12,11 @@ from torch import Tensor
 
 from pesfit.errors import DataError
 from pesfit.potentials.neighbors import Edges
+from pesfit.potentials.skin import SkinnedEdges
 from pesfit.potentials.terms import Terms, join_terms
+
+_SKIN = 1.0
+"""Å, which atoms of a molecule at 500 K use up in some 50 fs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +27,13 @@ class Conformers:
         atomic_numbers: int64, shape (n_atoms,).
         coords: [Å], float64, shape (n_conformers, n_atoms, 3).
         terms: the molecule's SMIRNOFF terms, or None where no potential that needs them is asked.
+        total_charge: [e].
     """
 
     atomic_numbers: Tensor
     coords: Tensor
     terms: Terms | None = None
+    total_charge: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +50,7 @@ class Batch:
         sizes: for each molecule, the number of its conformers and the number of its atoms.
         terms: the SMIRNOFF terms of the whole graph; None where the molecules came without.
         edges: neighbors within a cutoff; None until a potential that needs them makes them.
+        total_charges: [e], of each molecule; empty where all are neutral.
     """
 
     coords: Tensor
@@ -52,6 +59,7 @@ class Batch:
     sizes: tuple[tuple[int, int], ...]
     terms: Terms | None = None
     edges: Edges | None = None
+    total_charges: tuple[int, ...] = ()
 
     @property
     def n_atoms(self) -> int:
@@ -149,9 +157,11 @@ class Potential(torch.nn.Module, ABC):
 
     Attributes:
         conservative: whether forces are exactly -dE/dx.
+        cutoff: [Å], within which it needs neighbors; None where it needs none.
     """
 
     conservative: ClassVar[bool] = True
+    cutoff: float | None = None
 
     @abstractmethod
     def forward(self, batch: Batch) -> Prediction:
@@ -165,6 +175,26 @@ class Potential(torch.nn.Module, ABC):
         """Evaluate a batch (`forward`, by way of torch's hooks)."""
         prediction: Prediction = super().__call__(batch)
         return prediction
+
+    def bind(self, batch: Batch) -> Callable[[Tensor], Prediction]:
+        """Return the potential as a function of positions on a graph that stays as it is: what dynamics calls at each step.
+
+        It keeps no gradients. Parameters that are changed later may not be seen.
+
+        Args:
+            batch: whose positions do not matter.
+
+        Returns:
+            coords [Å], shape (n_atoms, 3) -> what `forward` says of the batch at these positions, to rounding.
+        """
+        edges = None if self.cutoff is None else SkinnedEdges(batch.sizes, self.cutoff, _SKIN)
+
+        def evaluate(coords: Tensor) -> Prediction:
+            with torch.no_grad():
+                moved = batch.with_coords(coords)
+                return self(moved if edges is None else replace(moved, edges=edges(coords)))
+
+        return evaluate
 
 
 def collate(molecules: Sequence[Conformers]) -> Batch:
@@ -195,6 +225,7 @@ def collate(molecules: Sequence[Conformers]) -> Batch:
         conformer=torch.repeat_interleave(torch.arange(sum(n_copies), device=device), atoms_of_conformer),
         sizes=sizes,
         terms=join_terms(list(zip(with_terms, n_copies, strict=True))) if with_terms else None,
+        total_charges=tuple(molecule.total_charge for molecule in molecules),
     )
 
 

@@ -41,7 +41,7 @@ from torch import Tensor
 
 from pesfit.errors import MoleculeError
 
-_COLLINEAR = 1e-10
+COLLINEAR = 1e-10
 """Sine of the angle below which two directions are taken to be parallel."""
 
 
@@ -110,7 +110,7 @@ def angles(coords: Tensor, atoms: Tensor) -> InternalCoordinates:
     values = torch.atan2(sine, cosine)
 
     u2, v2 = _dot(u, u), _dot(v, v)
-    inverse = _inverse(sine, sine > _COLLINEAR * torch.sqrt(u2 * v2))
+    inverse = _inverse(sine, sine > COLLINEAR * torch.sqrt(u2 * v2))
     row_first = torch.linalg.cross(u, normal) * (inverse * _inverse(u2, u2 > 0)).unsqueeze(-1)
     row_last = torch.linalg.cross(normal, v) * (inverse * _inverse(v2, v2 > 0)).unsqueeze(-1)
     return InternalCoordinates(values, torch.stack((row_first, -row_first - row_last, row_last), dim=-2))
@@ -129,7 +129,7 @@ def dihedrals(coords: Tensor, atoms: Tensor) -> InternalCoordinates:
     a2, b2, f2, g2, h2 = (_dot(x, x) for x in (a, b, f, g, h))
     g_norm = torch.sqrt(g2)
     # Products of squared lengths: sines are compared squared, so that no root is taken of what may be 0.
-    defined = (a2 > _COLLINEAR**2 * f2 * g2) & (b2 > _COLLINEAR**2 * h2 * g2)
+    defined = (a2 > COLLINEAR**2 * f2 * g2) & (b2 > COLLINEAR**2 * h2 * g2)
     values = torch.where(defined, torch.atan2(-g_norm * _dot(f, b), _dot(a, b)), 0.0)
 
     a_over = a * _inverse(a2, defined).unsqueeze(-1)

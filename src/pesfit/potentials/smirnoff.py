@@ -18,7 +18,7 @@ batch's terms, by one ordinary backward pass. ε of 0 has gradient 0, as its roo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,7 @@ from pesfit import units
 from pesfit.errors import DataError, ForceFieldError
 from pesfit.potentials.base import Batch, Potential, Prediction
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError, InternalCoordinates, angles, dihedrals, distances
+from pesfit.potentials.smirnoff_replicas import SmirnoffReplicas
 from pesfit.potentials.terms import Terms
 from pesfit.topology import COLUMNS, ForceField
 
@@ -121,6 +122,21 @@ class SmirnoffPotential(Potential):
         for terms in self._terms(batch, tables):
             total.add(terms, *terms.energies)
         return Prediction(total.energy, total.forces)
+
+    def bind(self, batch: Batch) -> Callable[[Tensor], Prediction]:
+        """Return the potential as a function of positions, prepared for replicas where all molecules have as many.
+
+        Where atoms that interact coincide, forces of their conformer are not finite in that form.
+
+        Raises:
+            DataError: as `forward` does.
+        """
+        if batch.terms is None or not SmirnoffReplicas.fits(batch):
+            return super().bind(batch)
+        try:
+            return SmirnoffReplicas(dict(self.tables.items()), self.vdw_scale_14, self.electrostatics_scale_14, batch)
+        except IndexError as error:
+            raise _index_error(batch.terms, dict(self.tables.items())) from error
 
     def decompose(self, batch: Batch) -> dict[str, Prediction]:
         """Evaluate a batch, each handler of `HANDLERS` for itself; their sum is what `forward` gives, but for rounding."""
