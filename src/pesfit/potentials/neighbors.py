@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+from vesin import NeighborList
 
 from pesfit.errors import DataError
 
 _MAX_PAIRS = 2**24
 """Pairs looked at in one go, which bounds memory to about 1 GB."""
+_MAX_ATOMS = 150
+"""Atoms of a conformer up to which looking at all pairs, of many conformers at once, beats a cell list for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +38,7 @@ class Edges:
 
 
 def find_edges(coords: Tensor, sizes: Sequence[tuple[int, int]], cutoff: float) -> Edges:
-    """Find all neighbors by looking at all pairs of each conformer, which is fastest up to some hundred atoms.
+    """Find all neighbors: by looking at all pairs of small conformers, by vesin's cell lists in large ones.
 
     An atom whose coordinates are not finite has no neighbors.
 
@@ -48,18 +52,97 @@ def find_edges(coords: Tensor, sizes: Sequence[tuple[int, int]], cutoff: float) 
     """
     if not cutoff > 0.0:
         raise DataError(f"cutoff = {cutoff} Å; a positive number is needed")
+    coords = coords.detach()
     firsts, seconds = [], []
     offset = 0
     for n_conformers, n_atoms in sizes:
-        n_in_one_go = max(1, _MAX_PAIRS // n_atoms**2)
+        n_in_one_go = max(1, _MAX_PAIRS // n_atoms**2) if n_atoms <= _MAX_ATOMS else 1
         for start in range(0, n_conformers, n_in_one_go):
             n_copies = min(n_in_one_go, n_conformers - start)
-            block = coords[offset : offset + n_copies * n_atoms].detach().reshape(n_copies, n_atoms, 3)
-            delta = block[:, :, None, :] - block[:, None, :, :]
-            near = (delta * delta).sum(-1) <= cutoff**2
-            near.diagonal(dim1=1, dim2=2).fill_(False)
-            copy, first, second = torch.nonzero(near, as_tuple=True)
-            firsts.append(offset + copy * n_atoms + first)
-            seconds.append(offset + copy * n_atoms + second)
+            block = coords[offset : offset + n_copies * n_atoms]
+            if n_atoms <= _MAX_ATOMS:
+                first, second = _among_all_pairs(block.reshape(n_copies, n_atoms, 3), cutoff)
+            else:
+                first, second = _by_cell_list(block, cutoff)
+            firsts.append(offset + first)
+            seconds.append(offset + second)
             offset += n_copies * n_atoms
     return Edges(torch.cat(firsts), torch.cat(seconds), cutoff)
+
+
+class SkinList:
+    """Neighbors of a graph that moves: pairs within cutoff + skin are kept until an atom has moved by more than half the skin.
+
+    What it returns equals `find_edges`, to the order of the pairs: neither the skin nor the past can change a simulation. (L. Verlet,
+    Phys. Rev. 159, 98, 1967.)
+
+    Args:
+        cutoff: [Å], above 0.
+        skin: [Å], at least 0; a wider one is rebuilt less often and holds more pairs.
+
+    Raises:
+        DataError: if either is out of bounds.
+
+    Attributes:
+        n_builds: how often pairs were searched.
+    """
+
+    def __init__(self, cutoff: float, skin: float = 1.0) -> None:
+        if not cutoff > 0.0 or not skin >= 0.0:
+            raise DataError(f"cutoff = {cutoff} Å and skin = {skin} Å; a positive cutoff and a skin of at least 0 are needed")
+        self.cutoff = cutoff
+        self.skin = skin
+        self.n_builds = 0
+        self._sizes: tuple[tuple[int, int], ...] = ()
+        self._built_at: Tensor | None = None
+        self._candidates: Edges | None = None
+
+    def edges(self, coords: Tensor, sizes: Sequence[tuple[int, int]]) -> Edges:
+        """Return all neighbors at these positions.
+
+        Args:
+            coords: [Å], shape (n_atoms, 3), in the order molecule, conformer, atom.
+            sizes: for each molecule, the number of its conformers and the number of its atoms.
+        """
+        coords = coords.detach()
+        if self._candidates is None or tuple(sizes) != self._sizes or self._has_moved(coords):
+            self._candidates = find_edges(coords, sizes, self.cutoff + self.skin)
+            self._built_at = coords.clone()
+            self._sizes = tuple(sizes)
+            self.n_builds += 1
+        first, second = self._candidates.first, self._candidates.second
+        near = _squared_length(coords[first] - coords[second]) <= self.cutoff**2
+        return Edges(first[near], second[near], self.cutoff)
+
+    def _has_moved(self, coords: Tensor) -> bool:
+        if self._built_at is None or self._built_at.device != coords.device:
+            return True
+        # Where a coordinate is not finite nothing is below the limit, and pairs are searched anew.
+        return not bool((_squared_length(coords - self._built_at) <= (0.5 * self.skin) ** 2).all())
+
+
+def _squared_length(delta: Tensor) -> Tensor:
+    return (delta * delta).sum(-1)
+
+
+def _among_all_pairs(block: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Find the edges of conformers of one molecule, shape (n_conformers, n_atoms, 3)."""
+    n_atoms = block.shape[1]
+    near = _squared_length(block[:, :, None, :] - block[:, None, :, :]) <= cutoff**2
+    near.diagonal(dim1=1, dim2=2).fill_(value=False)
+    copy, first, second = torch.nonzero(near, as_tuple=True)
+    return copy * n_atoms + first, copy * n_atoms + second
+
+
+def _by_cell_list(coords: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Find the edges of one conformer, shape (n_atoms, 3)."""
+    finite = torch.isfinite(coords).all(1).nonzero().squeeze(1)
+    points = coords[finite]
+    # Slightly too many, so that what counts as within the cutoff is decided by the same arithmetic for all sizes.
+    search = NeighborList(cutoff=cutoff * (1.0 + 1e-9), full_list=True, n_threads=1)
+    i, j = search.compute(points.cpu().numpy(), np.zeros((3, 3)), periodic=False, quantities="ij")
+    first, second = (torch.from_numpy(index.astype(np.int64)).to(coords.device) for index in (i, j))
+    near = _squared_length(points[first] - points[second]) <= cutoff**2
+    first, second = finite[first[near]], finite[second[near]]
+    order = torch.argsort(first * len(coords) + second)
+    return first[order], second[order]
