@@ -11,9 +11,9 @@ from typing import TypeAlias
 import numpy as np
 
 from pesfit.arrays import FloatArray
+from pesfit.dynamics import langevin, thermal_speed
 from pesfit.errors import MoleculeError
 from pesfit.gfn2 import EnergyAndForces
-from pesfit.units import ACCELERATION, BOLTZMANN
 
 EnergyFunction: TypeAlias = Callable[[FloatArray], EnergyAndForces]
 """coords [Å], shape (n_atoms, 3) -> energy [kcal/mol] and forces [kcal/mol/Å]."""
@@ -105,35 +105,13 @@ def _newton_step(forces: FloatArray, history: deque[tuple[FloatArray, FloatArray
 
 @dataclass(frozen=True)
 class Langevin:
-    r"""Langevin dynamics by the BAOAB splitting (Leimkuhler, Matthews, Appl. Math. Res. eXpress 2013, 34).
-
-    .. math::
-
-        dx = v\,dt, \qquad m\,dv = F(x)\,dt - \gamma m v\,dt + \sqrt{2 \gamma m k_B T}\,dW
-
-        B:\; v \leftarrow v + \tfrac{\Delta t}{2} F(x) / m, \qquad
-        A:\; x \leftarrow x + \tfrac{\Delta t}{2} v, \qquad
-        O:\; v \leftarrow e^{-\gamma \Delta t} v + \sqrt{(1 - e^{-2 \gamma \Delta t}) k_B T / m}\; \xi
-
-    ==========  ====================  =========================================================
-    symbol      variable              meaning
-    ==========  ====================  =========================================================
-    x, v        `coords`, velocities  Å, Å/fs
-    F           forces                kcal/mol/Å; times `ACCELERATION` / m in Å/fs²
-    m           `masses`              g/mol
-    Δt          `timestep_fs`         fs
-    gamma       `friction_per_ps`     1/ps
-    T           `temperature_kelvin`  K
-    ξ           drawn                 normal, mean 0, variance 1
-    ==========  ====================  =========================================================
-
-    On a harmonic potential the coordinates have the exact Boltzmann distribution at any stable time step.
+    """Langevin dynamics of one molecule (`dynamics.Integrator`).
 
     Attributes:
         masses: [g/mol], shape (n_atoms,).
-        temperature_kelvin: T.
-        friction_per_ps: gamma.
-        timestep_fs: Δt.
+        temperature_kelvin: [K].
+        friction_per_ps: [1/ps].
+        timestep_fs: [fs].
     """
 
     masses: FloatArray
@@ -156,19 +134,15 @@ class Langevin:
         Raises:
             MoleculeError: what `energy_function` raises.
         """
-        thermal = np.sqrt(BOLTZMANN * self.temperature_kelvin * ACCELERATION / self.masses)[:, None]
-        kick = (0.5 * self.timestep_fs * ACCELERATION / self.masses)[:, None]
-        decay = math.exp(-self.friction_per_ps * 1e-3 * self.timestep_fs)
-        noise = math.sqrt(1.0 - decay * decay) * thermal
-        half = 0.5 * self.timestep_fs
-        velocities = math.sqrt(heating) * thermal * random.standard_normal(coords.shape)
+        step = langevin(self.masses, self.timestep_fs, self.temperature_kelvin, self.friction_per_ps)
+        velocities = (
+            math.sqrt(heating) * thermal_speed(self.masses, self.temperature_kelvin) * random.standard_normal(coords.shape)
+        )
         frame = _evaluate(energy_function, coords)
         while True:
-            velocities = velocities + kick * frame.forces
-            middle = frame.coords + half * velocities
-            velocities = decay * velocities + noise * random.standard_normal(coords.shape)
-            frame = _evaluate(energy_function, middle + half * velocities)
-            velocities = velocities + kick * frame.forces
+            moved, velocities = step.move(frame.coords, velocities, frame.forces, random.standard_normal(coords.shape))
+            frame = _evaluate(energy_function, moved)
+            velocities = step.finish(velocities, frame.forces)
             yield frame
 
 
