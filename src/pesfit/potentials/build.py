@@ -28,3 +28,10 @@ def build_smirnoff(force_field: ForceField, engine: Engine = "pesfit") -> Potent
     from pesfit.potentials.smirnoff import SmirnoffPotential
 
     return SmirnoffPotential(force_field)
+
+
+def build_gfn2() -> Potential:
+    """Make the potential of GFN2-xTB; batches must come with the total charges of ions."""
+    from pesfit.potentials.gfn2_potential import Gfn2Potential
+
+    return Gfn2Potential()

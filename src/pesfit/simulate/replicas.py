@@ -1,0 +1,125 @@
+"""What is simulated: molecules, each in several replicas with velocities and noise of their own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pesfit.arrays import FloatArray, IntArray
+from pesfit.dynamics import remove_rigid_motion, thermal_speed
+from pesfit.errors import DataError
+from pesfit.potentials.base import Batch, Conformers, collate
+from pesfit.potentials.terms import Terms
+
+
+@dataclass(frozen=True, eq=False)
+class Molecule:
+    """A molecule in as many replicas as it has starting conformers.
+
+    Attributes:
+        name: unique among what is simulated; with the seed and the number of the replica it determines all random numbers.
+        atomic_numbers: shape (n_atoms,).
+        masses: [g/mol], shape (n_atoms,).
+        coords: [Å], where replicas start, shape (n_replicas, n_atoms, 3).
+        terms: None for potentials that need none.
+        total_charge: [e].
+        bonds: pairs of atoms whose lengths are watched, shape (n_bonds, 2); None where none are known.
+        bond_lengths: [Å], their mean in the reference data, shape (n_bonds,); None where bonds is.
+    """
+
+    name: str
+    atomic_numbers: IntArray
+    masses: FloatArray
+    coords: FloatArray
+    terms: Terms | None = None
+    total_charge: int = 0
+    bonds: IntArray | None = None
+    bond_lengths: FloatArray | None = None
+
+    @property
+    def n_replicas(self) -> int:
+        """Number of replicas."""
+        return len(self.coords)
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms of one replica."""
+        return len(self.atomic_numbers)
+
+
+def standard_masses(atomic_numbers: IntArray) -> FloatArray:
+    """Return standard atomic weights [g/mol], shape (n_atoms,)."""
+    from rdkit import Chem
+
+    table = Chem.GetPeriodicTable()
+    return np.array([table.GetAtomicWeight(int(number)) for number in atomic_numbers])
+
+
+def as_batch(molecules: Sequence[Molecule]) -> Batch:
+    """Join all replicas of all molecules into one graph.
+
+    Raises:
+        DataError: where shapes do not fit together.
+    """
+    for molecule in molecules:
+        if molecule.masses.shape != (molecule.n_atoms,) or not (molecule.masses > 0.0).all():
+            raise DataError(f"{molecule.name}: masses {molecule.masses}; expected {molecule.n_atoms} positive numbers")
+    return collate(
+        [
+            Conformers(
+                torch.from_numpy(molecule.atomic_numbers.astype(np.int64)),
+                torch.from_numpy(np.array(molecule.coords, dtype=np.float64)),
+                molecule.terms,
+                molecule.total_charge,
+            )
+            for molecule in molecules
+        ]
+    )
+
+
+class RandomNumbers:
+    """Random numbers of every replica, which depend on the seed, the name of its molecule and its number there, and on nothing else.
+
+    Args:
+        molecules: in the order of the batch.
+        seed: of all.
+    """
+
+    def __init__(self, molecules: Sequence[Molecule], seed: int) -> None:
+        self._molecules = molecules
+        self._generators = [
+            [_generator(seed, molecule.name, replica) for replica in range(molecule.n_replicas)] for molecule in molecules
+        ]
+
+    def normal(self, n_steps: int) -> torch.Tensor:
+        """Draw normal numbers of mean 0 and variance 1 for each coordinate, shape (n_steps, n_atoms, 3)."""
+        blocks = [
+            generator.standard_normal((n_steps, molecule.n_atoms, 3))
+            for molecule, generators in zip(self._molecules, self._generators, strict=True)
+            for generator in generators
+        ]
+        return torch.from_numpy(np.concatenate(blocks, axis=1))
+
+    def velocities(self, temperature_kelvin: float, *, rigid_motion: bool) -> torch.Tensor:
+        """Draw velocities [Å/fs] from the Maxwell-Boltzmann distribution, shape (n_atoms, 3).
+
+        Args:
+            temperature_kelvin: of the distribution.
+            rigid_motion: whether translation and rotation of the whole are in it (`dynamics.remove_rigid_motion`).
+        """
+        blocks = []
+        for molecule, generators in zip(self._molecules, self._generators, strict=True):
+            speed = thermal_speed(molecule.masses, temperature_kelvin)
+            for coords, generator in zip(molecule.coords, generators, strict=True):
+                drawn = speed * generator.standard_normal(coords.shape)
+                blocks.append(drawn if rigid_motion else remove_rigid_motion(coords, drawn, molecule.masses))
+        return torch.from_numpy(np.concatenate(blocks))
+
+
+def _generator(seed: int, name: str, replica: int) -> np.random.Generator:
+    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(key, replica))))
