@@ -20,6 +20,7 @@ from pesfit.params.load import Params, load_params
 SCRATCH = Path("outputs/scratch")
 METRICS = Path("outputs/metrics")
 PLOTS = Path("outputs/plots")
+RUNS = Path("outputs/runs")
 
 _SIGNIFICANT_DIGITS = 10
 

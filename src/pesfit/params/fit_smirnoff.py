@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pesfit.params.base import MaxFailed, Section
 
 Weight = Annotated[float, Field(ge=0.0, le=1e9)]
+Bound = Annotated[float, Field(ge=-1e9, le=1e9)]
 Width = Annotated[float, Field(gt=0.0, le=1e9)]
 Periodicity = Annotated[int, Field(ge=1, le=6)]
 
@@ -17,8 +18,8 @@ class Column(Section):
     """One trained column of a handler."""
 
     train: bool = Field(True, description="Whether it is trained.")
-    lower: float | None = Field(None, description="Least value allowed, in the column's unit; null for none.")
-    upper: float | None = Field(None, description="Largest value allowed, in the column's unit; null for none.")
+    lower: Bound | None = Field(None, description="Least value allowed, in the column's unit; null for none.")
+    upper: Bound | None = Field(None, description="Largest value allowed, in the column's unit; null for none.")
     prior_width: Width = Field(
         1.0, description="Standard deviation of the prior about the starting value, in the column's unit."
     )
@@ -33,30 +34,30 @@ class Column(Section):
 class BondK(Column):
     """Force constant of bonds."""
 
-    lower: float | None = Field(0.0, description="Least value allowed, kcal/mol/Å²; null for none.")
+    lower: Bound | None = Field(0.0, description="Least value allowed, kcal/mol/Å²; null for none.")
     prior_width: Width = Field(200.0, description="Standard deviation of the prior about the starting value, kcal/mol/Å².")
 
 
 class BondLength(Column):
     """Equilibrium length of bonds."""
 
-    lower: float | None = Field(0.5, description="Least value allowed, Å; null for none.")
-    upper: float | None = Field(4.0, description="Largest value allowed, Å; null for none.")
+    lower: Bound | None = Field(0.5, description="Least value allowed, Å; null for none.")
+    upper: Bound | None = Field(4.0, description="Largest value allowed, Å; null for none.")
     prior_width: Width = Field(0.05, description="Standard deviation of the prior about the starting value, Å.")
 
 
 class AngleK(Column):
     """Force constant of angles."""
 
-    lower: float | None = Field(0.0, description="Least value allowed, kcal/mol/radian²; null for none.")
+    lower: Bound | None = Field(0.0, description="Least value allowed, kcal/mol/radian²; null for none.")
     prior_width: Width = Field(100.0, description="Standard deviation of the prior about the starting value, kcal/mol/radian².")
 
 
 class AngleAngle(Column):
     """Equilibrium angle."""
 
-    lower: float | None = Field(0.0, description="Least value allowed, radian; null for none.")
-    upper: float | None = Field(
+    lower: Bound | None = Field(0.0, description="Least value allowed, radian; null for none.")
+    upper: Bound | None = Field(
         3.141592653589793, description="Largest value allowed, radian (π is a straight line); null for none."
     )
     prior_width: Width = Field(0.15, description="Standard deviation of the prior about the starting value, radian.")

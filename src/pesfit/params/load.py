@@ -19,6 +19,7 @@ from pesfit.params.cluster import Cluster
 from pesfit.params.convert import Convert
 from pesfit.params.describe import allowed, field_at
 from pesfit.params.download import Download
+from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.params.parameterize import Parameterize
 from pesfit.params.sources import Sources
 from pesfit.params.split import Split
@@ -36,6 +37,7 @@ class Params(Section):
     parameterize: Parameterize = Field(Parameterize(), description="03_parameterize: force field and charges.")
     cluster: Cluster = Field(Cluster(), description="04_cluster: which conformers are kept.")
     split: Split = Field(Split(), description="05_split: training, validation and test set.")
+    fit_smirnoff: FitSmirnoff = Field(FitSmirnoff(), description="06_fit_smirnoff: the fit of SMIRNOFF parameters.")
 
 
 def load_params(path: Path) -> Params:
