@@ -64,7 +64,7 @@ def parts_of(
     found: Sample, setting: Setting, targets: Sequence[tuple[FloatArray, FloatArray]], every_second_for_validation: bool = False
 ) -> list[Part]:
     """Prepare the molecules."""
-    parts = []
+    parts: list[Part] = []
     for i, (topology, coords, (energy, forces)) in enumerate(zip(found.topologies, found.coords, targets, strict=True)):
         n = len(coords)
         numbers = np.ones(topology.n_atoms, dtype=np.int32)

@@ -103,7 +103,7 @@ def test_gradient_by_tables_agrees_with_autograd(found: Sample) -> None:
         error = torch.tensor(energy) - prediction.energy
         loss = loss + ((error - error.mean()) ** 2).sum()
         loss = loss + ((torch.tensor(forces).reshape(-1, 3) - prediction.forces) ** 2).sum()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     layout = setting.layout
     for handler, index in (("Bonds", 0), ("Angles", 1), ("ProperTorsions", 2), ("ImproperTorsions", 3)):
         gradient = potential.tables[handler].grad

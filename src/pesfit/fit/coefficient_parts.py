@@ -37,8 +37,9 @@ class Valence:
         self.width = np.array([column.prior_width for column in columns])
         self.prior_width = layout.prior().widths
         start = np.where(layout.is_shift, layout.minimum, layout.k)
-        low = np.array([-np.inf if column.lower is None else column.lower for column in columns])
-        high = np.array([np.inf if column.upper is None else column.upper for column in columns])
+        low, high = (
+            np.array([column.bounds(value) for column, value in zip(columns, start, strict=True)]).reshape(n, 2).T.copy()
+        )
         self.shifts, partners = np.flatnonzero(layout.is_shift), layout.partners()
         partner = partners[self.shifts]
         self._moving = partner >= 0  # springs whose k is trained too

@@ -66,9 +66,9 @@ class Gradient(Section):
     """The fit by descent."""
 
     optimizer: Literal["adam", "lbfgs", "lm"] = Field(
-        "adam",
-        description="adam; lbfgs: L-BFGS-B; lm: Levenberg-Marquardt with bounds, for at most 3,000 parameters. The last two take all "
-        "data in each step.",
+        "lm",
+        description="lm: Levenberg-Marquardt with bounds, for at most 3,000 parameters; lbfgs: L-BFGS-B; adam. The first two take all "
+        "data in each step, and go all the way to the optimum.",
     )
     loss: Loss = Field(Loss(), description="What is minimised over energies and forces.")
     vdw: TrainVdW = Field(TrainVdW(), description="Training of van der Waals parameters.")
