@@ -25,6 +25,7 @@ from pesfit.fit.normal_equations import save
 from pesfit.fit.parameters import MINIMUM, Layout, chosen
 from pesfit.fit.periodicities import Extension, add_periodicities
 from pesfit.fit.plan import MoleculeRows, cut, list_molecules
+from pesfit.fit.posterior import write_posterior
 from pesfit.fit.report import log_path, plot_changes, plot_path
 from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.params.source_names import check_source_names
@@ -189,19 +190,7 @@ def _write(output: Path, start: ForceField, result: _Result, failures: Sequence[
     _write_parameters(output / "parameters.csv", result)
     _write_path(output / "path.csv", result)
     save(output / "normal-equations.npz", result.problem.equations)
-    layout = result.setup.layout
-    np.savez(
-        output / "posterior.npz",
-        format_version=np.array(1),
-        handler=np.array([BONDED_HANDLERS[h] for h in layout.handler], dtype=np.str_),
-        row=layout.row,
-        is_shift=layout.is_shift,
-        x=posterior.x,
-        covariance=posterior.covariance,
-        prior_widths=layout.prior().widths,
-        noise_variance=np.array(posterior.noise_variance),
-        prior_strength=np.array(posterior.strength),
-    )
+    write_posterior(output / "posterior.npz", result.setup.force_field, result.setup.layout, posterior)
     return difference
 
 
