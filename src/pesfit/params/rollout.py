@@ -1,0 +1,97 @@
+"""Section `rollout`, for `08_rollout`."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pesfit.params.base import MaxFailed, Section
+
+PotentialName = Literal["smirnoff-initial", "smirnoff", "conservative", "direct", "gfn2"]
+
+
+class ConstantEnergy(Section):
+    """Velocity Verlet at constant energy (NVE), where drift is measured."""
+
+    length_fs: float = Field(1000.0, gt=0.0, le=1e9, description="Length of each replica, fs.")
+
+
+class Bath(Section):
+    """Langevin dynamics (BAOAB), where temperature and distances are measured."""
+
+    length_fs: float = Field(1000.0, gt=0.0, le=1e9, description="Length of each replica, fs.")
+    equilibration_fs: float = Field(
+        250.0, ge=0.0, le=1e9, description="What temperature and distances leave out at the start, fs."
+    )
+    friction_per_ps: float = Field(10.0, gt=0.0, le=1000.0, description="Friction, 1/ps.")
+
+
+class Rollout(MaxFailed):
+    """Short simulations with each potential."""
+
+    potentials: tuple[PotentialName, ...] = Field(
+        ("gfn2", "conservative", "direct", "smirnoff", "smirnoff-initial"),
+        description="What is simulated: GFN2-xTB itself, both networks, SMIRNOFF after and before the fit.",
+    )
+    sources: tuple[str, ...] = Field(
+        ("xtb", "rmd17", "md17", "espaloma"), description="Where molecules are from; `espaloma` stands for all its subsets."
+    )
+    molecules_per_source: int = Field(3, ge=1, le=100_000, description="How many at most: the first that have test conformers.")
+    replicas: int = Field(8, ge=1, le=100_000, description="Replicas of each molecule, from test conformers in turn.")
+    timestep_fs: float = Field(0.5, gt=0.0, le=10.0, description="Time step, fs.")
+    temperature_kelvin: float = Field(
+        500.0, gt=0.0, le=10_000.0, description="Temperature of the first velocities and of the bath, K."
+    )
+    constant_energy: ConstantEnergy = Field(ConstantEnergy(), description="Velocity Verlet at constant energy.")
+    bath: Bath = Field(Bath(), description="Langevin dynamics.")
+    observe_fs: float = Field(5.0, gt=0.0, le=1e6, description="Time between looks at energies and bonds, fs.")
+    frame_fs: float = Field(20.0, gt=0.0, le=1e6, description="Time between stored frames, fs.")
+    max_stretch_angstrom: float = Field(
+        0.5,
+        gt=0.0,
+        le=100.0,
+        description="A replica is unstable, and stopped, when a bond is further from its reference mean, Å.",
+    )
+    max_energy_change: float = Field(
+        20.0,
+        gt=0.0,
+        le=1e6,
+        description="A replica is stopped when its total energy is further from its first value, kcal/mol/atom.",
+    )
+    distance_bin_angstrom: float = Field(0.05, gt=0.0, le=1.0, description="Width of the bins of interatomic distances, Å.")
+    min_reference_frames: int = Field(
+        100,
+        ge=2,
+        le=10_000_000,
+        description="Distances are compared where the reference data have at least so many conformers.",
+    )
+    label_frames: int = Field(
+        32,
+        ge=0,
+        le=10_000_000,
+        description="Frames of each molecule whose forces are compared with the labels' method, where it is GFN2-xTB.",
+    )
+    shards: int = Field(2, ge=1, le=10_000, description="Groups the molecules are dealt into; each is simulated as one graph.")
+    seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of velocities and noise; every potential gets the same.")
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        for whole, part in (
+            ("observe_fs", "timestep_fs"),
+            ("frame_fs", "observe_fs"),
+            ("constant_energy.length_fs", "frame_fs"),
+            ("bath.length_fs", "frame_fs"),
+        ):
+            long, short = self._time(whole), self._time(part)
+            if abs(long / short - round(long / short)) > 1e-6 or round(long / short) < 1:
+                raise ValueError(f"{whole} = {long:g} is not a whole number of times {part} = {short:g}")
+        if not self.bath.equilibration_fs < self.bath.length_fs:
+            raise ValueError(
+                f"bath.equilibration_fs = {self.bath.equilibration_fs:g}; less than bath.length_fs = {self.bath.length_fs:g} is needed"
+            )
+        return self
+
+    def _time(self, key: str) -> float:
+        section, _, name = key.rpartition(".")
+        return float(getattr(getattr(self, section) if section else self, name))

@@ -1,0 +1,178 @@
+"""What a run says of the potential that made it, for one molecule and for many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pesfit.arrays import FloatArray
+from pesfit.simulate.distances import DistanceHistogram
+from pesfit.simulate.drift import Line, fit_line, mean_drift
+from pesfit.simulate.dynamics import STOPS, Protocol, Run, Stop
+from pesfit.simulate.relabel import gfn2_forces
+from pesfit.simulate.replicas import Molecule
+from pesfit.units import BOLTZMANN
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is measured of a run beside stability.
+
+    Attributes:
+        equilibration_fs: [fs], what temperature and distances leave out at the start.
+        reference: distances in the reference data; None where these are too few, or distances are not asked for.
+        label_frames: how many frames are labelled with GFN2-xTB; 0 where labels are of another method.
+    """
+
+    equilibration_fs: float = 0.0
+    reference: DistanceHistogram | None = None
+    label_frames: int = 0
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What one molecule's run says; of a replica that was stopped, what it did until then counts.
+
+    Attributes:
+        stops: why each replica was stopped, or None.
+        stable_fs: [fs], until it was stopped, or the length of the run.
+        lines: through the total energy [kcal/mol/atom] over time [ps] of each replica that lasted long enough; empty with a bath.
+        temperatures: [K], mean over time of each replica that lasted beyond the equilibration; empty at constant energy.
+        distances_mae: ∫ |h(r) - h_reference(r)| dr; None where it is not asked for or no frame is left.
+        label_times_fs: [fs], of the frames that were labelled.
+        force_errors: [kcal/mol/Å], mean absolute difference of force components from the labels, of each of these frames.
+    """
+
+    stops: tuple[Stop | None, ...]
+    stable_fs: tuple[float, ...]
+    lines: tuple[Line, ...]
+    temperatures: tuple[float, ...]
+    distances_mae: float | None
+    label_times_fs: tuple[float, ...]
+    force_errors: tuple[float, ...]
+
+
+def measure(run: Run, molecule: Molecule, protocol: Protocol, wanted: Wanted) -> Measures:
+    """Measure a run.
+
+    A replica is stable until the first observation at which it was stopped. With a bath all 3 n_atoms degrees of freedom have the
+    temperature: 2 E_kinetic / (3 n_atoms k).
+    """
+    step_fs = protocol.timestep_fs
+    stable = [
+        float(run.step[min(int(n_observed), len(run.step) - 1)]) * step_fs for n_observed in run.n_observed
+    ]  # the observation after the last good one
+    has_bath = protocol.friction_per_ps is not None
+    times, errors = _force_errors(run, molecule, step_fs, wanted.label_frames)
+    return Measures(
+        stops=run.stops,
+        stable_fs=tuple(stable),
+        lines=() if has_bath else _lines(run, molecule.n_atoms, step_fs),
+        temperatures=_temperatures(run, molecule.n_atoms, wanted.equilibration_fs / step_fs) if has_bath else (),
+        distances_mae=_distances(run, wanted.equilibration_fs / step_fs, wanted.reference),
+        label_times_fs=times,
+        force_errors=errors,
+    )
+
+
+def summarize(measures: Sequence[Measures]) -> dict[str, Any]:
+    """Put the measures of some molecules' runs with one potential into numbers with units in their names; null where there is none."""
+    stops = [stop for measure in measures for stop in measure.stops]
+    stable = [time for measure in measures for time in measure.stable_fs]
+    summary: dict[str, Any] = {
+        "n_replicas": len(stops),
+        "n_stopped": {reason: stops.count(reason) for reason in STOPS},
+        "stable_fraction": stops.count(None) / len(stops) if stops else None,
+        "stable_time_ps": float(np.mean(stable)) * 1e-3 if stable else None,
+    }
+    drift = mean_drift([line for measure in measures for line in measure.lines])
+    if drift is not None:
+        summary |= {
+            "drift_kcal_per_mol_per_ps_per_atom": drift.slope,
+            "drift_standard_error_kcal_per_mol_per_ps_per_atom": drift.standard_error,
+            "drift_magnitude_kcal_per_mol_per_ps_per_atom": drift.magnitude,
+            "fluctuation_kcal_per_mol_per_atom": drift.fluctuation,
+            "n_replicas_with_drift": drift.n_replicas,
+        }
+    temperatures = [temperature for measure in measures for temperature in measure.temperatures]
+    if temperatures:
+        n = len(temperatures)
+        summary["temperature_kelvin"] = float(np.mean(temperatures))
+        summary["temperature_standard_error_kelvin"] = float(np.std(temperatures, ddof=1)) / math.sqrt(n) if n > 1 else None
+    distances = [measure.distances_mae for measure in measures if measure.distances_mae is not None]
+    summary["distances_mae"] = float(np.mean(distances)) if distances else None
+    errors = [np.mean(measure.force_errors) for measure in measures if measure.force_errors]
+    summary["force_mae_kcal_per_mol_per_angstrom"] = float(np.mean(errors)) if errors else None
+    return summary
+
+
+def force_error_over_time(measures: Measures) -> list[tuple[float, float]]:
+    """Return times [ps] and mean absolute errors of force components [kcal/mol/Å], averaged over replicas."""
+    times = np.array(measures.label_times_fs)
+    errors = np.array(measures.force_errors)
+    return [(float(time) * 1e-3, float(errors[times == time].mean())) for time in np.unique(times)]
+
+
+def _lines(run: Run, n_atoms: int, step_fs: float) -> tuple[Line, ...]:
+    time: FloatArray = run.step.astype(np.float64) * step_fs * 1e-3
+    lines = (
+        fit_line(time[:n_observed], total[:n_observed] / n_atoms)
+        for total, n_observed in zip(run.total_energy, run.n_observed, strict=True)
+    )
+    return tuple(line for line in lines if line is not None)
+
+
+def _temperatures(run: Run, n_atoms: int, first_step: float) -> tuple[float, ...]:
+    kept = run.step >= first_step
+    temperatures = []
+    for kinetic, n_observed in zip(run.kinetic_energy, run.n_observed, strict=True):
+        energies = kinetic[:n_observed][kept[:n_observed]]
+        if len(energies):
+            temperatures.append(2.0 * float(energies.mean()) / (3 * n_atoms * BOLTZMANN))
+    return tuple(temperatures)
+
+
+def _distances(run: Run, first_step: float, reference: DistanceHistogram | None) -> float | None:
+    if reference is None:
+        return None
+    found = DistanceHistogram(reference.bin_width)
+    kept = run.frame_step >= first_step
+    for replica, coords in enumerate(run.coords):
+        n_frames = run.n_frames(replica)
+        found.add(coords[:n_frames][kept[:n_frames]])
+    return found.difference(reference)
+
+
+def _force_errors(run: Run, molecule: Molecule, step_fs: float, n_labels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Label frames spread over replicas and time; return their times [fs] and errors."""
+    chosen = spread_frames([run.n_frames(replica) for replica in range(len(run.coords))], n_labels)
+    if not chosen:
+        return (), ()
+    replicas, frames = np.array(chosen).T
+    labels = gfn2_forces(molecule, run.coords[replicas, frames])
+    errors: FloatArray = np.abs(run.forces[replicas, frames] - labels).mean(axis=(1, 2))
+    labelled = np.isfinite(errors)
+    times = run.frame_step[frames] * step_fs
+    return tuple(times[labelled].tolist()), tuple(errors[labelled].tolist())
+
+
+def spread_frames(n_frames: Sequence[int], n_wanted: int) -> list[tuple[int, int]]:
+    """Choose frames evenly in time, the same number of each replica.
+
+    Args:
+        n_frames: of each replica.
+        n_wanted: at most so many in all; the first replicas have one more where it does not divide.
+
+    Returns:
+        Replica and frame of each.
+    """
+    n_replicas = len(n_frames)
+    chosen = []
+    for replica, n_available in enumerate(n_frames):
+        n_chosen = min(n_available, (n_wanted + n_replicas - 1 - replica) // n_replicas)
+        chosen += [(replica, (2 * k + 1) * n_available // (2 * n_chosen)) for k in range(n_chosen)]
+    return chosen

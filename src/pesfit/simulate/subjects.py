@@ -1,0 +1,173 @@
+"""Which molecules are simulated, where they start, and what they are compared with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pesfit.arrays import FloatArray, IntArray
+from pesfit.dataset import ConformerDataset, Record
+from pesfit.errors import Failure, MoleculeError
+from pesfit.params.rollout import Rollout
+from pesfit.params.source_names import check_source_names, covers
+from pesfit.potentials.terms import Terms
+from pesfit.simulate.replicas import Molecule, standard_masses
+from pesfit.splits import Splits
+from pesfit.topology import ParameterizedSet, Topology
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A molecule of the data with all its rows from one source.
+
+    Attributes:
+        name: `<data set>/<id>`, without the number of the row where it has several.
+        rows: as they are in the data set; they share all but conformers.
+        starts: [Å], conformers of the test set, shape (n_starts, n_atoms, 3).
+        topology: None where it could not be parameterized.
+        level_of_theory: of its labels.
+    """
+
+    name: str
+    rows: tuple[Record, ...]
+    starts: FloatArray
+    topology: Topology | None
+    level_of_theory: str
+
+    @property
+    def first(self) -> Record:
+        """The first row, for what all of them share."""
+        return self.rows[0]
+
+    @property
+    def n_conformers(self) -> int:
+        """Number of reference conformers."""
+        return sum(row.n_conformers for row in self.rows)
+
+    def bonds(self) -> IntArray:
+        """Return the pairs of bonded atoms, shape (n_bonds, 2).
+
+        Raises:
+            MoleculeError: where nothing says which atoms are bonded.
+        """
+        if self.topology is not None:
+            return self.topology.connectivity
+        return bonds_of(self.first)
+
+    def bond_lengths(self, bonds: IntArray) -> FloatArray:
+        """Return the mean length of each bond over the reference conformers [Å], shape (n_bonds,)."""
+        total = np.zeros(len(bonds))
+        for row in self.rows:
+            total += np.linalg.norm(row.coords[:, bonds[:, 1]] - row.coords[:, bonds[:, 0]], axis=-1).sum(axis=0)
+        return np.asarray(total / self.n_conformers)
+
+    def replicas(self, n_replicas: int) -> Molecule:
+        """Return what is simulated: replicas start from test conformers spread over all there are, in turn where they are fewer.
+
+        Raises:
+            MoleculeError: where bonds are not known, or the topology does not fit the atoms.
+        """
+        n_starts = len(self.starts)
+        index = np.arange(n_replicas)
+        chosen = index * n_starts // n_replicas if n_starts >= n_replicas else index % n_starts
+        bonds = self.bonds()
+        return Molecule(
+            name=self.name,
+            atomic_numbers=self.first.atomic_numbers,
+            masses=standard_masses(self.first.atomic_numbers),
+            coords=self.starts[chosen],
+            terms=None if self.topology is None else Terms.from_topology(self.topology),
+            total_charge=self.first.total_charge,
+            bonds=bonds,
+            bond_lengths=self.bond_lengths(bonds),
+        )
+
+
+def find_subjects(
+    datasets: Mapping[str, ConformerDataset], splits: Splits, parameterized: ParameterizedSet | None, params: Rollout
+) -> list[Subject]:
+    """Find the first molecules of each source that have conformers in the test set.
+
+    Args:
+        datasets: by name.
+        splits: of these data sets.
+        parameterized: where topologies are; None where no potential needs them.
+        params: section `rollout`.
+
+    Raises:
+        ParamsError: where `sources` names one that does not exist.
+        DataError: where the splits do not fit the data sets.
+    """
+    present = {source for dataset in datasets.values() for source in dataset.level_of_theory}
+    check_source_names("rollout.sources", params.sources, present)
+    subjects = []
+    for name, dataset in datasets.items():
+        n_found: dict[str, int] = {}
+        for rows in _molecules(dataset):
+            source = rows[0].source
+            if not any(covers(wanted, source) for wanted in params.sources):
+                continue
+            if n_found.get(source, 0) == params.molecules_per_source:
+                continue
+            test = [row.coords[splits.conformers(name, row.id, "test")] for row in rows]
+            if not any(len(coords) for coords in test):
+                continue
+            n_found[source] = n_found.get(source, 0) + 1
+            topology = None if parameterized is None else parameterized.topology(name, rows[0].id)
+            level = dataset.level_of_theory[source]
+            subjects.append(Subject(_name(name, rows), tuple(rows), np.concatenate(test), topology, level))
+    return subjects
+
+
+def make_replicas(subjects: Sequence[Subject], n_replicas: int) -> Iterator[Molecule | Failure]:
+    """Make the replicas of each molecule, or say why there are none."""
+    for subject in subjects:
+        try:
+            yield subject.replicas(n_replicas)
+        except MoleculeError as error:
+            yield Failure.from_exception(subject.name, "rollout", error)
+
+
+def bonds_of(record: Record) -> IntArray:
+    """Return the pairs of bonded atoms that the mapped SMILES names, shape (n_bonds, 2).
+
+    Raises:
+        MoleculeError: where there is no SMILES, it cannot be read, or does not map the atoms.
+    """
+    from rdkit import Chem
+
+    if record.smiles is None:
+        raise MoleculeError("no SMILES says which atoms are bonded, and no topology does; stability cannot be judged")
+    molecule = Chem.MolFromSmiles(record.smiles, sanitize=False)
+    if molecule is None:
+        raise MoleculeError(f"SMILES {record.smiles!r} cannot be read")
+    number = [atom.GetAtomMapNum() for atom in molecule.GetAtoms()]
+    if sorted(number) != list(range(1, record.n_atoms + 1)):
+        raise MoleculeError(f"SMILES {record.smiles!r} maps other atoms than 1 to {record.n_atoms}")
+    bonds = [sorted((number[bond.GetBeginAtomIdx()] - 1, number[bond.GetEndAtomIdx()] - 1)) for bond in molecule.GetBonds()]
+    return np.array(sorted(bonds), dtype=np.int32).reshape(-1, 2)
+
+
+def _molecules(dataset: ConformerDataset) -> Iterator[list[Record]]:
+    """Yield the rows of each molecule: those next to each other that share source, atoms, SMILES and group."""
+    rows: list[Record] = []
+    for row in dataset:
+        if rows and not _is_same(rows[0], row):
+            yield rows
+            rows = []
+        rows.append(row)
+    if rows:
+        yield rows
+
+
+def _is_same(one: Record, other: Record) -> bool:
+    return (one.source, one.smiles, one.group) == (other.source, other.smiles, other.group) and np.array_equal(
+        one.atomic_numbers, other.atomic_numbers
+    )
+
+
+def _name(dataset: str, rows: Sequence[Record]) -> str:
+    return f"{dataset}/{re.sub(r'/[0-9]{5}$', '', rows[0].id)}"

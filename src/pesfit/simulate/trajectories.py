@@ -1,0 +1,88 @@
+"""Runs as files: frames as a data set of our own schema, and energies of all observations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from pesfit.dataset import MAX_FRAMES_PER_ROW, Record
+from pesfit.simulate.dynamics import Run
+
+ENERGIES_SCHEMA = pa.schema(
+    [
+        ("potential", pa.string()),
+        ("ensemble", pa.string()),
+        ("molecule", pa.string()),
+        ("replica", pa.int32()),
+        ("stopped", pa.string()),
+        ("time_fs", pa.list_(pa.float64())),
+        ("potential_energy", pa.list_(pa.float64())),
+        ("kinetic_energy", pa.list_(pa.float64())),
+    ],
+    metadata={"units": "time_fs: fs; potential_energy, kinetic_energy: kcal/mol"},
+)
+"""One row is one replica, until it was stopped; `stopped` says why, and is null where it was not."""
+
+
+def source_of(potential: str) -> str:
+    """Return the `source` of trajectories that a potential made."""
+    return f"rollout/{potential}"
+
+
+def frames(run: Run, potential: str, ensemble: str, like: Record) -> Iterator[Record]:
+    """Yield the frames of each replica until it was stopped, in rows of at most `MAX_FRAMES_PER_ROW`.
+
+    Energies and forces are the potential's own. `frame` is the number of steps from the start.
+
+    Args:
+        run: of one molecule.
+        potential: its name.
+        ensemble: likewise.
+        like: a row of the molecule, for SMILES, elements, charge and group.
+    """
+    energies = run.potential_energy[:, (run.step[:, None] == run.frame_step).argmax(axis=0)]
+    for replica in range(len(run.coords)):
+        n_frames = run.n_frames(replica)
+        for row, start in enumerate(range(0, n_frames, MAX_FRAMES_PER_ROW)):
+            part = slice(start, min(start + MAX_FRAMES_PER_ROW, n_frames))
+            yield Record(
+                id=f"{ensemble}/{run.name}/{replica:04d}/{row:05d}",
+                smiles=like.smiles,
+                atomic_numbers=like.atomic_numbers,
+                coords=run.coords[replica, part],
+                energy=energies[replica, part],
+                forces=run.forces[replica, part],
+                charges=None,
+                total_charge=like.total_charge,
+                group=like.group,
+                source=source_of(potential),
+                frame=run.frame_step[part].astype("int64"),
+            )
+
+
+def energies(run: Run, potential: str, ensemble: str, timestep_fs: float) -> pa.RecordBatch:
+    """Return the energies of each replica as rows of `ENERGIES_SCHEMA`."""
+    rows = [
+        {
+            "potential": potential,
+            "ensemble": ensemble,
+            "molecule": run.name,
+            "replica": replica,
+            "stopped": run.stops[replica],
+            "time_fs": run.step[:n_observed] * timestep_fs,
+            "potential_energy": run.potential_energy[replica, :n_observed],
+            "kinetic_energy": run.kinetic_energy[replica, :n_observed],
+        }
+        for replica, n_observed in enumerate(run.n_observed)
+    ]
+    columns = [pa.array([row[field.name] for row in rows], type=field.type) for field in ENERGIES_SCHEMA]
+    return pa.record_batch(columns, schema=ENERGIES_SCHEMA)
+
+
+def write_energies(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write energies as one Arrow file; bytes depend on the rows alone."""
+    with pa.ipc.new_file(path, ENERGIES_SCHEMA) as file:
+        for batch in batches:
+            file.write_batch(batch)

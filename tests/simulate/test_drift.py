@@ -1,0 +1,74 @@
+"""Lines through series whose slope and noise are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pesfit.simulate.drift import Line, fit_line, mean_drift, statistical_inefficiency
+
+
+def autoregressive(random: np.random.Generator, n: int, memory: float) -> np.ndarray:
+    """A stationary series of variance 1 with autocorrelation memory**k."""
+    noise = random.normal(size=n) * np.sqrt(1.0 - memory**2)
+    values = np.empty(n)
+    values[0] = random.normal()
+    for i in range(1, n):
+        values[i] = memory * values[i - 1] + noise[i]
+    return values
+
+
+def test_independent_noise_gives_the_textbook_line() -> None:
+    random = np.random.default_rng(1)
+    time = np.sort(random.uniform(0.0, 10.0, 400))
+    values = 3.0 - 0.2 * time + random.normal(size=400)
+    line, expected = fit_line(time, values), stats.linregress(time, values)
+    assert line is not None
+    assert line.slope == pytest.approx(expected.slope, rel=1e-12)
+    assert line.standard_error == pytest.approx(expected.stderr, rel=0.15)
+    assert line.fluctuation == pytest.approx(1.0, rel=0.1)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.8, 0.95])
+def test_the_inefficiency_is_that_of_the_series(memory: float) -> None:
+    random = np.random.default_rng(2)
+    found = [statistical_inefficiency(autoregressive(random, 4000, memory)) for _ in range(20)]
+    assert np.mean(found) == pytest.approx((1.0 + memory) / (1.0 - memory), rel=0.15)
+
+
+def test_errors_of_slopes_are_what_slopes_scatter_by_though_neighbors_are_alike() -> None:
+    random = np.random.default_rng(3)
+    time = np.arange(1000.0)
+    lines = [fit_line(time, autoregressive(random, 1000, 0.9)) for _ in range(300)]
+    scatter = np.std([line.slope for line in lines if line is not None])
+    errors = [line.standard_error for line in lines if line is not None]
+    assert np.mean(errors) == pytest.approx(scatter, rel=0.25)
+
+
+def test_an_oscillation_counts_as_no_more_than_its_observations() -> None:
+    assert statistical_inefficiency(np.cos(np.pi * np.arange(100))) == 1.0
+    assert statistical_inefficiency(np.zeros(50)) == 1.0
+
+
+def test_a_line_without_noise_has_no_error_and_few_points_have_no_line() -> None:
+    time = np.arange(12.0)
+    line = fit_line(time, 2.0 * time + 1.0)
+    assert line is not None
+    assert line.slope == pytest.approx(2.0)
+    assert line.standard_error == pytest.approx(0.0, abs=1e-12)
+    assert fit_line(time[:9], time[:9]) is None
+
+
+def test_replicas_are_averaged_with_the_error_of_their_spread() -> None:
+    lines = [Line(1.0, 9.0, 0.3), Line(3.0, 9.0, 0.4), Line(-1.0, 9.0, 0.0)]
+    drift = mean_drift(lines)
+    assert drift is not None
+    assert drift.slope == 1.0
+    assert drift.standard_error == pytest.approx(2.0 / np.sqrt(3.0))
+    assert drift.magnitude == pytest.approx(5.0 / 3.0)
+    assert drift.fluctuation == pytest.approx(np.sqrt(0.25 / 3.0))
+    alone = mean_drift(lines[:1])
+    assert alone is not None
+    assert alone.standard_error == 9.0
+    assert mean_drift([]) is None
