@@ -124,8 +124,8 @@ class Layout:
         lower: list[float] = []
         for i, partner in enumerate(self.partners().tolist()):
             column, k, minimum = self.column(i), float(self.k[i]), float(self.minimum[i])
-            for bound, sign in ((column.lower, 1.0), (column.upper, -1.0)):
-                if bound is None:
+            for bound, sign in zip(column.bounds(minimum if self.is_shift[i] else k), (1.0, -1.0), strict=True):
+                if np.isinf(bound):
                     continue
                 if not self.is_shift[i]:  # ± (k + x) ≥ ± bound
                     rows.append({i: sign})
@@ -142,11 +142,11 @@ class Layout:
         """Return the force field with the parameters that x stands for; values that rounding left out of bounds are put on them."""
         tables = {name: replace(table, values=table.values.copy()) for name, table in force_field.tables.items()}
         for i in np.flatnonzero(~self.is_shift).tolist():
-            tables[BONDED_HANDLERS[self.handler[i]]].values[self.row[i], 0] = _clipped(self.k[i] + x[i], self.column(i))
+            tables[BONDED_HANDLERS[self.handler[i]]].values[self.row[i], 0] = _clipped(x[i], self.k[i], self.column(i))
         for i in np.flatnonzero(self.is_shift).tolist():
             values = tables[BONDED_HANDLERS[self.handler[i]]].values[self.row[i]]
             if values[0] > 1e-9 * max(1.0, self.k[i]):  # a spring of no strength has no length; it keeps what it had
-                values[1] = _clipped(self.minimum[i] + x[i] / values[0], self.column(i))
+                values[1] = _clipped(x[i] / values[0], self.minimum[i], self.column(i))
         return replace(force_field, tables=tables)
 
     def standard_errors(self, force_field: ForceField, x: FloatArray, covariance: FloatArray) -> dict[str, FloatArray]:
@@ -214,8 +214,7 @@ def matching(table: ParameterTable, include: tuple[str, ...], exclude: tuple[str
 
 def _check_start(table: ParameterTable, row: int, name: str, column: Column) -> None:
     value = float(table.values[row, table.columns.index(name)])
-    low = -np.inf if column.lower is None else column.lower
-    high = np.inf if column.upper is None else column.upper
+    low, high = column.bounds(value)
     slack = _STARTING_VALUE_TOLERANCE * max(1.0, abs(value))
     if not low - slack <= value <= high + slack:
         raise ParamsError(
@@ -224,7 +223,6 @@ def _check_start(table: ParameterTable, row: int, name: str, column: Column) -> 
         )
 
 
-def _clipped(value: float, column: Column) -> float:
-    low = -np.inf if column.lower is None else column.lower
-    high = np.inf if column.upper is None else column.upper
-    return float(min(max(value, low), high))
+def _clipped(change: float, start: float, column: Column) -> float:
+    low, high = column.bounds(start)
+    return float(min(max(start + change, low), high))

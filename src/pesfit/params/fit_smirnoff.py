@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -20,6 +21,9 @@ class Column(Section):
     train: bool = Field(True, description="Whether it is trained.")
     lower: Bound | None = Field(None, description="Least value allowed, in the column's unit; null for none.")
     upper: Bound | None = Field(None, description="Largest value allowed, in the column's unit; null for none.")
+    largest_change: Width | None = Field(
+        None, description="Largest change from the starting value, in the column's unit; null for any."
+    )
     prior_width: Width = Field(
         1.0, description="Standard deviation of the prior about the starting value, in the column's unit."
     )
@@ -29,6 +33,13 @@ class Column(Section):
         if self.lower is not None and self.upper is not None and not self.lower < self.upper:
             raise ValueError(f"lower = {self.lower:g} and upper = {self.upper:g}: expected lower < upper")
         return self
+
+    def bounds(self, start: float) -> tuple[float, float]:
+        """Return the least and the largest value allowed to a parameter that starts at `start`, ∓inf where there is none."""
+        low = -math.inf if self.lower is None else self.lower
+        high = math.inf if self.upper is None else self.upper
+        change = math.inf if self.largest_change is None else self.largest_change
+        return max(low, start - change), min(high, start + change)
 
 
 class BondK(Column):
@@ -43,6 +54,7 @@ class BondLength(Column):
 
     lower: Bound | None = Field(0.5, description="Least value allowed, Å; null for none.")
     upper: Bound | None = Field(4.0, description="Largest value allowed, Å; null for none.")
+    largest_change: Width | None = Field(0.2, description="Largest change from the starting value, Å; null for any.")
     prior_width: Width = Field(0.05, description="Standard deviation of the prior about the starting value, Å.")
 
 
@@ -60,6 +72,7 @@ class AngleAngle(Column):
     upper: Bound | None = Field(
         3.141592653589793, description="Largest value allowed, radian (π is a straight line); null for none."
     )
+    largest_change: Width | None = Field(0.35, description="Largest change from the starting value, radian; null for any.")
     prior_width: Width = Field(0.15, description="Standard deviation of the prior about the starting value, radian.")
 
 
