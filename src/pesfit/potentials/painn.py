@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -49,7 +49,7 @@ class PaiNNConfig:
 
     variant: Variant
     elements: tuple[int, ...]
-    network: Network = Network()
+    network: Network = field(default_factory=Network)
 
     def __post_init__(self) -> None:
         """Validate.
@@ -135,7 +135,9 @@ class PaiNNPotential(Potential):
         spoilt = 0.0 * coords
         energy = self.atomrefs[element] + self.scale * output + spoilt.sum(1)
         return Prediction(
-            energy=torch.zeros(batch.n_conformers, dtype=torch.float64, device=coords.device).index_add(0, batch.conformer, energy),
+            energy=torch.zeros(batch.n_conformers, dtype=torch.float64, device=coords.device).index_add(
+                0, batch.conformer, energy
+            ),
             forces=forces + spoilt,
         )
 
@@ -175,7 +177,11 @@ class PaiNNPotential(Potential):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # schnetpack's classes cannot be found by name, see `schnetpack_modules`.
-        return _rebuild, (self.config, {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}, self.training)
+        return _rebuild, (
+            self.config,
+            {name: tensor.detach().clone() for name, tensor in self.state_dict().items()},
+            self.training,
+        )
 
 
 class ConservativePaiNN(PaiNNPotential):
@@ -267,7 +273,9 @@ def transfer_weights(source: PaiNNPotential, target: PaiNNPotential) -> list[str
     theirs, ours = source.config.network, target.config.network
     for name in ("n_features", "n_interactions", "n_rbf", "cutoff_angstrom"):
         if getattr(theirs, name) != getattr(ours, name):
-            raise DataError(f"cannot start from a network with {name} = {getattr(theirs, name)}; this one has {getattr(ours, name)}")
+            raise DataError(
+                f"cannot start from a network with {name} = {getattr(theirs, name)}; this one has {getattr(ours, name)}"
+            )
     available = dict(source.named_parameters())
     missing = []
     with torch.no_grad():
@@ -292,7 +300,7 @@ def _empty(config: PaiNNConfig) -> PaiNNPotential:
     return ConservativePaiNN(config) if config.variant == "conservative" else DirectPaiNN(config)
 
 
-def _rebuild(config: PaiNNConfig, state: Mapping[str, Tensor], training: bool) -> PaiNNPotential:  # noqa: FBT001 - pickle gives positions
+def _rebuild(config: PaiNNConfig, state: Mapping[str, Tensor], training: bool) -> PaiNNPotential:
     with torch.random.fork_rng(devices=[]):
         potential = _empty(config)
     potential.load_state_dict(state)

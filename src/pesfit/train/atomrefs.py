@@ -50,8 +50,6 @@ def fit_atomrefs(data: TrainingData) -> Atomrefs:
     weight = np.sqrt(n_conformers)
     values, *_ = np.linalg.lstsq(weight[:, None] * counts, weight * mean, rcond=None)
     n_components = 3 * int((data.n_atoms * data.has_forces).sum())
-    if n_components:
-        square = float((data.forces**2).sum()) / n_components
-    else:
-        square = float(np.mean((energy - (counts @ values)[data.row]) ** 2))
-    return Atomrefs(elements, values, float(np.sqrt(square)) if square > 0.0 else 1.0)
+    rest = energy - (counts @ values)[data.row]
+    square = float((data.forces**2).sum()) / n_components if n_components else float(np.mean(rest**2))
+    return Atomrefs(elements, values.astype(np.float64), float(np.sqrt(square)) if square > 0.0 else 1.0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -144,7 +145,8 @@ class TrainingData:
 
     def to(self, device: torch.device | str) -> TrainingData:
         """Move the tensors to a device."""
-        return replace(self, **{name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)})
+        moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
 
     def relative_to(self, element_index: Callable[[Tensor], Tensor], atomrefs: Tensor) -> TrainingData:
         """Return the same data as a potential with atomrefs sees them.
@@ -191,7 +193,7 @@ class TrainingData:
         )
 
 
-def load_training_data(
+def load_training_data(  # noqa: PLR0913 - the last three are named
     datasets: Mapping[str, ConformerDataset],
     splits: Splits,
     split: str,

@@ -26,4 +26,5 @@ class FlatParameters:
     def views(vector: Tensor, model: nn.Module) -> list[Tensor]:
         """Cut a vector, such as a gradient, into tensors of the shapes of the model's parameters."""
         shapes = [parameter.shape for parameter in model.parameters()]
-        return [part.view(shape) for part, shape in zip(vector.split([s.numel() for s in shapes]), shapes, strict=True)]
+        parts = torch.split(vector, [shape.numel() for shape in shapes])
+        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -2,10 +2,10 @@
 
 With ΔE = E - E_label (both without atomrefs), ΔF = F - F_label and m = 1, or the number of atoms where `energy_per` is atom::
 
-    L = energy_weight/N_E Σ_c ℓ(ΔE_c/m_c) + force_weight/N_F Σ_c,i,k ℓ(ΔF_cik)
+    L = energy_weight/N_E Σ_c h(ΔE_c/m_c) + force_weight/N_F Σ_c,i,k h(ΔF_cik)
 
-    ℓ(x) = x²                                                     mse
-    ℓ(x) = x² for |x| <= δ, 2δ|x| - δ² above                      huber: P. J. Huber, Ann. Math. Statist. 35, 73, 1964, times 2
+    h(x) = x²                                                     mse
+    h(x) = x² for |x| <= δ, 2δ|x| - δ² above                      huber: P. J. Huber, Ann. Math. Statist. 35, 73, 1964, times 2
 
 N_E and N_F count energies and components of forces of the whole batch, of which every shard is told. So losses and gradients of shards
 simply add, and added in the order of the shards they give the same bytes, however many processes computed them.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -121,7 +122,7 @@ class GradientStep:
         why: in words, for the log.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the last three are named
         self,
         potential: PaiNNPotential,
         objective: LearnedObjective,
@@ -169,9 +170,11 @@ class GradientStep:
         delta_forces = (forces - graph.forces) * graph.force_weight
         per_atom = delta_energy / graph.n_atoms_of
         objective = self._objective
-        loss = factors[0] * _sum_of_losses(
-            per_atom if objective.energy_per == "atom" else delta_energy, objective.loss, objective.huber_delta_energy
-        ) + factors[1] * _sum_of_losses(delta_forces, objective.loss, objective.huber_delta_force)
+        scaled = per_atom if objective.energy_per == "atom" else delta_energy
+        loss = (
+            factors[0] * loss_of(objective, "energy", scaled).sum()
+            + factors[1] * loss_of(objective, "force", delta_forces).sum()
+        )
         found = torch.autograd.grad(loss, self._parameters, allow_unused=True)
         gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, self._parameters, strict=True)]
         sums = [loss]
@@ -248,8 +251,17 @@ def chunks(data: TrainingData, conformers: LongArray) -> list[LongArray]:
     return [np.array(part) for part in parts]
 
 
-def _sum_of_losses(x: Tensor, kind: str, delta: float) -> Tensor:
-    if kind == "mse":
-        return (x * x).sum()
-    size = x.abs()
-    return torch.where(size <= delta, x * x, 2.0 * delta * size - delta**2).sum()
+def loss_of(objective: LearnedObjective, quantity: Literal["energy", "force"], delta: Tensor) -> Tensor:
+    """Return h of each deviation.
+
+    Args:
+        objective: what is minimised.
+        quantity: whose delta Huber's loss takes.
+        delta: ΔE/m [kcal/mol] or components of ΔF [kcal/mol/Å], any shape.
+    """
+    square = delta * delta
+    if objective.loss == "mse":
+        return square
+    limit = objective.huber_delta_energy if quantity == "energy" else objective.huber_delta_force
+    size = delta.abs()
+    return torch.where(size <= limit, square, 2.0 * limit * size - limit**2)

@@ -1,0 +1,138 @@
+"""Section `train_learned`, for `07_train_learned`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pesfit.params.base import Section
+
+
+class Network(Section):
+    """The shape of the network."""
+
+    n_features: int = Field(128, ge=1, le=4096, description="Features of an atom: as many scalars and as many vectors.")
+    n_interactions: int = Field(3, ge=1, le=20, description="Rounds in which atoms exchange messages with their neighbors.")
+    n_rbf: int = Field(20, ge=2, le=1000, description="Radial functions that a distance is expanded in.")
+    cutoff_angstrom: float = Field(5.0, gt=0.0, le=100.0, description="Atoms farther apart than this, in Å, exchange nothing.")
+    precision: Literal["float32", "float64"] = Field(
+        "float32", description="Numbers the network computes with; energies are summed in float64 either way."
+    )
+
+
+class LearnedObjective(Section):
+    """What training minimises: energy_weight · mean h(ΔE) + force_weight · mean h(ΔF), means over a batch."""
+
+    loss: Literal["mse", "huber"] = Field(
+        "mse", description="h(x): x², or x² up to the delta and 2·delta·|x| - delta² above, which heeds outliers less."
+    )
+    energy_weight: float = Field(0.05, ge=0.0, le=1e9, description="Weight of energies, E in kcal/mol; mean over conformers.")
+    force_weight: float = Field(0.95, ge=0.0, le=1e9, description="Weight of forces, F in kcal/mol/Å; mean over components.")
+    energy_per: Literal["molecule", "atom"] = Field(
+        "molecule", description="atom: ΔE is divided by the number of atoms, so that large molecules do not rule."
+    )
+    huber_delta_energy: float = Field(1.0, gt=0.0, le=1e9, description="delta for energies, in the unit of ΔE.")
+    huber_delta_force: float = Field(1.0, gt=0.0, le=1e9, description="delta for components of forces, kcal/mol/Å.")
+
+
+class Batching(Section):
+    """How training data are cut into batches."""
+
+    size: int = Field(10, ge=1, le=1_000_000, description="Size of a batch, in the unit that `by` names.")
+    by: Literal["conformers", "atoms"] = Field(
+        "conformers", description="What `size` counts; with atoms, batches of small and of large molecules take equally long."
+    )
+    n_shards: int = Field(
+        2,
+        ge=1,
+        le=1024,
+        description="Pieces a batch is cut into, whose gradients are added in order: at most so many processes share the work, and "
+        "results depend on this number, never on that of the processes.",
+    )
+
+
+class LearningRate(Section):
+    """How large steps are over a run."""
+
+    peak: float = Field(1e-3, gt=0.0, le=10.0, description="Learning rate after the warm-up.")
+    warmup_epochs: float = Field(1.0, ge=0.0, le=1e6, description="Epochs over which it rises evenly from 0.")
+    decay: Literal["cosine", "plateau", "constant"] = Field(
+        "cosine",
+        description="cosine: half a wave down over num_epochs. plateau: a stair down when the validation loss stops falling. "
+        "constant: none.",
+    )
+    final_fraction: float = Field(
+        0.01, ge=0.0, le=1.0, description="Where cosine ends and plateau stops, as a fraction of peak."
+    )
+    plateau_factor: float = Field(0.5, gt=0.0, lt=1.0, description="plateau: what a stair multiplies the rate by.")
+    plateau_patience: int = Field(10, ge=0, le=1_000_000, description="plateau: epochs in vain before a stair.")
+    plateau_threshold: float = Field(
+        0.001, ge=0.0, lt=1.0, description="plateau: fraction by which the loss must fall to count as falling."
+    )
+
+
+class Optimizer(Section):
+    """How weights are changed."""
+
+    kind: Literal["adamw", "adam_amsgrad"] = Field(
+        "adamw",
+        description="adamw: Adam with decoupled weight decay. adam_amsgrad: Adam whose steps never grow, without decay.",
+    )
+    weight_decay: float = Field(
+        0.01, ge=0.0, le=1e3, description="adamw: decay of weights, times the learning rate, at each step."
+    )
+    max_gradient_norm: float | None = Field(
+        10.0, gt=0.0, le=1e12, description="Longer gradients are scaled down to this length; null for never."
+    )
+    ema_decay: float = Field(
+        0.999,
+        ge=0.0,
+        lt=1.0,
+        description="Moving average of the weights that is validated and saved: 0.999 averages over about 1,000 steps, 0 not at all.",
+    )
+
+
+class TrainLearned(Section):
+    """Training of the network, in both variants.
+
+    Who knows the project's ancestor finds its keys here: subset_size, num_epochs, early_stopping_min_epochs and
+    early_stopping_patience under their own names, batch_size_train as batching.size, and splits in section split, since all stages share
+    one division of the data.
+    """
+
+    network: Network = Field(Network(), description="The shape of the network.")
+    objective: LearnedObjective = Field(LearnedObjective(), description="What is minimised.")
+    batching: Batching = Field(
+        Batching(), description="How training data are cut into batches (the ancestor's batch_size_train)."
+    )
+    optimizer: Optimizer = Field(Optimizer(), description="How weights are changed.")
+    learning_rate: LearningRate = Field(LearningRate(), description="How large steps are over a run.")
+    sources: tuple[str, ...] = Field(
+        (), description="Sources that are trained on (`espaloma` stands for all its subsets); an empty list takes all."
+    )
+    subset_size: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="Train on so many conformers of the training set, drawn by seed; null for all.",
+    )
+    num_epochs: int = Field(500, ge=1, le=10_000_000, description="Passes over the training set at most.")
+    early_stopping_min_epochs: int = Field(50, ge=0, le=10_000_000, description="Passes that are made in any case.")
+    early_stopping_patience: int | None = Field(
+        100,
+        ge=1,
+        le=10_000_000,
+        description="Stop after so many passes in which the validation loss reached no new low; null for never.",
+    )
+    init_from: Literal["conservative", "direct"] | None = Field(
+        None,
+        description="Start the other variant from this one's trained weights, such as direct: it trains in half the time, and the "
+        "conservative variant then starts from what it learned. null starts both from random weights.",
+    )
+    compile: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Compile the training step: always, never, or where it pays and there is a C++ compiler (else eagerly).",
+    )
+    bootstrap: int = Field(1000, ge=10, le=1_000_000, description="Resamples for the intervals of errors.")
+    seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the first weights, the order of batches, and resamples.")
