@@ -84,6 +84,11 @@ def molecules(*smiles: str, n_replicas: int = 4, jitter: float = 0.03, seed: int
     return made
 
 
+def topologies(*smiles: str) -> list[Topology]:
+    """The topologies of `molecules`."""
+    return _parameterized(smiles)[1]
+
+
 def oracle(*smiles: str) -> list[OracleMolecule]:
     """The same molecules as Interchange parameterized them."""
     return _parameterized(smiles)[2]

@@ -1,0 +1,34 @@
+"""Times of a rollout must fit into each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pesfit.params.rollout import Rollout
+
+
+def test_the_defaults_fit() -> None:
+    assert Rollout().timestep_fs == 0.5
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"observe_fs": 0.75}, r"observe_fs = 0.75 is not a whole number of times timestep_fs = 0.5"),
+        ({"frame_fs": 7.0}, r"frame_fs = 7 is not a whole number of times observe_fs = 5"),
+        ({"frame_fs": 1.0}, r"frame_fs = 1 is not a whole number of times observe_fs = 5"),
+        ({"bath": {"length_fs": 1010.0}}, r"bath.length_fs = 1010 is not a whole number of times frame_fs = 20"),
+        ({"constant_energy": {"length_fs": 10.0}}, r"constant_energy.length_fs = 10 is not a whole number of times"),
+        ({"bath": {"length_fs": 200.0}}, r"bath.equilibration_fs = 250; less than bath.length_fs = 200"),
+    ],
+)
+def test_times_that_do_not_fit_are_refused_by_name(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Rollout(**values)
+
+
+def test_thirds_fit_into_wholes_in_spite_of_rounding() -> None:
+    Rollout(timestep_fs=0.1, observe_fs=0.3, frame_fs=0.9, constant_energy={"length_fs": 90.0}, bath={"length_fs": 270.0})

@@ -1,0 +1,219 @@
+"""The whole of stage 08 on two molecules, with potentials that are good, bad and picky."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from pesfit.dataset import ConformerDataset, Record, read_failures
+from pesfit.errors import DataError, MoleculeError, TooManyFailuresError
+from pesfit.params.rollout import Bath, ConstantEnergy, Rollout
+from pesfit.potentials.base import Batch, Potential, Prediction
+from pesfit.potentials.build import build_gfn2
+from pesfit.simulate.dynamics import Protocol, simulate
+from pesfit.simulate.relabel import relabel_dataset
+from pesfit.simulate.rollout import run_rollouts
+from pesfit.simulate.subjects import Subject
+from tests.simulate import samples
+
+SMILES = ("CCO", "CC(=O)N")
+
+PARAMS = Rollout(
+    replicas=3,
+    timestep_fs=0.5,
+    temperature_kelvin=300.0,
+    constant_energy=ConstantEnergy(length_fs=60.0),
+    bath=Bath(length_fs=80.0, equilibration_fs=20.0),
+    observe_fs=2.0,
+    frame_fs=10.0,
+    min_reference_frames=10,
+    label_frames=4,
+    shards=2,
+    max_failed_fraction=0.3,
+)
+
+
+class Leaky(Potential):
+    """Forces that are not the gradient of the energy: what pushes an atom pulls it a little less."""
+
+    conservative = False
+
+    def __init__(self, inner: Potential) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, batch: Batch) -> Prediction:
+        prediction = self.inner(batch)
+        turned = torch.roll(prediction.forces, 1, dims=1)
+        return Prediction(prediction.energy, prediction.forces + 0.2 * turned)
+
+
+class Picky(Potential):
+    """Knows no nitrogen."""
+
+    def __init__(self, inner: Potential) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, batch: Batch) -> Prediction:
+        if bool((batch.atomic_numbers == 7).any()):
+            raise MoleculeError("no nitrogen here")
+        prediction: Prediction = self.inner(batch)
+        return prediction
+
+
+@pytest.fixture(scope="module")
+def subjects() -> list[Subject]:
+    """Ethanol with a reference trajectory in two rows, by the force field itself, and acetamide with three conformers."""
+    potential, molecules = samples.smirnoff(*SMILES), samples.molecules(*SMILES, n_replicas=3)
+    (run, _) = simulate(potential, molecules, Protocol(0.5, 400, 20, 1, 300.0, 10.0, seed=77))
+    made = []
+    for i, (molecule, topology) in enumerate(zip(molecules, samples.topologies(*SMILES), strict=True)):
+        coords = run.coords[:, 5:].reshape(-1, molecule.n_atoms, 3) if i == 0 else molecule.coords
+        rows = [
+            Record(
+                id=f"{SMILES[i]}/{number:05d}",
+                smiles=topology.smiles,
+                atomic_numbers=molecule.atomic_numbers,
+                coords=part,
+                energy=np.zeros(len(part)),
+                forces=None,
+                charges=None,
+                total_charge=0,
+                group=SMILES[i],
+                source="test/trajectory",
+                frame=np.arange(len(part)),
+            )
+            for number, part in enumerate(np.array_split(coords, 2) if i == 0 else [coords])
+        ]
+        made.append(Subject(f"test/{SMILES[i]}", tuple(rows), coords[-3:], topology, "GFN2-xTB" if i == 0 else "MP2"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def potentials() -> dict[str, Potential]:
+    good = samples.smirnoff(*SMILES)
+    return {"good": good, "leaky": Leaky(good), "picky": Picky(good)}
+
+
+@pytest.fixture(scope="module")
+def output(subjects, potentials, tmp_path_factory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("rollout")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PESFIT_WORKERS", "1")
+        metrics = run_rollouts(potentials, subjects, PARAMS, folder / "rollouts", folder / "timing.json")
+    return folder, metrics
+
+
+def test_metrics_say_what_is_good_and_what_leaks(output) -> None:
+    metrics = output[1]
+    good, leaky = (metrics["potentials"][name]["constant_energy"] for name in ("good", "leaky"))
+    assert metrics["n_molecules"] == 2
+    assert good["n_replicas"] == good["n_replicas_with_drift"] == 6
+    assert good["stable_fraction"] == 1.0
+    assert good["stable_time_ps"] == pytest.approx(0.06)
+    assert good["drift_magnitude_kcal_per_mol_per_ps_per_atom"] < 0.1
+    assert leaky["drift_magnitude_kcal_per_mol_per_ps_per_atom"] > 10 * good["drift_magnitude_kcal_per_mol_per_ps_per_atom"]
+    bath = metrics["potentials"]["good"]["bath"]
+    assert 150.0 < bath["temperature_kelvin"] < 450.0
+    assert 0.0 < bath["distances_mae"] < metrics["potentials"]["leaky"]["bath"]["distances_mae"] + 0.5
+    assert 0.5 < bath["force_mae_kcal_per_mol_per_angstrom"] < 20.0
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_a_molecule_that_a_potential_refuses_is_a_failure_and_the_other_goes_on(output) -> None:
+    folder, metrics = output
+    (failure,) = read_failures(folder / "rollouts" / "failures.csv")
+    assert failure.id == "picky/test/CC(=O)N"
+    assert failure.message == "no nitrogen here"
+    assert metrics["n_failures"] == 1
+    assert metrics["potentials"]["picky"]["bath"]["n_replicas"] == 3
+
+
+def test_measures_are_there_for_every_molecule(output) -> None:
+    rows = json.loads((output[0] / "rollouts" / "measures.json").read_text())
+    assert [(row["potential"], row["ensemble"], row["molecule"]) for row in rows if row["potential"] == "good"] == [
+        ("good", ensemble, molecule) for ensemble in ("constant_energy", "bath") for molecule in ("test/CCO", "test/CC(=O)N")
+    ]
+    ethanol, acetamide = (row for row in rows if row["potential"] == "good" and row["ensemble"] == "bath")
+    assert acetamide["distances_mae"] is None, "three conformers are no distribution"
+    assert acetamide["force_mae_kcal_per_mol_per_angstrom"] is None, "its labels are of another method"
+    times = [time for time, _ in ethanol["force_mae_over_time_ps"]]
+    assert times == sorted(times)
+    assert len(times) > 1
+    assert 0.0 <= min(times) < max(times) <= 0.08
+
+
+def test_trajectories_are_data_sets_with_the_potential_s_own_labels(output, potentials, subjects) -> None:
+    dataset = ConformerDataset(output[0] / "rollouts" / "trajectories" / "good")
+    assert dataset.level_of_theory == {"rollout/good": "pesfit good"}
+    rows = list(dataset)
+    assert len(rows) == 2 * 2 * 3
+    assert rows[0].id == "constant_energy/test/CCO/0000/00000"
+    assert rows[0].frame.tolist() == [0, 20, 40, 60, 80, 100, 120]
+    assert rows[0].smiles == subjects[0].first.smiles
+    np.testing.assert_array_equal(rows[0].coords[0], subjects[0].starts[0])
+    molecule = replace(samples.molecules(*SMILES)[0], coords=rows[0].coords)
+    still = Protocol(1e-9, 1, temperature_kelvin=0.0, max_energy_change=1e6)
+    (run,) = simulate(potentials["good"], [molecule], still)
+    np.testing.assert_allclose(rows[0].energy, run.potential_energy[:, 0], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(rows[0].forces, run.forces[:, 0], rtol=0, atol=1e-8)
+
+
+def test_energies_of_all_observations_are_kept(output) -> None:
+    table = pa.ipc.open_file(output[0] / "rollouts" / "energies.arrow").read_all().to_pylist()
+    row = next(row for row in table if (row["potential"], row["ensemble"], row["replica"]) == ("good", "constant_energy", 1))
+    assert row["stopped"] is None
+    assert row["time_fs"] == [2.0 * i for i in range(31)]
+    total = np.array(row["potential_energy"]) + np.array(row["kinetic_energy"])
+    assert np.ptp(total) < 0.3 < np.ptp(row["kinetic_energy"])
+
+
+def test_a_trajectory_relabelled_is_training_data(output, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PESFIT_WORKERS", "1")
+    dataset = ConformerDataset(output[0] / "rollouts" / "trajectories" / "picky")
+    assert relabel_dataset(dataset, tmp_path / "relabelled") == []
+    relabelled = ConformerDataset(tmp_path / "relabelled")
+    assert relabelled.level_of_theory == {"rollout/picky": "GFN2-xTB"}
+    before, after = dataset[0], relabelled[0]
+    np.testing.assert_array_equal(before.coords, after.coords)
+    assert (before.id, before.group, before.frame.tolist()) == (after.id, after.group, after.frame.tolist())
+    molecule = replace(samples.molecules(*SMILES)[0], coords=after.coords, terms=None)
+    (run,) = simulate(build_gfn2(), [molecule], Protocol(1e-9, 1, temperature_kelvin=0.0, max_energy_change=1e6))
+    np.testing.assert_allclose(after.energy, run.potential_energy[:, 0], rtol=0, atol=1e-6)
+    # Its forces really belong to its energies: along the trajectory, dE = -F dx to second order.
+    steps = np.diff(after.coords, axis=0)
+    assert np.abs(after.forces).max() > 5.0
+    work = -0.5 * ((after.forces[1:] + after.forces[:-1]) * steps).sum(axis=(1, 2))
+    assert np.corrcoef(work, np.diff(after.energy))[0, 1] > 0.9
+
+
+def test_bytes_do_not_depend_on_the_number_of_workers(output, potentials, subjects, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PESFIT_WORKERS", "2")
+    metrics = run_rollouts(potentials, subjects, PARAMS, tmp_path / "rollouts")
+    assert metrics == output[1]
+    before = {path.relative_to(output[0] / "rollouts"): path for path in (output[0] / "rollouts").rglob("*") if path.is_file()}
+    assert len(before) == 3 * 3 + 3
+    for name, path in before.items():
+        assert (tmp_path / "rollouts" / name).read_bytes() == path.read_bytes(), name
+
+
+def test_timing_is_apart_from_what_is_declared(output) -> None:
+    timing = json.loads((output[0] / "timing.json").read_text())
+    assert timing["good"]["bath"]["replica_steps_per_second"] > 100
+    assert timing["good"]["bath"]["ns_per_day"] > 0.0
+
+
+def test_nothing_to_simulate_or_too_many_failures_stop_the_stage(subjects, potentials, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PESFIT_WORKERS", "1")
+    with pytest.raises(DataError, match="no molecule of xtb, rmd17, md17, espaloma has test conformers"):
+        run_rollouts(potentials, [], PARAMS, tmp_path)
+    strict = PARAMS.model_copy(update={"max_failed_fraction": 0.1})
+    with pytest.raises(TooManyFailuresError, match="1 of 2 molecules failed"):
+        run_rollouts({"picky": potentials["picky"]}, subjects, strict, tmp_path)

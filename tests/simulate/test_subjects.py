@@ -1,0 +1,113 @@
+"""Which molecules are simulated, from where, and compared with what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pesfit.dataset import ConformerDataset, DatasetWriter, Record
+from pesfit.errors import DataError, Failure, MoleculeError, ParamsError
+from pesfit.params.rollout import Rollout
+from pesfit.simulate.replicas import standard_masses
+from pesfit.simulate.subjects import bonds_of, find_subjects, make_replicas
+from pesfit.splits import SplitRow, Splits
+
+WATER = "[O:1]([H:2])[H:3]"
+
+
+def water(row_id: str, n_conformers: int, source: str = "xtb/conformers", smiles: str | None = WATER) -> Record:
+    coords = np.random.default_rng(len(row_id)).normal(size=(n_conformers, 3, 3))
+    return Record(
+        id=row_id,
+        smiles=smiles,
+        atomic_numbers=np.array([8, 1, 1], dtype=np.int32),
+        coords=coords,
+        energy=np.zeros(n_conformers),
+        forces=None,
+        charges=None,
+        total_charge=0,
+        group=row_id.split("/")[1],
+        source=source,
+        frame=np.arange(n_conformers),
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> tuple[dict[str, ConformerDataset], Splits]:
+    rows = [
+        (water("conformers/a", 3), [0, 0, 0]),
+        (water("conformers/b", 2), [2, 2]),
+        (water("conformers/c", 4), [0, 2, 1, 2]),
+        (water("conformers/d", 1), [2]),
+        (water("trajectory/e/00000", 5, "xtb/trajectory"), [0, 0, 0, 2, 255]),
+        (water("trajectory/e/00001", 4, "xtb/trajectory"), [2, 2, 2, 0]),
+    ]
+    with DatasetWriter(tmp_path / "xtb", {"xtb/conformers": "GFN2-xTB", "xtb/trajectory": "other"}) as writer:
+        for record, _ in rows:
+            writer.write(record)
+    splits = Splits(SplitRow("xtb", record.id, record.group, np.array(split, dtype=np.uint8)) for record, split in rows)
+    return {"xtb": ConformerDataset(tmp_path / "xtb")}, splits
+
+
+def test_the_first_molecules_of_each_source_with_test_conformers_are_taken(data) -> None:
+    datasets, splits = data
+    subjects = find_subjects(datasets, splits, None, Rollout(molecules_per_source=2))
+    assert [subject.name for subject in subjects] == ["xtb/conformers/b", "xtb/conformers/c", "xtb/trajectory/e"]
+    assert [subject.level_of_theory for subject in subjects] == ["GFN2-xTB", "GFN2-xTB", "other"]
+    assert [len(subject.starts) for subject in subjects] == [2, 2, 4]
+    assert [subject.n_conformers for subject in subjects] == [2, 4, 9]
+    np.testing.assert_array_equal(subjects[1].starts, datasets["xtb"][2].coords[[1, 3]])
+    assert len(find_subjects(datasets, splits, None, Rollout(sources=("xtb/trajectory",)))) == 1
+    assert find_subjects(datasets, splits, None, Rollout(sources=("espaloma",))) == []
+
+
+def test_a_source_that_does_not_exist_is_refused(data) -> None:
+    with pytest.raises(ParamsError, match=r"rollout.sources: 'xbt' is no source; .* did you mean 'xtb'"):
+        find_subjects(*data, None, Rollout(sources=("xbt",)))
+
+
+def test_splits_of_other_data_are_refused(data) -> None:
+    with pytest.raises(DataError, match="hold no row"):
+        find_subjects(data[0], Splits([]), None, Rollout())
+
+
+def test_replicas_start_from_test_conformers_spread_over_all_or_in_turn(data) -> None:
+    trajectory = find_subjects(*data, None, Rollout(sources=("xtb/trajectory",)))[0]
+    two, six = trajectory.replicas(2), trajectory.replicas(6)
+    np.testing.assert_array_equal(two.coords, trajectory.starts[[0, 2]])
+    np.testing.assert_array_equal(six.coords, trajectory.starts[[0, 1, 2, 3, 0, 1]])
+    np.testing.assert_allclose(two.masses, [15.999, 1.008, 1.008], atol=1e-3)
+    assert two.terms is None
+
+
+def test_bond_lengths_are_means_over_all_reference_conformers(data) -> None:
+    trajectory = find_subjects(*data, None, Rollout(sources=("xtb/trajectory",)))[0]
+    molecule = trajectory.replicas(1)
+    coords = np.concatenate([row.coords for row in trajectory.rows])
+    np.testing.assert_array_equal(molecule.bonds, [[0, 1], [0, 2]])
+    expected = np.linalg.norm(coords[:, 1:] - coords[:, :1], axis=2).mean(axis=0)
+    np.testing.assert_allclose(molecule.bond_lengths, expected)
+
+
+def test_a_molecule_without_known_bonds_is_a_failure_and_the_others_go_on(data) -> None:
+    subjects = find_subjects(*data, None, Rollout())
+    unknown = replace(subjects[0], rows=tuple(replace(row, smiles=None) for row in subjects[0].rows))
+    failure, molecule, *_ = make_replicas([unknown, *subjects[1:]], 2)
+    assert isinstance(failure, Failure)
+    assert "no SMILES says which atoms are bonded" in failure.message
+    assert molecule.name == "xtb/conformers/c"
+
+
+@pytest.mark.parametrize("smiles", ["[O:1]([H:2])[H:4]", "[O:1]([H:2])", "not a molecule"])
+def test_a_smiles_that_does_not_fit_is_refused(smiles: str) -> None:
+    with pytest.raises(MoleculeError, match="SMILES"):
+        bonds_of(water("conformers/a", 1, smiles=smiles))
+
+
+def test_masses_are_standard_atomic_weights() -> None:
+    np.testing.assert_allclose(
+        standard_masses(np.array([1, 6, 17, 35], dtype=np.int32)), [1.008, 12.011, 35.45, 79.904], atol=5e-3
+    )
