@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -55,6 +56,9 @@ class Checkout:
         merge(document["profiles"]["small"], profile_small)
         yaml.dump(document, self.path / "params.yaml")
 
+    def metrics(self, stage: str) -> dict[str, Any]:
+        return json.loads((self.path / "outputs/metrics" / f"{stage}.json").read_text())
+
     def output_hashes(self) -> dict[str, str]:
         """Hash of each output in dvc.lock."""
         stages = YAML(typ="safe", pure=True).load(self.path / "dvc.lock")["stages"]
@@ -77,7 +81,11 @@ def new_clone(tmp_path: Path) -> Iterator[Callable[[str], Checkout]]:
         path = tmp_path / name
         subprocess.run(["git", "clone", "--quiet", ROOT, path], check=True, capture_output=True)
         changed = subprocess.run(
-            ["git", "ls-files", "--modified", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
+            ["git", "ls-files", "--modified", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
         )
         for file in filter(None, changed.stdout.splitlines()):
             (path / file).parent.mkdir(parents=True, exist_ok=True)

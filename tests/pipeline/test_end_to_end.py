@@ -31,6 +31,12 @@ UP_TO_DATE = "Data and pipelines are up to date."
 NewClone = Callable[[str], Checkout]
 
 
+def assert_forces_improve(errors: dict[str, Any], sources: list[str]) -> None:
+    key = "force_rmse_kcal_per_mol_per_angstrom"
+    for source in {"all", *sources} & set(errors):
+        assert errors[source]["after"][key] < errors[source]["before"][key], source
+
+
 def test_fresh_clones_agree_to_the_byte_whatever_the_workers_and_a_second_run_does_nothing(
     new_clone: NewClone, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,6 +49,9 @@ def test_fresh_clones_agree_to_the_byte_whatever_the_workers_and_a_second_run_do
         assert UP_TO_DATE in clone.run("dvc", "repro", workers=workers)
     assert hashes[0] == hashes[1] == hashes[2]
     assert "data/splits" in hashes[0]
+
+    clone.run("dvc", "repro", "--force", "--single-item", "06_fit_smirnoff", workers=4)
+    assert clone.output_hashes() == hashes[0]
 
     data = open_datasets(clone.path / "data/clustered")
     assert {record.source for record in data["xtb"]} == {"xtb/conformers", "xtb/trajectory"}
@@ -79,7 +88,9 @@ def test_a_wrong_parameter_stops_before_work_and_loses_nothing(new_clone: NewClo
     assert clone.output_hashes() == before
 
 
-def test_the_published_data_run_through_every_stage(new_clone: NewClone, real_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_published_data_run_through_every_stage(
+    new_clone: NewClone, real_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clone = new_clone("clone")
     clone.edit(
         {
@@ -95,6 +106,8 @@ def test_the_published_data_run_through_every_stage(new_clone: NewClone, real_da
     clone.run("dvc", "repro")
     assert UP_TO_DATE in clone.run("dvc", "repro")
     assert set(open_datasets(clone.path / "data/clustered")) == {"espaloma", "rmd17", "md17"}
+    for split in ("validation", "test"):
+        assert_forces_improve(clone.metrics("fit_smirnoff")["errors"][split], ["espaloma/gen2-torsion", "rmd17", "md17"])
     assert not read_failures(clone.path / "data/parameterized/failures.csv")
     assert main(["show", str(clone.path / "data/arrow")]) == 0
     assert "PBE/def2-SVP" in capsys.readouterr().out

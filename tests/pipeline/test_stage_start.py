@@ -10,7 +10,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_an_interpreter_without_the_packages_is_named() -> None:
-    done = subprocess.run([sys.executable, "-S", "stages/01_download.py"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-S", "stages/01_download.py"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert "lacks pesfit's packages; use `make repro`" in done.stderr
     assert "Traceback" not in done.stderr

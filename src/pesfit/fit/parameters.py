@@ -99,6 +99,17 @@ class Layout:
         found[self.row[mine]] = np.flatnonzero(mine)
         return found
 
+    def names(self, force_field: ForceField, which: BoolArray) -> list[str]:
+        """Name some entries of x for people, such as `Bonds b3 length`; `which` has shape (n,)."""
+        names = []
+        for i in np.flatnonzero(which):
+            table = force_field.tables[BONDED_HANDLERS[self.handler[i]]]
+            row = self.row[i]
+            fold = f"{int(table.mult[row]) + 1}" if "periodicity" in table.columns else ""
+            column = table.columns[1] if self.is_shift[i] else table.columns[0]
+            names.append(f"{table.handler} {table.ids[row] or table.smirks[row]} {column}{fold}")
+        return names
+
     def partners(self) -> LongArray:
         """Return for each m the entry of the same row's k, -1 where k is not trained, and for k; shape (n,)."""
         of_k = {

@@ -27,6 +27,7 @@ from pesfit.fit.periodicities import Extension, add_periodicities
 from pesfit.fit.plan import MoleculeRows, cut, list_molecules
 from pesfit.fit.posterior import write_posterior
 from pesfit.fit.report import log_path, plot_changes, plot_path
+from pesfit.fit.summary import write_summary
 from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.params.source_names import check_source_names
 from pesfit.potentials.base import Conformers, collate
@@ -54,7 +55,8 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
     """Fit the parameters of a force field.
 
     Writes `force-field.offxml`, `parameters.csv`, `path.csv` (over prior strengths), `posterior.npz` (optimum and covariance),
-    `normal-equations.npz` (of each split), `failures.csv`, and the pictures `changes.png` and `path.png`.
+    `normal-equations.npz` (of each split), `failures.csv`, the pictures `changes.png` and `path.png`, and
+    `summary.md`, errors before and after.
 
     Args:
         datasets: clustered data, by name.
@@ -106,8 +108,7 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
     plot_path(output / "path.png", fit)
     if runs is not None:
         log_path(runs, fit, layout.prior().widths)
-    shutil.rmtree(scratch, ignore_errors=True)
-    return {
+    metrics = {
         "molecules": len(molecules),
         "molecules_failed": len(failures),
         "rows_left_out_unparameterized": n_left_out,
@@ -116,6 +117,9 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
         "improvement": improvement(summary, "before", "after"),
         "errors": summary,
     }
+    write_summary(output / "summary.md", metrics, layout.names(extension.force_field, ~fit.posterior.determined))
+    shutil.rmtree(scratch, ignore_errors=True)
+    return metrics
 
 
 @dataclass(frozen=True)
