@@ -59,6 +59,25 @@ def test_all_values_come_back_to_the_last_digits(sage: ForceField, tmp_path: Pat
         np.testing.assert_allclose(found.tables[handler].values, fitted.tables[handler].values, rtol=4e-16)
 
 
+def test_van_der_waals_parameters_are_written_as_the_file_had_them(sage: ForceField, tmp_path: Path) -> None:
+    """The file gives rmin_half = 2^(1/6)/2 sigma; the fit trains sigma."""
+    values = sage.tables["vdW"].values
+    fitted = changed(changed(sage, "vdW", 3, 0, 1.1 * values[3, 0]), "vdW", 5, 1, 0.97 * values[5, 1])
+    write_offxml(tmp_path / "a.offxml", sage, fitted)
+    check_offxml(tmp_path / "a.offxml", sage, fitted)
+    differing = [
+        (key, old[key], new[key])
+        for (_, old), (_, new) in zip(attributes(sage.offxml), attributes(tmp_path / "a.offxml"), strict=True)
+        for key in old
+        if old[key] != new[key]
+    ]
+    assert [key for key, _, _ in differing] == ["epsilon", "rmin_half"]
+    for (_, old, new), factor in zip(differing, (1.1, 0.97), strict=True):
+        assert float(new.split()[0]) == pytest.approx(factor * float(old.split()[0]), rel=1e-12)
+    with pytest.raises(ForceFieldError, match="vdW"):
+        write_offxml(tmp_path / "b.offxml", sage, changed(sage, "vdW", 3, 0, float("nan")))
+
+
 def test_one_change_touches_one_attribute_and_keeps_its_unit(sage: ForceField, tmp_path: Path) -> None:
     write_offxml(tmp_path / "a.offxml", sage, changed(sage, "Angles", 4, 1, 2.0))
     different = [

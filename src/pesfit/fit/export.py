@@ -39,6 +39,7 @@ def write_offxml(path: Path, start: ForceField, fitted: ForceField) -> None:
     root = ET.fromstring(start.offxml, parser=ET.XMLParser(target=ET.TreeBuilder(insert_comments=True)))  # noqa: S314
     for handler in BONDED_HANDLERS:
         _write_section(root, start.tables[handler], fitted.tables[handler], fitted.name)
+    _write_vdw(root, start.tables["vdW"], fitted.tables["vdW"], fitted.name)
     ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 
 
@@ -60,6 +61,22 @@ def _write_section(root: ET.Element, start: ParameterTable, fitted: ParameterTab
                 raise ForceFieldError(f"{name}: {fitted.handler} {smirks}: {attribute} = {value:g} cannot be written")
             key = f"{attribute}{fitted.mult[row] + 1}" if fitted.handler.endswith("Torsions") else attribute
             element.set(key, _like(element.get(key, ""), value, fitted.units[column], f"{fitted.handler} {smirks} {key}"))
+
+
+def _write_vdw(root: ET.Element, start: ParameterTable, fitted: ParameterTable, name: str) -> None:
+    elements = {element.get("smirks", ""): element for section in root.iter("vdW") for element in section.iter("Atom")}
+    for row, smirks in enumerate(fitted.smirks):
+        for column, attribute in enumerate(fitted.columns):
+            value = float(fitted.values[row, column])
+            if value == start.values[row, column]:
+                continue
+            element = elements.get(smirks)
+            if element is None or not (math.isfinite(value) and value > 0.0):
+                raise ForceFieldError(f"{name}: vdW {smirks}: {attribute} = {value:g} cannot be written")
+            key = attribute
+            if attribute == "sigma" and "sigma" not in element.attrib:  # the minimum is at 2^(1/6) sigma
+                key, value = "rmin_half", value * 2.0 ** (1.0 / 6.0) / 2.0
+            element.set(key, _like(element.get(key, ""), value, fitted.units[column], f"vdW {smirks} {key}"))
 
 
 def _like(original: str, value: float, unit: str, what: str) -> str:
