@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 
+from pesfit.params.train_learned import Network
 from pesfit.potentials.base import Potential
-from pesfit.potentials.build import Engine, build_smirnoff
+from pesfit.potentials.build import Engine, build_gfn2, build_smirnoff
+from pesfit.potentials.painn import PaiNNConfig, Variant, build_painn
 from pesfit.topology import Topology
 from tests import openff_oracle
 from tests.contract.samples import Sample
@@ -65,6 +69,19 @@ def _smirnoff(engine: Engine, tolerance: float, far: float, step: float, step_to
     )
 
 
+def gfn2() -> Case:
+    samples = _smirnoff("pesfit", 0.0, 0.0, 0.0, 0.0).samples
+    return Case(
+        potential=build_gfn2(),
+        samples=tuple(replace(sample, topology=None) for sample in samples),
+        atom=Sample(np.array([10]), np.zeros((1, 1, 3))),  # a closed shell
+        tolerance=1e-4,  # to which the self-consistent field converges
+        far=400.0,
+        step=2e-3,
+        step_tolerance=0.02,
+    )
+
+
 def _atom_topology() -> Topology:
     def none(*shape: int) -> np.ndarray:
         return np.zeros(shape, dtype=np.int32)
@@ -86,5 +103,43 @@ def _atom_topology() -> Topology:
     )
 
 
-CASES: dict[str, Callable[[], Case]] = {"smirnoff": smirnoff, "smee": smee}
+def painn() -> Case:
+    return _painn("conservative", "float64", tolerance=1e-9, step=1e-4, step_tolerance=1e-4)
+
+
+def painn_direct() -> Case:
+    return _painn("direct", "float64", tolerance=1e-9, step=1e-4, step_tolerance=1e-4)
+
+
+def painn_float32() -> Case:
+    return _painn("conservative", "float32", tolerance=2e-3, step=1e-2, step_tolerance=0.1)
+
+
+def _painn(
+    variant: Variant, precision: Literal["float32", "float64"], tolerance: float, step: float, step_tolerance: float
+) -> Case:
+    molecules = [openff_oracle.molecule(smiles) for smiles in ("CCO", "CC(=O)NC", "CC#N", "c1c[nH]cn1")]
+    network = Network(n_features=16, n_interactions=2, n_rbf=10, cutoff_angstrom=4.0, precision=precision)
+    config = PaiNNConfig(variant, (1, 6, 7, 8), network)
+    return Case(
+        potential=build_painn(
+            config, atomrefs=torch.tensor([-300.0, -2e4, -3e4, -5e4], dtype=torch.float64), scale=20.0, seed=3
+        ),
+        samples=tuple(Sample(molecule.atomic_numbers, molecule.coords) for molecule in molecules),
+        atom=Sample(np.array([6]), np.zeros((1, 1, 3))),
+        tolerance=tolerance,
+        far=200.0,
+        step=step,
+        step_tolerance=step_tolerance,
+    )
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "smirnoff": smirnoff,
+    "smee": smee,
+    "gfn2": gfn2,
+    "painn": painn,
+    "painn-direct": painn_direct,
+    "painn-float32": painn_float32,
+}
 """Name of an implementation -> its case."""

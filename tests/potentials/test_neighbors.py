@@ -34,6 +34,29 @@ def test_edges_equal_those_of_scipy(cutoff: float, max_pairs: int, monkeypatch: 
     assert pairs == sorted(expected_edges(coords, cutoff))
 
 
+@pytest.mark.parametrize("cutoff", [2.0, 5.0, 1000.0])
+def test_large_conformers_have_the_edges_of_small_ones(cutoff: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    coords = torch.tensor(np.random.default_rng(6).uniform(0.0, 12.0, size=(2 * 170, 3)))
+    coords[3] = torch.nan
+    coords[200, 1] = torch.inf
+    by_cell_list = find_edges(coords, ((2, 170),), cutoff)
+    monkeypatch.setattr(pesfit.potentials.neighbors, "_MAX_ATOMS", 1000)
+    by_all_pairs = find_edges(coords, ((2, 170),), cutoff)
+    assert len(by_cell_list.first) > 500
+    assert torch.equal(by_cell_list.first, by_all_pairs.first)
+    assert torch.equal(by_cell_list.second, by_all_pairs.second)
+
+
+def test_a_pair_at_the_cutoff_counts_in_large_conformers() -> None:
+    coords = torch.zeros(200, 3, dtype=torch.float64)
+    coords[:, 0] = 0.1 * torch.arange(200)
+    delta = coords[:, None] - coords
+    cutoff = float(delta[7, 3, 0])
+    edges = find_edges(coords, ((1, 200),), cutoff)
+    assert len(edges.first) == int(((delta**2).sum(-1) <= cutoff**2).sum()) - 200
+    assert (7, 3) in zip(edges.first.tolist(), edges.second.tolist(), strict=True)
+
+
 def test_a_pair_at_the_cutoff_counts_and_one_with_nan_does_not() -> None:
     coords = torch.tensor([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [torch.nan, 0.0, 0.0]], dtype=torch.float64)
     edges = find_edges(coords, ((1, 3),), 2.0)

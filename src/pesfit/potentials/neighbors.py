@@ -70,57 +70,6 @@ def find_edges(coords: Tensor, sizes: Sequence[tuple[int, int]], cutoff: float) 
     return Edges(torch.cat(firsts), torch.cat(seconds), cutoff)
 
 
-class SkinList:
-    """Neighbors of a graph that moves: pairs within cutoff + skin are kept until an atom has moved by more than half the skin.
-
-    What it returns equals `find_edges`, to the order of the pairs: neither the skin nor the past can change a simulation. (L. Verlet,
-    Phys. Rev. 159, 98, 1967.)
-
-    Args:
-        cutoff: [Å], above 0.
-        skin: [Å], at least 0; a wider one is rebuilt less often and holds more pairs.
-
-    Raises:
-        DataError: if either is out of bounds.
-
-    Attributes:
-        n_builds: how often pairs were searched.
-    """
-
-    def __init__(self, cutoff: float, skin: float = 1.0) -> None:
-        if not cutoff > 0.0 or not skin >= 0.0:
-            raise DataError(f"cutoff = {cutoff} Å and skin = {skin} Å; a positive cutoff and a skin of at least 0 are needed")
-        self.cutoff = cutoff
-        self.skin = skin
-        self.n_builds = 0
-        self._sizes: tuple[tuple[int, int], ...] = ()
-        self._built_at: Tensor | None = None
-        self._candidates: Edges | None = None
-
-    def edges(self, coords: Tensor, sizes: Sequence[tuple[int, int]]) -> Edges:
-        """Return all neighbors at these positions.
-
-        Args:
-            coords: [Å], shape (n_atoms, 3), in the order molecule, conformer, atom.
-            sizes: for each molecule, the number of its conformers and the number of its atoms.
-        """
-        coords = coords.detach()
-        if self._candidates is None or tuple(sizes) != self._sizes or self._has_moved(coords):
-            self._candidates = find_edges(coords, sizes, self.cutoff + self.skin)
-            self._built_at = coords.clone()
-            self._sizes = tuple(sizes)
-            self.n_builds += 1
-        first, second = self._candidates.first, self._candidates.second
-        near = _squared_length(coords[first] - coords[second]) <= self.cutoff**2
-        return Edges(first[near], second[near], self.cutoff)
-
-    def _has_moved(self, coords: Tensor) -> bool:
-        if self._built_at is None or self._built_at.device != coords.device:
-            return True
-        # Where a coordinate is not finite nothing is below the limit, and pairs are searched anew.
-        return not bool((_squared_length(coords - self._built_at) <= (0.5 * self.skin) ** 2).all())
-
-
 def _squared_length(delta: Tensor) -> Tensor:
     return (delta * delta).sum(-1)
 

@@ -82,6 +82,7 @@ class PaiNNPotential(Potential):
     def __init__(self, config: PaiNNConfig) -> None:
         super().__init__()
         self.config = config
+        self.cutoff = config.network.cutoff_angstrom
         self.network = PaiNNNetwork(config.network, config.elements, with_force_head=not self.conservative).to(config.dtype)
         self.atomrefs: Tensor
         self.scale: Tensor
@@ -116,8 +117,7 @@ class PaiNNPotential(Potential):
     def forward(self, batch: Batch) -> Prediction:
         """Evaluate a batch.
 
-        The result can be differentiated with respect to the weights, and to `batch.coords` where they ask for it, unless gradients are
-        switched off (`torch.no_grad`), which takes less time and memory.
+        The result can be differentiated where `batch.coords` ask for it; otherwise nothing is kept, which takes less time and memory.
 
         Args:
             batch: its `edges` are used where they have this cutoff, and found otherwise.
@@ -127,7 +127,7 @@ class PaiNNPotential(Potential):
         """
         element = self.element_index(batch.atomic_numbers)
         first, second = _pairs(batch, self.config.network.cutoff_angstrom)
-        keep = torch.is_grad_enabled()
+        keep = torch.is_grad_enabled() and batch.coords.requires_grad
         coords = batch.coords if keep else batch.coords.detach()
         r = coords[second] - coords[first]
         output, forces = self.evaluate(element, r, first, second, keep_graph=keep)

@@ -95,13 +95,14 @@ class PaiNNNetwork(nn.Module):
         of_elements = self.representation.embedding.weight[self.elements]
         scalars = of_elements[element]
         vectors: Tensor | None = None
+        by_pair = (2, len(first), 3, self.n_features)
         layers = list(zip(self.representation.interactions, self.representation.mixing, strict=True))
         for number, (interaction, mixing) in enumerate(layers):
             context = _mlp(interaction.interatomic_context_net, scalars if number else of_elements)
-            weighted = context[j if number else element[j]].view(2, len(first), 3, -1) * filters[:, number]
+            weighted = context[j if number else element[j]].view(by_pair) * filters[:, number]
             message = weighted[:, :, 1, None] * direction
             if vectors is not None:
-                message = message + weighted[:, :, 2, None] * vectors[j].view(2, len(first), 3, -1)
+                message = message + weighted[:, :, 2, None] * vectors[j].view(by_pair)
             received = scalars.new_zeros(len(element), 3, self.n_features).index_add(0, i, message.flatten(0, 1))
             vectors = received if vectors is None else vectors + received
             scalars = scalars + torch.zeros_like(scalars).index_add(0, i, weighted[:, :, 0].flatten(0, 1))
@@ -117,7 +118,7 @@ class PaiNNNetwork(nn.Module):
         fcut = 0.5 * (torch.cos(d * (torch.pi / self.cutoff)) + 1.0) * (d < self.cutoff)
         direction = (r / d).unsqueeze(2)
         filters = _dense(self.representation.filter_net, rbf) * fcut
-        return filters.view(len(r), -1, 3, self.n_features), torch.stack([direction, -direction])
+        return filters.view(len(r), len(self.representation.interactions), 3, self.n_features), torch.stack([direction, -direction])
 
 
 def _dense(layer: Any, x: Tensor) -> Tensor:
