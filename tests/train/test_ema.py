@@ -27,3 +27,15 @@ def test_without_decay_it_follows_exactly() -> None:
     weights = torch.randn(5)
     average.update(weights)
     assert torch.equal(average.values, weights)
+
+
+def test_it_stands_in_for_the_weights_and_gives_them_back() -> None:
+    weights = torch.nn.Parameter(torch.arange(4.0))
+    average = MovingAverage(weights, decay=0.5)
+    with torch.no_grad():
+        weights.add_(1.0)
+    view = weights[1:3]
+    with average.in_place_of(weights):
+        assert view.tolist() == [1.0, 2.0]
+    assert view.tolist() == [2.0, 3.0]
+    assert average.values.tolist() == [0.0, 1.0, 2.0, 3.0]

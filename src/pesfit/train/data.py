@@ -199,7 +199,7 @@ def load_training_data(  # noqa: PLR0913 - the last three are named
     split: str,
     cutoff: float,
     *,
-    uses_source: Callable[[str], bool] = lambda _: True,
+    uses: Callable[[Record], bool] = lambda _: True,
     subset_size: int | None = None,
     seed: int = 0,
 ) -> TrainingData:
@@ -210,7 +210,7 @@ def load_training_data(  # noqa: PLR0913 - the last three are named
         splits: of those data sets.
         split: `train`, `validation` or `test`.
         cutoff: [Å].
-        uses_source: says for a row's source whether it takes part.
+        uses: says of a row whether it takes part.
         subset_size: how many conformers to take, drawn without replacement; None for all.
         seed: of the draw, which depends on nothing else.
 
@@ -221,7 +221,7 @@ def load_training_data(  # noqa: PLR0913 - the last three are named
         (name, record, splits.conformers(name, record.id, split))
         for name, dataset in datasets.items()
         for record in dataset
-        if uses_source(record.source)
+        if uses(record)
     ]
     chosen = [entry for entry in chosen if len(entry[2])]
     n_found = sum(len(conformers) for _, _, conformers in chosen)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -36,3 +39,15 @@ class MovingAverage:
         self.n_updates += 1
         decay = min(self.decay, (1.0 + self.n_updates) / (10.0 + self.n_updates))
         self.values.lerp_(weights.detach(), 1.0 - decay)
+
+    @contextlib.contextmanager
+    def in_place_of(self, weights: Tensor) -> Iterator[None]:
+        """Put the average where the model's weights are while the block runs."""
+        kept = weights.detach().clone()
+        with torch.no_grad():
+            weights.copy_(self.values)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                weights.copy_(kept)

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -82,9 +83,20 @@ def _under_torchrun(work: Callable[[Group, Job], Result], job: Job) -> Result:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     group = _join(rank, size, int(os.environ.get("LOCAL_RANK", "0")), "env://")
     try:
-        return work(group, job)
+        result = work(group, job)
+        _wait_for_others(size)
     finally:
         distributed.destroy_process_group()
+    return result
+
+
+def _wait_for_others(size: int) -> None:
+    """Keep connections open until all processes are done: gloo takes one that closes for a failure, even after the last message."""
+    store = distributed.distributed_c10d._get_default_store()  # noqa: SLF001 - torch offers no other way to it
+    n_done, give_up = store.add("pesfit/done", 1), time.monotonic() + _SECONDS_TO_SAY_WHY
+    while n_done < size and time.monotonic() < give_up:
+        time.sleep(0.02)
+        n_done = store.add("pesfit/done", 0)
 
 
 @dataclass(frozen=True)
@@ -109,7 +121,7 @@ def _with_children(work: Callable[[Group, Job], Result], job: Job, size: int) ->
         place = _Place(0, size, Path(folder), os.getpid())
         try:
             for rank in range(1, size):
-                here, there = context.Pipe(duplex=False)
+                here, there = context.Pipe()
                 child: BaseProcess = context.Process(
                     target=_child, args=(work, job, replace(place, rank=rank), there), daemon=True
                 )
@@ -117,7 +129,9 @@ def _with_children(work: Callable[[Group, Job], Result], job: Job, size: int) ->
                 there.close()
                 children.append((child, here))
             result = work(place.join(), job)
-            for child, _ in children:
+            for child, pipe in children:
+                with contextlib.suppress(OSError):  # it has ended
+                    pipe.send("done")
                 child.join(_SECONDS_TO_SAY_WHY)
         except RuntimeError as error:  # what torch raises when another process has gone
             reason = _why_one_ended(children)
@@ -143,6 +157,8 @@ def _child(work: Callable[[Group, Any], object], job: Any, place: _Place, pipe: 
         prefix = "" if isinstance(error, PesfitError) else f"{type(error).__name__}: "
         pipe.send(f"{prefix}{error}")
         sys.exit(1)
+    with contextlib.suppress(EOFError):
+        pipe.recv()  # gloo takes a connection that closes for a failure, even after the last message
     distributed.destroy_process_group()
 
 

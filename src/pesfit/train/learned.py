@@ -1,0 +1,293 @@
+"""Train one variant of the network: the whole of stage 07."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pesfit.dataset import ConformerDataset, Record, write_failures
+from pesfit.errors import Failure, ParamsError
+from pesfit.params.source_names import check_source_names, covers
+from pesfit.params.train_learned import TrainLearned
+from pesfit.potentials.painn import PaiNNConfig, PaiNNPotential, build_painn, load_painn, transfer_weights
+from pesfit.runtime import SCRATCH
+from pesfit.splits import SPLITS, Splits
+from pesfit.train.atomrefs import fit_atomrefs
+from pesfit.train.batches import epoch_batches
+from pesfit.train.checkpoint import FORMAT_VERSION
+from pesfit.train.data import TrainingData, load_training_data
+from pesfit.train.evaluate import Evaluation, evaluate_split
+from pesfit.train.field import count_operations, mean_jacobian_asymmetry
+from pesfit.train.flat import FlatParameters
+from pesfit.train.group import Group
+from pesfit.train.loop import SECONDS_BETWEEN_CHECKPOINTS, Ingredients, Run, Trained
+from pesfit.train.metrics import Bootstrap, summarise
+from pesfit.train.step import GradientStep
+from pesfit.train.tracking import Tracker
+from pesfit.train.workers import is_helper, run_together
+
+STAGE = "train_learned"
+Variant = Literal["conservative", "direct"]
+RUNS = Path("outputs/runs")
+LEARNED = Path("outputs/learned")
+
+_JACOBIANS = 5
+"""Test conformers whose force Jacobian is looked at."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a run reads and writes besides its output.
+
+    Attributes:
+        learned: with the outputs of the variants, each under its name, for `init_from`.
+        scratch: for checkpoints.
+        runs: for TensorBoard and times.
+    """
+
+    learned: Path = LEARNED
+    scratch: Path = SCRATCH / STAGE
+    runs: Path = RUNS
+
+
+def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
+    variant: Variant,
+    clustered: Mapping[str, ConformerDataset],
+    splits: Splits,
+    params: TrainLearned,
+    output: Path,
+    *,
+    folders: Folders = Folders(),
+    seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
+) -> dict[str, Any]:
+    """Train a variant of the network and measure its errors on every split.
+
+    Writes `config.json` and `model.safetensors` (the moving average of the weights when the validation loss was lowest), the same under
+    `last/` (at the end of the run), `history.csv` (the learning curve) and `failures.csv`. The bytes depend on data, parameters and the
+    kind of processor alone, not on the number of processes, nor on whether and where the run was killed in between.
+
+    Args:
+        variant: how forces come out: `conservative`, -dE/dx, or `direct`, from a head of their own.
+        clustered: data sets by name.
+        splits: of all conformers.
+        params: section `train_learned`.
+        output: folder to write to.
+        folders: where else to read and write.
+        seconds_between_checkpoints: what a killed run loses at most, a step besides.
+
+    Returns:
+        Metrics; empty in a process that `torchrun` started to help another, which writes nothing.
+
+    Raises:
+        ParamsError: where sources do not exist, or there is no trained network to start from.
+        DataError: where a split is empty, or the network to start from has another shape.
+        PesfitError: when the loss is no longer a finite number, or another process dies.
+    """
+    sources = {source for dataset in clustered.values() for source in dataset.table.column("source").unique().to_pylist()}
+    check_source_names("train_learned.sources", params.sources, sources)
+    start = _start_folder(variant, params, folders.learned)
+    paths = {name: dataset.path.resolve() for name, dataset in clustered.items()}
+    job = Job(variant, paths, splits, params, start, folders, seconds_between_checkpoints)
+    outcome = run_together(train_together, job, params.batching.n_shards)
+    if is_helper():
+        return {}
+    _write(output, outcome)
+    metrics = _metrics(outcome, job)
+    shutil.rmtree(folders.scratch / variant, ignore_errors=True)
+    return metrics
+
+
+@dataclass(frozen=True)
+class Job:
+    """What each process is told; arguments of `train_learned`.
+
+    Attributes:
+        start: folder of the network to start from; None for random weights.
+    """
+
+    variant: Variant
+    datasets: Mapping[str, Path]
+    splits: Splits
+    params: TrainLearned
+    start: Path | None
+    folders: Folders
+    seconds_between_checkpoints: float
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a process has when the run is over.
+
+    Attributes:
+        potential: with the best weights.
+        flat: its weights.
+        trained: the run.
+        evaluations: of each split that has conformers.
+        data: of each split, likewise.
+        failures: conformers that no network of these data can evaluate.
+    """
+
+    potential: PaiNNPotential
+    flat: FlatParameters
+    trained: Trained
+    evaluations: dict[str, Evaluation]
+    data: dict[str, TrainingData]
+    failures: list[Failure]
+
+
+def train_together(group: Group, job: Job) -> Outcome:
+    """Train in one of the processes of a group."""
+    params = job.params
+    data, failures = _load(job, group.device)
+    potential = _build(job, data["train"]).to(group.device)
+    flat = FlatParameters(potential)
+    n_batches = len(epoch_batches(data["train"].n_atoms, params.batching, params.seed, epoch=0))
+    with group.first_before_others():  # what the first compiles, the others find in its cache
+        step = GradientStep(
+            potential,
+            params.objective,
+            data["train"],
+            compile_step=params.compile,
+            n_steps=params.num_epochs * n_batches,
+            batch_size=len(data["train"]) / n_batches,
+        )
+    ingredients = Ingredients(potential, flat, step, data["train"], data["validation"], params)
+    folder = job.folders.runs / f"{STAGE}-{job.variant}" if group.is_first else None
+    checkpoint = job.folders.scratch / job.variant / f"{_digest(job, data, flat.vector)}.safetensors"
+    with Tracker(folder, f"train {job.variant}", params.num_epochs) as tracker:
+        trained = Run(ingredients, group, tracker, checkpoint, job.seconds_between_checkpoints).train()
+        with torch.no_grad():
+            flat.vector.copy_(trained.best)
+        evaluations, times = {}, {}
+        for split in (split for split in SPLITS if split in data):
+            started = time.perf_counter()
+            evaluations[split] = evaluate_split(potential, data[split], params.objective, group)
+            times[split] = 1e6 * (time.perf_counter() - started) * group.size / int(data[split].n_atoms.sum())
+        tracker.write_times(
+            {
+                "processes": group.size,
+                "device": str(group.device),
+                "compiled": step.compiled,
+                "compiled_why": step.why,
+                "step_median_ms": trained.step_ms,
+                "inference_us_per_atom_and_process": times,
+            }
+        )
+    return Outcome(potential, flat, trained, evaluations, data, failures)
+
+
+def _start_folder(variant: Variant, params: TrainLearned, learned: Path) -> Path | None:
+    if params.init_from in (None, variant):
+        return None
+    folder = learned / params.init_from
+    if not folder.is_dir():
+        raise ParamsError(
+            f"train_learned.init_from = {params.init_from}: {folder} holds no trained network; train that variant first, or set null"
+        )
+    return folder
+
+
+def _load(job: Job, device: torch.device) -> tuple[dict[str, TrainingData], list[Failure]]:
+    """Load all splits that have conformers; training and validation set must."""
+    datasets = {name: ConformerDataset(path) for name, path in job.datasets.items()}
+    params, cutoff = job.params, job.params.network.cutoff_angstrom
+
+    def is_chosen(record: Record) -> bool:
+        return not params.sources or any(covers(name, record.source) for name in params.sources)
+
+    data = {
+        "train": load_training_data(
+            datasets, job.splits, "train", cutoff, uses=is_chosen, subset_size=params.subset_size, seed=params.seed
+        )
+    }
+    known = set(data["train"].elements)
+    failures: dict[str, Failure] = {}
+
+    def can_be_evaluated(record: Record) -> bool:
+        unknown = sorted(set(record.atomic_numbers.tolist()) - known)
+        if unknown and is_chosen(record):
+            message = f"atomic numbers {', '.join(str(number) for number in unknown)} are not in the training set"
+            failures[record.id] = Failure(record.id, STAGE, "UnknownElement", message)
+        return is_chosen(record) and not unknown
+
+    data["validation"] = load_training_data(datasets, job.splits, "validation", cutoff, uses=can_be_evaluated)
+    if _has_conformers(datasets, job.splits, "test", can_be_evaluated):
+        data["test"] = load_training_data(datasets, job.splits, "test", cutoff, uses=can_be_evaluated)
+    return {split: part.to(device) for split, part in data.items()}, list(failures.values())
+
+
+def _has_conformers(datasets: Mapping[str, ConformerDataset], splits: Splits, split: str, uses: Any) -> bool:
+    return any(
+        len(splits.conformers(name, record.id, split)) > 0
+        for name, dataset in datasets.items()
+        for record in dataset
+        if uses(record)
+    )
+
+
+def _build(job: Job, train: TrainingData) -> PaiNNPotential:
+    atomrefs = fit_atomrefs(train)
+    config = PaiNNConfig(job.variant, atomrefs.elements, job.params.network)
+    potential = build_painn(config, atomrefs=torch.from_numpy(atomrefs.values), scale=atomrefs.scale, seed=job.params.seed)
+    if job.start is not None:
+        transfer_weights(load_painn(job.start), potential)
+    return potential
+
+
+def _digest(job: Job, data: Mapping[str, TrainingData], weights: Tensor) -> str:
+    """Return what a checkpoint is kept under: it stands for everything the run depends on."""
+    settings = [FORMAT_VERSION, torch.__version__, job.variant, job.params.model_dump(mode="json")]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for split in ("train", "validation"):
+        for value in vars(data[split]).values():
+            array = value.cpu().numpy() if isinstance(value, Tensor) else value
+            if isinstance(array, np.ndarray):
+                digest.update(np.ascontiguousarray(array).data)
+    digest.update(weights.detach().cpu().numpy().data)
+    return digest.hexdigest()[:32]
+
+
+def _write(output: Path, outcome: Outcome) -> None:
+    with torch.no_grad():
+        outcome.flat.vector.copy_(outcome.trained.last)
+        outcome.potential.save(output / "last")
+        outcome.flat.vector.copy_(outcome.trained.best)
+        outcome.potential.save(output)
+    write_failures(output / "failures.csv", outcome.failures)
+    rows = outcome.trained.history
+    with (output / "history.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: f"{value:.10g}" for name, value in row.items()} for row in rows)
+
+
+def _metrics(outcome: Outcome, job: Job) -> dict[str, Any]:
+    trained, params, data = outcome.trained, job.params, outcome.data
+    bootstrap = Bootstrap(params.bootstrap, params.seed)
+    return {
+        "variant": job.variant,
+        "started_from": params.init_from if job.start is not None else None,
+        "weights": outcome.flat.vector.numel(),
+        "epochs": len(trained.history),
+        "steps": int(trained.history[-1]["step"]),
+        "best_epoch": trained.best_epoch,
+        "stopped_early": len(trained.history) < params.num_epochs,
+        "best_validation_loss": trained.history[trained.best_epoch - 1]["validation_loss"],
+        "failures": len(outcome.failures),
+        "cost": asdict(count_operations(outcome.potential, data["train"])),
+        "force_jacobian_asymmetry": mean_jacobian_asymmetry(
+            outcome.potential, data.get("test", data["validation"]), _JACOBIANS
+        ),
+        "errors": {split: summarise(evaluation.errors, bootstrap) for split, evaluation in outcome.evaluations.items()},
+    }
