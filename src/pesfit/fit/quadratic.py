@@ -17,11 +17,13 @@ is reached all the same, near the start in the directions that the objective doe
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
+import scipy.optimize
 import scipy.sparse
 
 from pesfit.arrays import BoolArray, FloatArray
@@ -34,6 +36,11 @@ _MAX_POLISH = 5
 _CONVERGED = 1e-12
 _DIVERGED = 1e20
 """Multipliers as large as this, relative to f: no point is feasible."""
+_ROUNDING = 1e-17
+"""A gap as small as this, relative to f, is rounding."""
+_REFINEMENTS = 2
+_DEPENDENT = 1e-10
+"""Singular values of unit rows up to this belong to rows that depend on others."""
 _KKT_TOLERANCE = 1e-7
 
 
@@ -151,12 +158,15 @@ def _interior_point(problem: _Scaled, x: FloatArray) -> tuple[FloatArray, FloatA
     c, ct = scipy.sparse.csr_array(problem.c), scipy.sparse.csr_array(problem.c.T)
     size = max(1.0, float(np.abs(f).max(initial=0.0)))
     s, y = np.maximum(c @ x - d, 1.0), np.full(len(d), size)
+    best = (np.inf, x, s, y)
     for _ in range(_MAX_STEPS):
         dual, primal, gap = h @ x - f - ct @ y, c @ x - s - d, float(s @ y) / max(len(d), 1)
         largest = y.max(initial=0.0) / size
         residual = max(np.abs(dual).max(initial=0.0), np.abs(primal).max(initial=0.0)) / size
-        # Where the gap is below rounding, steps change nothing but the exponents of s and y; the polish does the rest.
-        if max(residual, gap / size) < _CONVERGED or gap / size < _CONVERGED**2 or largest > _DIVERGED:
+        error = max(residual, gap / size)
+        best = min(best, (error, x, s, y), key=operator.itemgetter(0))
+        # Where the gap is below rounding, steps lead nowhere, and sometimes away; the polish does the rest.
+        if error < _CONVERGED or gap / size < _ROUNDING or largest > _DIVERGED:
             break
         solved_by = _factorised(h + (ct @ scipy.sparse.diags_array(y / s) @ c).toarray())
 
@@ -171,24 +181,34 @@ def _interior_point(problem: _Scaled, x: FloatArray) -> tuple[FloatArray, FloatA
         dx, ds, dy = step(s * y + ds * dy - centring * gap)
         alpha = min(1.0, 0.995 * min(_longest(s, ds), _longest(y, dy)))
         x, s, y = x + alpha * dx, s + alpha * ds, y + alpha * dy
+    _, x, s, y = best
     active = y > s
     return x, np.where(active, y, 0.0), active
 
 
 def _factorised(matrix: FloatArray) -> Callable[[FloatArray], FloatArray]:
     """Return what solves with a positive semidefinite matrix, such as one whose barrier terms dwarf the rest near the optimum."""
-    scale = 1.0 / np.sqrt(np.diag(matrix))
+    diagonal = np.diag(matrix)
+    scale = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
     scaled = matrix * np.outer(scale, scale)
     ridge = _RIDGE
     while True:
         try:
             factor = scipy.linalg.cho_factor(scaled + ridge * np.eye(len(scale)))
+            break
         except scipy.linalg.LinAlgError:
-            ridge *= 100.0  # a step that is less exact; the polish at the end is what counts
+            ridge *= 100.0  # a step that is less exact; refinement and the polish at the end are what count
             if ridge > 1.0:
                 raise
-        else:
-            return lambda vector: scale * scipy.linalg.cho_solve(factor, scale * vector)
+
+    def solve(vector: FloatArray) -> FloatArray:
+        right = scale * vector
+        solution = scipy.linalg.cho_solve(factor, right)
+        for _ in range(_REFINEMENTS):
+            solution = solution + scipy.linalg.cho_solve(factor, right - scaled @ solution)
+        return np.asarray(scale * solution)
+
+    return solve
 
 
 def _longest(value: FloatArray, change: FloatArray) -> float:
@@ -200,18 +220,17 @@ def _longest(value: FloatArray, change: FloatArray) -> float:
 def _on_face(problem: _Scaled, x: FloatArray, active: BoolArray) -> tuple[FloatArray, FloatArray]:
     """Take a Newton step to the minimum on the face of the active constraints, by the null-space method (section 16.2)."""
     rows = problem.c[active]
-    q, r = scipy.linalg.qr(rows.T)
-    rank = len(rows)
-    range_space, null_space = q[:, :rank], q[:, rank:]
-    with np.errstate(all="ignore"):
-        shift = np.linalg.lstsq(rows, problem.d[active] - rows @ x)[0] if rank else np.zeros(len(x))
-    x = x + shift
-    if null_space.shape[1]:
-        reduced = null_space.T @ problem.h @ null_space + _RIDGE * np.eye(null_space.shape[1])
-        x = x + null_space @ scipy.linalg.solve(reduced, null_space.T @ (problem.f - problem.h @ x), assume_a="pos")
     y = np.zeros(len(problem.d))
-    if rank:
-        y[active] = np.linalg.lstsq(r[:rank], range_space.T @ (problem.h @ x - problem.f))[0]
+    # At a corner where k = 0, its bounds and those of q₀ say the same: rows may depend on each other.
+    _, singular, right = scipy.linalg.svd(rows) if len(rows) else (None, np.zeros(0), np.eye(len(x)))
+    null_space = right[np.count_nonzero(singular > _DEPENDENT) :].T
+    if len(rows):
+        x = x + np.linalg.lstsq(rows, problem.d[active] - rows @ x)[0]
+    if null_space.shape[1]:
+        solve = _factorised(null_space.T @ problem.h @ null_space)
+        x = x + null_space @ solve(null_space.T @ (problem.f - problem.h @ x))
+    if len(rows):
+        y[active] = scipy.optimize.nnls(rows.T, problem.h @ x - problem.f)[0]
     return x, y
 
 
