@@ -15,13 +15,13 @@ from pesfit.fit.parameters import Layout
 from pesfit.fit.plan import MoleculeRows
 from pesfit.fit.preparation import MoleculePreparation, Setting
 from pesfit.fit.residuals import Part
-from pesfit.params.fit_gradient import Gradient, RelativeColumn, TrainCharges, TrainVdW
+from pesfit.params.fit_gradient import Gradient, RelativeColumn, Sigma, TrainCharges, TrainVdW
 from pesfit.params.fit_smirnoff import Objective
 from pesfit.topology import ForceField
 from tests.fit.samples import EVERYTHING, Sample, evaluate, sample
 
 TRAIN_ALL = Gradient(
-    vdw=TrainVdW(epsilon=RelativeColumn(train=True), sigma=RelativeColumn(train=True, prior_width=0.03, largest_factor=1.25)),
+    vdw=TrainVdW(epsilon=RelativeColumn(train=True), sigma=Sigma(train=True)),
     charges=TrainCharges(train=True),
 )
 PLAIN = Objective()

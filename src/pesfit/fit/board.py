@@ -20,16 +20,14 @@ class Board:
     """Writes a run's curves.
 
     Args:
-        folder: the run's; what an earlier run left in it is removed, unless this one goes on from it.
-        done: epochs done before.
+        folder: the run's; what an earlier run left in it is removed.
         epochs: epochs at most.
     """
 
-    def __init__(self, folder: Path, done: int, epochs: int) -> None:
-        if done == 0:
-            shutil.rmtree(folder, ignore_errors=True)
+    def __init__(self, folder: Path, epochs: int) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
         self._every = max(1, epochs // _HISTOGRAMS)
-        self._writer = SummaryWriter(str(folder), purge_step=done + 1 if done else None)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
 
     def curves(self, epoch: int, values: dict[str, float]) -> None:
         """Add a point to each curve, such as `train/loss`."""

@@ -45,8 +45,3 @@ class Checkpoint:
                 return {name.removeprefix("state."): file[name] for name in file.files if name.startswith("state.")}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
-
-    def epoch(self) -> int:
-        """Return how many epochs the state has behind it, 0 where there is none."""
-        state = self.load() or {}
-        return int(state["optimizer.epoch"]) if "optimizer.epoch" in state else 0

@@ -115,6 +115,8 @@ class _Watch:
             self._best_epoch, self._stopped = int(stored["watch.best_epoch"]), bool(stored["watch.stopped"])
             self.last = stored["watch.last"]
             self.bar.update(int(self._history[-1][0]))
+            for row in self._history:
+                self._draw(row)
             return
         numbers = np.zeros(4)
         for batch in range(self._problem.n_batches):
@@ -152,8 +154,15 @@ class _Watch:
         row = dict(zip(HISTORY, self._history[-1].tolist(), strict=True))
         self.bar.update(step.epoch - self.bar.n)
         self.bar.set_postfix(loss=f"{row['train_loss']:.5g}", validation=f"{row['validation_loss']:.5g}", refresh=False)
+        self._draw(self._history[-1])
+        board = self._records.board
+        if board is not None and board.wants_histograms(step.epoch):
+            board.histograms(step.epoch, self._problem.coefficients.force_field(step.z), step.z)
+
+    def _draw(self, line: FloatArray) -> None:
         if self._records.board is None:
             return
+        row = dict(zip(HISTORY, line.tolist(), strict=True))
         curves = {
             "train/loss": row["train_loss"],
             "train/energy error [kcal per mol]": row["train_energy_rmse"],
@@ -165,9 +174,7 @@ class _Watch:
             "descent/gradient norm": row["gradient_norm"],
             "descent/learning rate": row["learning_rate"],
         }
-        self._records.board.curves(step.epoch, {name: value for name, value in curves.items() if np.isfinite(value)})
-        if self._records.board.wants_histograms(step.epoch):
-            self._records.board.histograms(step.epoch, self._problem.coefficients.force_field(step.z), step.z)
+        self._records.board.curves(int(row["epoch"]), {name: value for name, value in curves.items() if np.isfinite(value)})
 
     def _save(self, step: Step) -> None:
         own = {

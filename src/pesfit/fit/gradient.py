@@ -6,6 +6,7 @@ exact fit does.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pesfit.fit.accumulate import Inputs
 from pesfit.fit.board import Board
 from pesfit.fit.checkpoint import Checkpoint
 from pesfit.fit.coefficients import Coefficients, check_trained
-from pesfit.fit.descent import Course, Records, descend
+from pesfit.fit.descent import HISTORY, Course, Records, descend
 from pesfit.fit.distributed import gather_team
 from pesfit.fit.metrics import MoleculeErrors
 from pesfit.fit.nonbonded import equivalence_classes
@@ -32,7 +33,7 @@ from pesfit.fit.shard_work import ErrorRow, Job, Molecule, divide
 from pesfit.parameterize.exact_charges import with_exact_sum
 from pesfit.params.fit_gradient import Gradient
 from pesfit.params.fit_smirnoff import Objective
-from pesfit.topology import ForceField
+from pesfit.topology import ForceField, ParameterizedSet
 
 _GIB = 2**30
 CHECKPOINT_FILE = "descent.npz"
@@ -142,7 +143,12 @@ def fit_by_gradient(data: Data, start: Start, params: Gradient, objective: Objec
     at_start = np.zeros(coefficients.n_parameters)
     with gather_team(job, params.epochs) as team:
         problem = Problem(team, coefficients, start.strength, n_batches)
-        course = _descend(problem, first if params.start == "exact" else at_start, params, files)
+        z = first if params.start == "exact" else at_start
+        known = (files.key, params.model_dump_json(), objective.model_dump_json(), start.weights, start.strength)
+        digest = hashlib.sha256(repr(known).encode())
+        for array in (z, coefficients.lower, coefficients.upper, start.layout.prior().widths):
+            digest.update(array.tobytes())
+        course = _descend(problem, z, params, Checkpoint(files.scratch / CHECKPOINT_FILE, digest.hexdigest()), files)
         rows = team.errors(np.stack([at_start, first, course.z]))
     fitted = coefficients.force_field(course.z)
     return GradientFit(
@@ -166,13 +172,10 @@ def _molecules(data: Data) -> list[Molecule]:
     ]
 
 
-def _descend(problem: Problem, z: FloatArray, params: Gradient, files: Files) -> Course:
-    digest = hashlib.sha256(f"{files.key} {params.model_dump_json()} {problem.strength!r}".encode())
-    digest.update(z.tobytes())
-    checkpoint = Checkpoint(files.scratch / CHECKPOINT_FILE, digest.hexdigest())
+def _descend(problem: Problem, z: FloatArray, params: Gradient, checkpoint: Checkpoint, files: Files) -> Course:
     if files.runs is None:
         return descend(problem, z, params, Records(checkpoint, None, files.save_every))
-    with Board(files.runs, checkpoint.epoch(), params.epochs) as board:
+    with Board(files.runs, params.epochs) as board:
         return descend(problem, z, params, Records(checkpoint, board, files.save_every))
 
 
@@ -213,3 +216,20 @@ def fit_metrics(fit: GradientFit) -> dict[str, object]:
         "loss_at_start": float(fit.course.history[0, 2] + fit.course.history[0, 3]),
         "loss_at_end": float(fit.course.history[-1, 2] + fit.course.history[-1, 3]),
     }
+
+
+def write_descent(output: Path, fit: GradientFit, parameterized: ParameterizedSet) -> None:
+    """Write `epochs.csv`, the course, and where charges were trained `charges.csv`, those of each molecule before and after."""
+    with (output / "epochs.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(HISTORY)
+        writer.writerows([[f"{value:.10g}" for value in row] for row in fit.course.history.tolist()])
+    if not fit.charges:
+        return
+    with (output / "charges.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["smiles", "atom", "charge_before", "charge_after"])
+        for number, charges in fit.charges.items():
+            topology = parameterized[number]
+            for atom, (before, after) in enumerate(zip(topology.charges.tolist(), charges.tolist(), strict=True)):
+                writer.writerow([topology.smiles, atom + 1, repr(before), repr(after)])

@@ -6,7 +6,7 @@ import csv
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pesfit.fit.accumulate import STAGE, Inputs, Setup, accumulate, read
 from pesfit.fit.assemble import Problem, assemble, scores
 from pesfit.fit.exact import ExactFit, fit_exactly
 from pesfit.fit.export import check_energies, check_offxml, write_offxml
+from pesfit.fit.gradient import Data, Files, GradientFit, Start, fit_by_gradient, fit_metrics, write_descent
 from pesfit.fit.metrics import Bootstrap, improvement, molecule_errors, summarise
 from pesfit.fit.normal_equations import save
 from pesfit.fit.parameters import MINIMUM, Layout, chosen
@@ -35,7 +36,7 @@ from pesfit.potentials.smirnoff import SmirnoffPotential
 from pesfit.potentials.terms import Terms
 from pesfit.runtime import SCRATCH
 from pesfit.splits import SPLITS, Splits
-from pesfit.topology import BONDED_HANDLERS, ForceField, ParameterizedSet
+from pesfit.topology import BONDED_HANDLERS, ForceField, ParameterizedSet, ParameterTable
 
 _N_CHECKED = 3
 """Molecules, conformers of each, and their size at most, whose energies the written force field is checked with."""
@@ -56,7 +57,8 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
 
     Writes `force-field.offxml`, `parameters.csv`, `path.csv` (over prior strengths), `posterior.npz` (optimum and covariance),
     `normal-equations.npz` (of each split), `failures.csv`, the pictures `changes.png` and `path.png`, and
-    `summary.md`, errors before and after.
+    `summary.md`, errors before and after. With `method: gradient` there is no posterior of what descent ends in, but `epochs.csv`, and
+    `charges.csv` where charges are trained.
 
     Args:
         datasets: clustered data, by name.
@@ -98,21 +100,34 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
             "the training set is empty: no molecule of it could be parameterized, or no conformer has a weight above 0"
         )
     fit = fit_exactly(problem, lambda weights, x: scores(read(paths), layout, params.objective, weights, x), params)
-    fitted = layout.apply(extension.force_field, fit.posterior.x)
-    errors = molecule_errors(read(paths), [np.zeros(len(layout)), fit.posterior.x])
-    summary = summarise(errors, ("before", "after"), Bootstrap(params.bootstrap, params.seed))
-
-    result = _Result(setup, problem, fit, fitted)
-    difference = _write(output, parameterized.force_field, result, failures, _samples(inputs, molecules, extension, fitted))
-    plot_changes(output / "changes.png", layout, extension.force_field, fitted, fit)
-    plot_path(output / "path.png", fit)
     if runs is not None:
         log_path(runs, fit, layout.prior().widths)
+    fitted = layout.apply(extension.force_field, fit.posterior.x)
+    errors, descended = None, None
+    labels: tuple[str, ...] = ("before", "after")
+    if params.method == "gradient":
+        failed = {failure.id for failure in failures}
+        data = Data(inputs, [molecule for molecule in molecules if molecule.id not in failed], extension)
+        start = Start(extension.force_field, layout, fit.posterior.x, fit.weights, fit.posterior.strength)
+        files = Files(scratch, None if runs is None else runs / "descent", " ".join(path.stem for path in paths))
+        descended = fit_by_gradient(data, start, params.gradient, params.objective, files)
+        fitted, errors, labels = descended.force_field, descended.errors, ("before", "exact", "after")
+    errors = errors or molecule_errors(read(paths), [np.zeros(len(layout)), fit.posterior.x])
+    summary = summarise(errors, labels, Bootstrap(params.bootstrap, params.seed))
+
+    result = _Result(setup, problem, fit, fitted, descended)
+    samples = _samples(inputs, molecules, extension, result)
+    difference = _write(output, parameterized.force_field, result, failures, samples)
+    if descended is not None:
+        write_descent(output, descended, parameterized)
+    plot_changes(output / "changes.png", layout, extension.force_field, fitted, fit)
+    plot_path(output / "path.png", fit)
     metrics = {
         "molecules": len(molecules),
         "molecules_failed": len(failures),
         "rows_left_out_unparameterized": n_left_out,
         **_fit_metrics(result),
+        **({} if descended is None else {"gradient": fit_metrics(descended)}),
         "exported_energy_difference_to_openmm_kcal_per_mol": _order_of_magnitude(difference),
         "improvement": improvement(summary, "before", "after"),
         "errors": summary,
@@ -128,6 +143,7 @@ class _Result:
     problem: Problem
     fit: ExactFit
     fitted: ForceField
+    descended: GradientFit | None
 
 
 def _fit_metrics(result: _Result) -> dict[str, Any]:
@@ -161,9 +177,10 @@ def _order_of_magnitude(value: float) -> float:
 _Sample = tuple[str, FloatArray, FloatArray, FloatArray]
 
 
-def _samples(inputs: Inputs, molecules: Sequence[MoleculeRows], extension: Extension, fitted: ForceField) -> list[_Sample]:
+def _samples(inputs: Inputs, molecules: Sequence[MoleculeRows], extension: Extension, result: _Result) -> list[_Sample]:
     """Evaluate the fitted force field on a few molecules: mapped SMILES, charges, coords and energies of each."""
-    potential = SmirnoffPotential(fitted)
+    potential = SmirnoffPotential(result.fitted)
+    charges = {} if result.descended is None else result.descended.charges
     chosen_molecules: dict[int, MoleculeRows] = {}
     for molecule in molecules:
         small = len(inputs.datasets[molecule.dataset][molecule.rows[0]].atomic_numbers) <= _MAX_CHECKED_ATOMS
@@ -175,6 +192,7 @@ def _samples(inputs: Inputs, molecules: Sequence[MoleculeRows], extension: Exten
     for molecule in chosen_molecules.values():
         record = inputs.datasets[molecule.dataset][molecule.rows[0]]
         topology = extension.extend(inputs.parameterized[molecule.topology])
+        topology = replace(topology, charges=charges.get(molecule.topology, topology.charges))
         coords = record.coords[:_N_CHECKED]
         numbers = torch.tensor(record.atomic_numbers, dtype=torch.int64)
         with torch.no_grad():
@@ -194,7 +212,8 @@ def _write(output: Path, start: ForceField, result: _Result, failures: Sequence[
     _write_parameters(output / "parameters.csv", result)
     _write_path(output / "path.csv", result)
     save(output / "normal-equations.npz", result.problem.equations)
-    write_posterior(output / "posterior.npz", result.setup.force_field, result.setup.layout, posterior)
+    if result.descended is None:  # it is about the exact optimum
+        write_posterior(output / "posterior.npz", result.setup.force_field, result.setup.layout, posterior)
     return difference
 
 
@@ -234,11 +253,22 @@ def _write_parameters(path: Path, result: _Result) -> None:
                     before.units[column],
                     f"{before.values[row, column]:.10g}",
                     f"{after.values[row, column]:.10g}",
-                    f"{errors[handler][row, column]:.4g}",
+                    f"{errors[handler][row, column]:.4g}" if result.descended is None else "",
                     int(before.uses[row]),
                     "yes" if posterior.determined[i] else "no",
                 ]
             )
+        _write_vdw_rows(writer, start.tables["vdW"], result.fitted.tables["vdW"])
+
+
+def _write_vdw_rows(writer: Any, before: ParameterTable, after: ParameterTable) -> None:
+    """Write the van der Waals parameters that changed, as descent may have changed them."""
+    for row, column in np.argwhere(before.values != after.values).tolist():
+        values = (f"{table.values[row, column]:.10g}" for table in (before, after))
+        writer.writerow(
+            ["vdW", before.ids[row], before.smirks[row], "", before.columns[column], before.units[column], *values, "",
+             int(before.uses[row]), ""]
+        )  # fmt: skip
 
 
 def _write_path(path: Path, result: _Result) -> None:

@@ -33,15 +33,23 @@ class RelativeColumn(Section):
     largest_factor: float = Field(2.0, gt=1.0, le=1000.0, description="By which factor values may grow or shrink at most.")
 
 
+class Sigma(RelativeColumn):
+    """Distances, which move less than depths."""
+
+    prior_width: float = Field(
+        0.03, gt=0.0, le=10.0, description="Standard deviation of the prior of the logarithm; 0.03 is 3 %."
+    )
+    largest_factor: float = Field(1.25, gt=1.0, le=1000.0, description="By which factor values may grow or shrink at most.")
+
+
 class TrainVdW(Section):
     """Van der Waals parameters."""
 
     include: tuple[str, ...] = Field(("*",), description="Ids or SMIRKS of the parameters to train; `*` in an id as in `n1*`.")
     exclude: tuple[str, ...] = Field((), description="Ids or SMIRKS of parameters left as they are, though included.")
     epsilon: RelativeColumn = Field(RelativeColumn(), description="Depth of the well.")
-    sigma: RelativeColumn = Field(
-        RelativeColumn(prior_width=0.03, largest_factor=1.25),
-        description="Distance at which the energy is zero; rmin_half is 2^(1/6)/2 times it, and is trained with it.",
+    sigma: Sigma = Field(
+        Sigma(), description="Distance at which the energy is zero; rmin_half is 2^(1/6)/2 times it, and is trained with it."
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pesfit.params.base import MaxFailed, Section
+from pesfit.params.fit_gradient import Gradient
 
 Weight = Annotated[float, Field(ge=0.0, le=1e9)]
 Bound = Annotated[float, Field(ge=-1e9, le=1e9)]
@@ -173,7 +174,11 @@ class Objective(Section):
 class FitSmirnoff(MaxFailed):
     """The fit of SMIRNOFF parameters."""
 
-    method: Literal["exact"] = Field("exact", description="exact: normal equations and a bounded solve.")
+    method: Literal["exact", "gradient"] = Field(
+        "exact",
+        description="exact: normal equations and a bounded solve. gradient: that, and then descent as section `gradient` says, for other "
+        "losses, van der Waals parameters and charges.",
+    )
     train: Train = Field(Train(), description="What is trained, within which bounds, under which prior.")
     objective: Objective = Field(Objective(), description="What is minimised.")
     prior_strength: Annotated[float, Field(gt=0.0, le=1e12)] | Literal["evidence", "validation"] = Field(
@@ -181,6 +186,7 @@ class FitSmirnoff(MaxFailed):
         description="Factor on the sum of squares of (parameter - start)/prior_width, in the unit of the objective; or chosen by "
         "marginal likelihood, or by the objective on the validation set.",
     )
+    gradient: Gradient = Field(Gradient(), description="The fit by descent, for `method: gradient`.")
     shards: int = Field(64, ge=1, le=100_000, description="Pieces the data are cut into; their sums are added in order.")
     bootstrap: int = Field(1000, ge=10, le=1_000_000, description="Resamples of the molecules for the intervals of errors.")
     seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the resamples.")
