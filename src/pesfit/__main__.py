@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pesfit.application.commands import add_commands
 from pesfit.errors import ParamsError, PesfitError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status: 0, or 1 or 2 after one message on stderr (see `errors`)."""
+    """Run one command and return the exit status: 0, or 1 or 2 after one message on stderr (see `errors`), or 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="pesfit", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -25,12 +26,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show.add_argument("path", metavar="PATH", type=Path, help="a data set, or a folder of data sets")
     show.set_defaults(run=_show)
 
+    add_commands(commands)
+
     options = parser.parse_args(arguments)
     try:
         options.run(options)
     except PesfitError as error:
         print(f"pesfit: {error}", file=sys.stderr)
         return error.exit_status
+    except KeyboardInterrupt:
+        print("pesfit: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # `pesfit params | head`
         sys.stderr.close()
     return 0

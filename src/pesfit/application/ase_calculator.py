@@ -1,0 +1,111 @@
+"""The ASE calculator: any model of ours for ASE's optimisers and dynamics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from torch import Tensor
+
+from pesfit.application.bonds import BondsFromSmiles
+from pesfit.application.geometries import Geometry, checked
+from pesfit.application.model import CHARGE_METHODS, Model, Subject, open_model
+from pesfit.application.predict import predict_molecule
+from pesfit.errors import DataError
+from pesfit.params.parameterize import ChargeMethod
+from pesfit.potentials.base import Prediction, collate
+from pesfit.units import EV
+
+_DEVIATIONS = ("energy_std", "forces_std")
+
+
+def calculator(
+    model: str | Path, *, smiles: str | None = None, charge_methods: Sequence[ChargeMethod] = CHARGE_METHODS
+) -> PesfitCalculator:
+    """Make an ASE calculator; `pesfit.calculator` is this function.
+
+    Args:
+        model: an output folder of the pipeline, or an .offxml by path or installed name.
+        smiles: of the molecule, needed by SMIRNOFF alone. With map numbers on all atoms these give their order; without, the SMILES is
+            matched with the atoms that are neighbors at the first positions.
+        charge_methods: where partial charges come from, for SMIRNOFF; tried in this order.
+
+    Raises:
+        DataError: where the model cannot be opened, or needs bonds and there is no SMILES.
+        ForceFieldError: where a force field cannot be read or is not supported.
+    """
+    opened = open_model(model, charge_methods)
+    if opened.needs_bonds and smiles is None:
+        raise DataError(
+            f"the SMIRNOFF force field {model} needs bonds, which ASE's atoms lack; give the molecule's SMILES as smiles="
+        )
+    return PesfitCalculator(opened, None if smiles is None else BondsFromSmiles(smiles))
+
+
+class PesfitCalculator(Calculator):
+    """Energy [eV] and forces [eV/Å] of a molecule in vacuum, and standard deviations where the model has a posterior.
+
+    `get_property("energy_std")` [eV] and `get_property("forces_std")` [eV/Å, shape (n_atoms, 3)] are computed when asked for. What
+    the deviation of an energy means, `potentials.uncertainty.Deviations` says.
+
+    Args:
+        model: what is evaluated.
+        bonds: None where the model needs none.
+    """
+
+    name = "pesfit"
+
+    def __init__(self, model: Model, bonds: BondsFromSmiles | None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.implemented_properties = ["energy", "free_energy", "forces", *(_DEVIATIONS if model.has_posterior else ())]
+        self._model = model
+        self._bonds = bonds
+        self._molecule: Geometry | None = None
+        self._subject: Subject | None = None
+        self._evaluate: Callable[[Tensor], Prediction] | None = None
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",), system_changes: Sequence[str] = all_changes
+    ) -> None:
+        """Evaluate; ASE calls this where results are out of date.
+
+        Raises:
+            DataError: where the atoms are periodic, are not the SMILES's or not known to the model, or a result is not finite.
+            MoleculeError: where the molecule cannot be parameterized.
+        """
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
+        molecule: Any = self.atoms
+        if molecule.pbc.any():
+            raise DataError(f"the atoms are periodic (pbc = {molecule.pbc.tolist()}); only molecules in vacuum can be handled")
+        coords = torch.from_numpy(molecule.positions.copy())
+        subject, evaluate = self._prepared(molecule)
+        prediction = evaluate(coords)
+        energy, forces = float(prediction.energy[0]), prediction.forces.numpy()
+        if not torch.isfinite(prediction.energy).all() or not torch.isfinite(prediction.forces).all():
+            raise DataError(f"{self._model.name} gives no finite energy and forces; do atoms coincide?")
+        self.results = {"energy": energy / EV, "free_energy": energy / EV, "forces": forces / EV}
+        if subject.uncertainty is not None and set(properties) & set(_DEVIATIONS):
+            deviations = subject.uncertainty(coords.numpy()[None])
+            self.results["energy_std"] = float(deviations.energy[0]) / EV
+            self.results["forces_std"] = deviations.forces[0] / EV
+
+    def _prepared(self, atoms: Any) -> tuple[Subject, Callable[[Tensor], Prediction]]:
+        """Parameterize what is new; the same molecule at other positions is ready."""
+        bare = checked("the atoms", atoms.numbers, atoms.positions, None)
+        smiles = None if self._bonds is None else self._bonds.assign(bare.atomic_numbers, bare.coords, bare.where)
+        geometry = Geometry(bare.where, bare.atomic_numbers, bare.coords, smiles)
+        if (
+            self._subject is None
+            or self._evaluate is None
+            or self._molecule is None
+            or not geometry.is_same_molecule(self._molecule)
+        ):
+            self._subject = self._model.subject(geometry.atomic_numbers, smiles, geometry.where)
+            list(predict_molecule(self._model, self._subject, [geometry]))  # says clearly what the model cannot do
+            self._evaluate = self._model.potential.bind(collate([self._subject.conformers(geometry.coords[None])]))
+            self._molecule = geometry
+        return self._subject, self._evaluate

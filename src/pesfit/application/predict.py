@@ -1,0 +1,120 @@
+"""Energies and forces of geometries that a user gives, with standard deviations where the model has a posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pesfit.application.geometries import Geometry
+from pesfit.application.model import Model, Subject
+from pesfit.arrays import FloatArray
+from pesfit.errors import DataError, PesfitError
+from pesfit.potentials.base import collate
+from pesfit.potentials.internal_coordinates import CoincidentAtomsError
+
+_MAX_ATOMS = 20_000
+"""Atoms evaluated in one go, which bounds memory."""
+
+
+@dataclass(frozen=True)
+class FrameDeviations:
+    """Standard deviations of one conformer; what they mean, `potentials.uncertainty.Deviations` says.
+
+    Attributes:
+        energy: [kcal/mol].
+        relative_energy: [kcal/mol].
+        forces: [kcal/mol/Å], shape (n_atoms, 3).
+    """
+
+    energy: float
+    relative_energy: float
+    forces: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """What a model says of one conformer.
+
+    Attributes:
+        geometry: the conformer.
+        energy: [kcal/mol].
+        relative_energy: [kcal/mol], minus that of the first conformer in an unbroken row of the same molecule.
+        forces: [kcal/mol/Å], shape (n_atoms, 3).
+        charge_method: where partial charges come from; None where there are none.
+        deviations: None where the model has no posterior.
+    """
+
+    geometry: Geometry
+    energy: float
+    relative_energy: float
+    forces: FloatArray
+    charge_method: str | None
+    deviations: FrameDeviations | None
+
+
+def predict(model: Model, geometries: Sequence[Geometry]) -> list[Predicted]:
+    """Evaluate geometries; conformers of one molecule that follow one another are prepared and evaluated together.
+
+    Raises:
+        DataError: where the model lacks an element or needs bonds, two atoms coincide, or a result is not finite; names the geometry.
+        MoleculeError: where a molecule cannot be parameterized.
+    """
+    found: list[Predicted] = []
+    for conformers in _molecules(geometries):
+        first = conformers[0]
+        subject = model.subject(first.atomic_numbers, first.smiles, first.where)
+        found += predict_molecule(model, subject, conformers)
+    return found
+
+
+def _molecules(geometries: Sequence[Geometry]) -> Iterator[list[Geometry]]:
+    start = 0
+    for i, geometry in enumerate(geometries):
+        if not geometry.is_same_molecule(geometries[start]):
+            yield list(geometries[start:i])
+            start = i
+    if geometries:
+        yield list(geometries[start:])
+
+
+def predict_molecule(model: Model, subject: Subject, conformers: Sequence[Geometry]) -> Iterator[Predicted]:
+    """Evaluate conformers of one molecule that is prepared.
+
+    Raises:
+        DataError: where the model lacks an element, two atoms coincide, or a result is not finite; names the geometry.
+    """
+    n_in_one_go = max(1, _MAX_ATOMS // len(subject.atomic_numbers))
+    reference, first_energy = conformers[0].coords, None
+    for start in range(0, len(conformers), n_in_one_go):
+        chunk = conformers[start : start + n_in_one_go]
+        coords = np.stack([geometry.coords for geometry in chunk])
+        energies, forces = _evaluate(model, subject, coords, chunk)
+        first_energy = float(energies[0]) if first_energy is None else first_energy
+        deviations = None if subject.uncertainty is None else subject.uncertainty(coords, reference)
+        for i, geometry in enumerate(chunk):
+            of_frame = None
+            if deviations is not None:
+                of_frame = FrameDeviations(
+                    float(deviations.energy[i]), float(deviations.relative_energy[i]), deviations.forces[i]
+                )
+            energy = float(energies[i])
+            yield Predicted(geometry, energy, energy - first_energy, forces[i], subject.charge_method, of_frame)
+
+
+def _evaluate(model: Model, subject: Subject, coords: FloatArray, chunk: Sequence[Geometry]) -> tuple[FloatArray, FloatArray]:
+    try:
+        with torch.no_grad():
+            prediction = model.potential(collate([subject.conformers(coords)]))
+    except CoincidentAtomsError as error:
+        where = chunk[error.conformer or 0].where
+        raise DataError(f"{where}: atoms {error.atoms[0]} and {error.atoms[1]} are at the same place") from error
+    except PesfitError as error:
+        raise DataError(f"{chunk[0].where}: {error}") from error
+    energies, forces = prediction.energy.numpy(), prediction.forces.numpy().reshape(coords.shape)
+    for geometry, energy, of_atoms in zip(chunk, energies, forces, strict=True):
+        if not (np.isfinite(energy) and np.isfinite(of_atoms).all()):
+            raise DataError(f"{geometry.where}: {model.name} gives no finite energy and forces")
+    return energies, forces
