@@ -93,7 +93,7 @@ def test_bond_lengths_are_means_over_all_reference_conformers(data) -> None:
 
 
 def test_a_molecule_without_known_bonds_is_a_failure_and_the_others_go_on(data) -> None:
-    subjects = find_subjects(*data, None, Rollout())
+    subjects = find_subjects(*data, None, Rollout(molecules_per_source=2))
     unknown = replace(subjects[0], rows=tuple(replace(row, smiles=None) for row in subjects[0].rows))
     failure, molecule, *_ = make_replicas([unknown, *subjects[1:]], 2)
     assert isinstance(failure, Failure)

@@ -37,8 +37,14 @@ class Rollout(MaxFailed):
     sources: tuple[str, ...] = Field(
         ("xtb", "rmd17", "md17", "espaloma"), description="Where molecules are from; `espaloma` stands for all its subsets."
     )
-    molecules_per_source: int = Field(3, ge=1, le=100_000, description="How many at most: the first that have test conformers.")
+    molecules_per_source: int = Field(1, ge=1, le=100_000, description="How many at most: the first that have test conformers.")
     replicas: int = Field(8, ge=1, le=100_000, description="Replicas of each molecule, from test conformers in turn.")
+    gfn2_replicas: int = Field(
+        2,
+        ge=1,
+        le=100_000,
+        description="Replicas, the first of these, with GFN2-xTB itself, which takes a thousand times as long.",
+    )
     timestep_fs: float = Field(0.5, gt=0.0, le=10.0, description="Time step, fs.")
     temperature_kelvin: float = Field(
         500.0, gt=0.0, le=10_000.0, description="Temperature of the first velocities and of the bath, K."

@@ -60,7 +60,8 @@ def measure(run: Run, molecule: Molecule, protocol: Protocol, wanted: Wanted) ->
     """Measure a run.
 
     A replica is stable until the first observation at which it was stopped. With a bath all 3 n_atoms degrees of freedom have the
-    temperature: 2 E_kinetic / (3 n_atoms k).
+    temperature: 2 E_kinetic / (3 n_atoms k). At whole steps the kinetic energy of a vibration of frequency ω is low by (ωΔt/2)²: 3 % for
+    O-H at 0.5 fs, 1 % of a molecule's temperature; coordinates do not have this error.
     """
     step_fs = protocol.timestep_fs
     stable = [

@@ -31,6 +31,9 @@ Ensemble = Literal["constant_energy", "bath"]
 ENSEMBLES: tuple[Ensemble, ...] = get_args(Ensemble)
 
 TRAJECTORIES, ENERGIES_FILE, MEASURES_FILE, FAILURES_FILE = "trajectories", "energies.arrow", "measures.json", "failures.csv"
+GFN2 = "gfn2"
+"""Name under which the labels' own method is given: its trajectories have its level of theory, and `gfn2_replicas`."""
+
 _DIGITS = 10
 
 
@@ -72,7 +75,7 @@ def run_rollouts(
     - `failures.csv`: molecules that a potential cannot be asked about, with ids `<potential>/<molecule>`.
 
     Args:
-        potentials: by name; those that take longest first, so that workers finish together.
+        potentials: by name; those that take longest first, so that workers finish together; GFN2-xTB as `GFN2`.
         subjects: as `subjects.find_subjects` finds them.
         params: section `rollout`.
         output: folder.
@@ -159,11 +162,13 @@ def _tasks(
                     Wanted(
                         equilibration_fs=params.bath.equilibration_fs if ensemble == "bath" else 0.0,
                         reference=references[subject.name] if ensemble == "bath" else None,
-                        label_frames=params.label_frames if subject.level_of_theory == LEVEL_OF_THEORY else 0,
+                        label_frames=params.label_frames if subject.level_of_theory == LEVEL_OF_THEORY and name != GFN2 else 0,
                     )
                     for _, subject in dealt
                 ]
-                yield _Task(name, potential, ensemble, protocol_of(ensemble, params), [one for one, _ in dealt], wanted)
+                n_replicas = params.gfn2_replicas if name == GFN2 else params.replicas
+                molecules = [replace(molecule, coords=molecule.coords[:n_replicas]) for molecule, _ in dealt]
+                yield _Task(name, potential, ensemble, protocol_of(ensemble, params), molecules, wanted)
 
 
 def _reference(subject: Subject, params: Rollout) -> DistanceHistogram | None:
@@ -214,7 +219,7 @@ def _why_not(potential: Potential, molecule: Molecule) -> Failure | None:
 
 
 def _level_of_theory(name: str) -> str:
-    return LEVEL_OF_THEORY if name == "gfn2" else f"pesfit {name}"
+    return LEVEL_OF_THEORY if name == GFN2 else f"pesfit {name}"
 
 
 def _by_molecule(
