@@ -118,7 +118,8 @@ class GradientStep:
         batch_size: mean number of conformers of a batch.
 
     Attributes:
-        compiled: whether it is.
+        potential: that is trained.
+        compiled: whether the step is.
         why: in words, for the log.
     """
 
@@ -132,7 +133,7 @@ class GradientStep:
         n_steps: int = 0,
         batch_size: float = 1.0,
     ) -> None:
-        self._potential = potential
+        self.potential = potential
         self._objective = objective
         self._data = data.relative_to(potential.element_index, potential.atomrefs)
         self._parameters = list(potential.parameters())
@@ -165,7 +166,7 @@ class GradientStep:
 
     def _gradient(self, graph: Graph, factors: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the gradient and the sums of a graph: what is compiled, with both derivatives inside."""
-        energy, forces = relative_energy_and_forces(self._potential, graph, keep_graph=True)
+        energy, forces = relative_energy_and_forces(self.potential, graph, keep_graph=True)
         delta_energy = (energy - graph.energy) * graph.weight
         delta_forces = (forces - graph.forces) * graph.force_weight
         per_atom = delta_energy / graph.n_atoms_of
