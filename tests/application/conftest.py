@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,12 +25,18 @@ FITTED = ("CCO", "CO", "CC")
 N_CONFORMERS = 12
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_worker() -> Iterator[None]:
+    """Starting processes takes longer than the fit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PESFIT_WORKERS", "1")
+        yield
+
+
 @pytest.fixture(scope="session")
 def smirnoff(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What stage 06 writes for a few alcohols, with labels that the force field cannot reach."""
     folder = tmp_path_factory.mktemp("fitted")
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
     records = []
     rng = np.random.default_rng(0)
     for smiles in FITTED:
@@ -58,7 +65,6 @@ def smirnoff(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"made": ConformerDataset(folder / "labelled")}, parameterized, Splits(rows), FitSmirnoff(bootstrap=20), folder / "smirnoff",
         scratch=folder / "scratch",
     )  # fmt: skip
-    monkeypatch.undo()
     return folder / "smirnoff"
 
 

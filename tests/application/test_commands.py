@@ -49,6 +49,8 @@ def test_predict_writes_extxyz_that_can_be_read_again(smirnoff: Path, network: P
     np.testing.assert_allclose(first.arrays["forces_std"], expected.deviations.forces / EV, atol=1e-7)
     assert first.info["energy_std"] == pytest.approx(expected.deviations.energy / EV)
     assert second.info["relative_energy"] == 0.0
+    assert expected.charges is not None
+    np.testing.assert_allclose(first.calc.results["charges"], expected.charges, atol=1e-8)
     assert main(["predict", str(smirnoff), str(output), "--output", str(tmp_path / "again.extxyz")]) == 0
     again = ase.io.read(tmp_path / "again.extxyz", index=0)
     assert again.get_potential_energy() == pytest.approx(first.get_potential_energy(), abs=1e-6)

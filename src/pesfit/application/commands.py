@@ -101,7 +101,7 @@ def _predict(options: argparse.Namespace) -> None:
                 "charges_from": of.charge_method,
             }
             geometry = of.geometry
-            frame = Frame(geometry.atomic_numbers, geometry.coords, of.energy, of.forces, of.deviations, info=info)
+            frame = Frame(geometry.atomic_numbers, geometry.coords, of.energy, of.forces, of.deviations, of.charges, info=info)
             write_frame(stream, frame)
     _say(f"{options.output}: {len(predicted)} frames, in eV and Å")
 

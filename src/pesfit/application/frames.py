@@ -26,6 +26,7 @@ class Frame:
         energy: [kcal/mol].
         forces: [kcal/mol/Å], shape (n_atoms, 3).
         deviations: None where the model has no posterior.
+        charges: partial charges, [e], shape (n_atoms,); None where there are none.
         velocities: [Å/fs], shape (n_atoms, 3); None where nothing moves.
         masses: [g/mol], shape (n_atoms,); None where nothing moves.
         info: further properties of the frame, written as they are; None is left out.
@@ -36,13 +37,14 @@ class Frame:
     energy: float
     forces: FloatArray
     deviations: FrameDeviations | None = None
+    charges: FloatArray | None = None
     velocities: FloatArray | None = None
     masses: FloatArray | None = None
     info: dict[str, Any] = field(default_factory=dict)
 
 
 def write_frame(stream: TextIO, frame: Frame) -> None:
-    """Append a frame, which `ase.io.read` gives back with energy and forces in its calculator.
+    """Append a frame, which `ase.io.read` gives back with energy, forces and charges in its calculator.
 
     Deviations are `energy_std`, `relative_energy_std` [eV] and the column `forces_std` [eV/Å].
     """
@@ -55,7 +57,10 @@ def write_frame(stream: TextIO, frame: Frame) -> None:
     if frame.velocities is not None and frame.masses is not None:
         momenta = np.asarray(frame.masses)[:, None] * frame.velocities / ase.units.fs
         atoms.set_momenta(momenta)  # type: ignore[no-untyped-call]
-    atoms.calc = SinglePointCalculator(atoms, energy=frame.energy / EV, forces=frame.forces / EV)  # type: ignore[no-untyped-call]
+    results = {"energy": frame.energy / EV, "forces": frame.forces / EV}
+    if frame.charges is not None:
+        results["charges"] = frame.charges
+    atoms.calc = SinglePointCalculator(atoms, **results)  # type: ignore[no-untyped-call]
     text = io.StringIO()
     ase.io.write(text, atoms, format="extxyz")
     stream.write(text.getvalue())  # in one piece, so that Ctrl-C does not leave half a frame

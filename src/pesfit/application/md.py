@@ -165,9 +165,9 @@ class Simulation:
             float(self._prediction.energy[0]),
             self._prediction.forces.numpy(),
             deviations,
-            self._velocities.numpy(),
-            self._masses,
-            {
+            velocities=self._velocities.numpy(),
+            masses=self._masses,
+            info={
                 "step": self._step,
                 "time_fs": self._step * self._run.timestep_fs,
                 "temperature_kelvin": 2.0 * kinetic / (self._n_degrees * BOLTZMANN),

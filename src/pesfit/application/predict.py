@@ -43,7 +43,8 @@ class Predicted:
         energy: [kcal/mol].
         relative_energy: [kcal/mol], minus that of the first conformer in an unbroken row of the same molecule.
         forces: [kcal/mol/Å], shape (n_atoms, 3).
-        charge_method: where partial charges come from; None where there are none.
+        charges: partial charges, [e], shape (n_atoms,); None where the model has none.
+        charge_method: where they come from; None where there are none.
         deviations: None where the model has no posterior.
     """
 
@@ -51,6 +52,7 @@ class Predicted:
     energy: float
     relative_energy: float
     forces: FloatArray
+    charges: FloatArray | None
     charge_method: str | None
     deviations: FrameDeviations | None
 
@@ -88,6 +90,7 @@ def predict_molecule(model: Model, subject: Subject, conformers: Sequence[Geomet
     """
     n_in_one_go = max(1, _MAX_ATOMS // len(subject.atomic_numbers))
     reference, first_energy = conformers[0].coords, None
+    charges = None if subject.terms is None else subject.terms.charges.numpy()
     for start in range(0, len(conformers), n_in_one_go):
         chunk = conformers[start : start + n_in_one_go]
         coords = np.stack([geometry.coords for geometry in chunk])
@@ -101,7 +104,7 @@ def predict_molecule(model: Model, subject: Subject, conformers: Sequence[Geomet
                     float(deviations.energy[i]), float(deviations.relative_energy[i]), deviations.forces[i]
                 )
             energy = float(energies[i])
-            yield Predicted(geometry, energy, energy - first_energy, forces[i], subject.charge_method, of_frame)
+            yield Predicted(geometry, energy, energy - first_energy, forces[i], charges, subject.charge_method, of_frame)
 
 
 def _evaluate(model: Model, subject: Subject, coords: FloatArray, chunk: Sequence[Geometry]) -> tuple[FloatArray, FloatArray]:
