@@ -7,8 +7,9 @@ from typing import Any
 import _start  # noqa: F401
 
 from pesfit.dataset import open_datasets
+from pesfit.fit.distributed import serve_torchrun, torchrun_rank
 from pesfit.fit.smirnoff import fit_smirnoff
-from pesfit.params.load import Params
+from pesfit.params.load import Params, load_params
 from pesfit.runtime import RUNS, output_folder, run_stage
 from pesfit.splits import Splits
 from pesfit.topology import ParameterizedSet
@@ -27,4 +28,7 @@ def fit(params: Params) -> Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    run_stage("fit_smirnoff", fit)
+    if torchrun_rank() == 0:
+        run_stage("fit_smirnoff", fit)
+    elif load_params(Path("params.yaml")).fit_smirnoff.method == "gradient":
+        serve_torchrun()

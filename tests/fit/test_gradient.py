@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from pesfit.arrays import FloatArray
 from pesfit.dataset import ConformerDataset, Record
@@ -361,9 +361,9 @@ def test_the_stage_descends_and_writes_what_it_found(noisy: Known, tmp_path: Pat
     assert train["after"][key] < train["exact"][key] < train["before"][key]
     assert not (tmp_path / "one.scratch").exists()
     (events,) = (tmp_path / "one.runs" / "descent").glob("events.out.tfevents.*")
-    shown = EventAccumulator(str(events)).Reload()  # type: ignore[no-untyped-call]
-    assert {"train/loss", "validation/loss", "descent/gradient norm"} <= set(shown.Tags()["scalars"])  # type: ignore[no-untyped-call]
-    assert {"Bonds/k [kcal/mol/angstrom**2]", "vdW/sigma [angstrom]"} <= set(shown.Tags()["histograms"])  # type: ignore[no-untyped-call]
+    shown = EventAccumulator(str(events)).Reload()
+    assert {"train/loss", "validation/loss", "descent/gradient norm"} <= set(shown.Tags()["scalars"])
+    assert {"Bonds/k [kcal/mol/angstrom**2]", "vdW/sigma [angstrom]"} <= set(shown.Tags()["histograms"])
     run("two")
     for name in ("force-field.offxml", "charges.csv", "epochs.csv", "parameters.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
