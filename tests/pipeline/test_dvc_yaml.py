@@ -10,7 +10,10 @@ import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+STAGES = {
+    name: stage.get("do", stage)  # of `foreach`
+    for name, stage in YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"].items()
+}
 
 NOT_DECLARED = {
     # Validation, messages, names and the running of processes: a change here changes no result.
@@ -82,9 +85,14 @@ def test_a_stage_declares_the_parameters_it_reads(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_metrics_carry_its_name_and_its_script_is_thin(stage: str) -> None:
     name = stage.partition("_")[2]
-    assert f"outputs/metrics/{name}.json" in [next(iter(entry)) for entry in STAGES[stage]["metrics"]]
+    (metrics,) = (next(iter(entry)) for entry in STAGES[stage]["metrics"])
     text = script(stage).read_text()
-    assert f'run_stage("{name}"' in text
+    if "${item}" in metrics:
+        assert metrics == f"outputs/metrics/{name}-${{item}}.json"
+        assert f'run_stage(f"{name}-{{' in text
+    else:
+        assert metrics == f"outputs/metrics/{name}.json"
+        assert f'run_stage("{name}"' in text
     assert len(text.splitlines()) <= 40
 
 

@@ -23,6 +23,7 @@ from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.params.parameterize import Parameterize
 from pesfit.params.sources import Sources
 from pesfit.params.split import Split
+from pesfit.params.train_learned import TrainLearned
 
 Path_ = tuple[str | int, ...]
 
@@ -38,6 +39,7 @@ class Params(Section):
     cluster: Cluster = Field(Cluster(), description="04_cluster: which conformers are kept.")
     split: Split = Field(Split(), description="05_split: training, validation and test set.")
     fit_smirnoff: FitSmirnoff = Field(FitSmirnoff(), description="06_fit_smirnoff: the fit of SMIRNOFF parameters.")
+    train_learned: TrainLearned = Field(TrainLearned(), description="07_train_learned: the network, in both variants.")
 
 
 def load_params(path: Path) -> Params:
