@@ -33,6 +33,7 @@ from pesfit.train.flat import FlatParameters
 from pesfit.train.group import Group
 from pesfit.train.loop import SECONDS_BETWEEN_CHECKPOINTS, Ingredients, Run, Trained
 from pesfit.train.metrics import Bootstrap, summarise
+from pesfit.train.plot import plot_learning_curve
 from pesfit.train.step import GradientStep
 from pesfit.train.tracking import Tracker
 from pesfit.train.workers import is_helper, run_together
@@ -68,6 +69,7 @@ def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
     params: TrainLearned,
     output: Path,
     *,
+    plot: Path | None = None,
     folders: Folders = Folders(),
     seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
 ) -> dict[str, Any]:
@@ -83,6 +85,7 @@ def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
         splits: of all conformers.
         params: section `train_learned`.
         output: folder to write to.
+        plot: PNG for a picture of the learning curve.
         folders: where else to read and write.
         seconds_between_checkpoints: what a killed run loses at most, a step besides.
 
@@ -103,6 +106,9 @@ def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
     if is_helper():
         return {}
     _write(output, outcome)
+    if plot is not None:
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        plot_learning_curve(plot, outcome.trained.history, f"Training of the {variant} network")
     metrics = _metrics(outcome, job)
     shutil.rmtree(folders.scratch / variant, ignore_errors=True)
     return metrics
