@@ -294,6 +294,30 @@ def test_robust_losses_resist_outliers(noisy: Known, tmp_path: Path) -> None:
     assert clean["l1"] < 0.2 * clean["l2"]
 
 
+@pytest.mark.parametrize("optimizer", ["lm", "lbfgs"])
+def test_springs_that_vanish_do_not_hold_it_up(noisy: Known, tmp_path: Path, optimizer: str) -> None:
+    """Labels that ask for angles of negative k: at the exact optimum these are at k = 0, where no angle matters any more."""
+    table = noisy.start.force_field.tables["Angles"]
+    values = table.values.copy()
+    used = np.flatnonzero(table.uses > 0)[::3]
+    values[used, 0] *= -0.5
+    truth = replace(noisy.start.force_field, tables={**noisy.start.force_field.tables, "Angles": replace(table, values=values)})
+
+    def relabelled(_: int, record: Record) -> Record:
+        topology = noisy.data.inputs.parameterized.topology("made", record.id)
+        assert topology is not None
+        energy, forces = evaluate(truth, topology, record.coords)
+        return replace(record, energy=energy, forces=forces)
+
+    data = with_labels(noisy, tmp_path, relabelled)
+    params = FROM_FORCE_FIELD.model_copy(update={"optimizer": optimizer, "epochs": 20000, "tolerance": 1e-14})
+    found = fit(data, tmp_path / "fit", params)
+    fitted = data.start.layout.apply(data.start.force_field, data.start.x).tables["Angles"].values
+    assert (np.abs(fitted[used, 0]) < 1e-6).sum() >= 3
+    exact, after = (root_mean_squares(found, number) for number in (1, 2))
+    np.testing.assert_allclose(after, exact, atol=1e-4)
+
+
 def test_van_der_waals_parameters_and_charges_are_found(noisy: Known, tmp_path: Path) -> None:
     """Labels from a force field with other ε, σ and charges: errors vanish where these are trained, and not without."""
     table = noisy.start.force_field.tables["vdW"]

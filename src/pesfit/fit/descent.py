@@ -122,7 +122,7 @@ class _Watch:
         for batch in range(self._problem.n_batches):
             value = self._problem(start, batch)
             numbers = numbers + value.numbers
-        self._note(Step(0, start, numbers, float(np.linalg.norm(value.gradient)), 0.0, {}))
+        self._note(Step(0, start, numbers, value.prior, float(np.linalg.norm(value.gradient)), 0.0, {}))
 
     def __call__(self, step: Step) -> bool:
         """Note an epoch; returns whether to stop."""
@@ -139,13 +139,12 @@ class _Watch:
         loss = float(validation[0] + validation[1])
         if self._validates and loss < self._best_loss:
             self._best, self._best_loss, self._best_epoch = step.z, loss, step.epoch
-        prior = self._problem.strength * self._problem.coefficients.prior(self._problem.coefficients.at(step.z))[0]
         squares = np.concatenate([step.numbers[2:], validation[2:]])
         with np.errstate(invalid="ignore"):
             rmse = np.sqrt(np.where(self._counts > 0, squares / np.maximum(self._counts, 1.0), np.nan))
         train = float(step.numbers[0] + step.numbers[1])
         self._history.append(
-            np.array([step.epoch, step.learning_rate, train, prior, *rmse[:2], loss, *rmse[2:], step.gradient_norm])
+            np.array([step.epoch, step.learning_rate, train, step.prior, *rmse[:2], loss, *rmse[2:], step.gradient_norm])
         )
         self.last = step.z
         self._show(step)

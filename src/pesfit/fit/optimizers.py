@@ -28,6 +28,8 @@ _MEMORY = 30
 _MAX_RESTARTS = 10
 _LARGEST_DAMPING = 1e12
 _MAX_BOX_STEPS = 100
+_RIDGE = 1e-13
+"""Added to the diagonal, scaled to 1, of a matrix that rounding may have left without an inverse."""
 
 State: TypeAlias = Mapping[str, np.ndarray]
 
@@ -38,12 +40,14 @@ class Value:
 
     Attributes:
         total: loss and prior; of a batch, as if all batches were like it.
+        prior: the part of the prior in `total`.
         numbers: loss of energies, loss of forces, Σ (ΔE)², Σ |ΔF|² of the batch, shape (4,).
         gradient: of `total`, shape (n,).
         pull: its derivative by m of the harmonics, shape (n_shifts,); right where k = 0.
     """
 
     total: float
+    prior: float
     numbers: FloatArray
     gradient: FloatArray
     pull: FloatArray
@@ -80,6 +84,7 @@ class Problem:
         prior, gradient = self.coefficients.prior(self.coefficients.at(z))
         return Value(
             loss + self.strength * prior,
+            self.strength * prior,
             sums[:N_NUMBERS],
             self.n_batches * sums[N_NUMBERS : N_NUMBERS + n] + self.strength * gradient,
             self.n_batches * sums[N_NUMBERS + n :],
@@ -110,7 +115,8 @@ class Step:
     Attributes:
         epoch: how many are done.
         z: the parameters, shape (n,).
-        numbers: sums of `Value.numbers` over the epoch's batches, shape (4,).
+        numbers: sums of `Value.numbers` over the epoch's batches, shape (4,); of Adam at the parameters before each step.
+        prior: mean of `Value.prior` over them.
         gradient_norm: of the last batch.
         learning_rate: of Adam; 0 for others.
         state: what the optimizer needs to go on.
@@ -119,6 +125,7 @@ class Step:
     epoch: int
     z: FloatArray
     numbers: FloatArray
+    prior: float
     gradient_norm: float
     learning_rate: float
     state: State
@@ -148,7 +155,7 @@ def adam(problem: Problem, z: FloatArray, params: Gradient, state: State | None,
     ratio = params.learning_rate.final / params.learning_rate.initial
     for epoch in range(done, params.epochs):
         rate = params.learning_rate.initial * ratio ** (epoch / max(params.epochs - 1, 1))
-        numbers = np.zeros(N_NUMBERS)
+        numbers, prior = np.zeros(N_NUMBERS), 0.0
         for batch in np.random.default_rng((params.seed, epoch)).permutation(problem.n_batches).tolist():
             value = problem(z, batch)
             steps += 1
@@ -157,9 +164,9 @@ def adam(problem: Problem, z: FloatArray, params: Gradient, state: State | None,
             length = np.sqrt(second / (1.0 - _BETA_2**steps)) + _EPSILON
             z = problem.within(z - rate * (first / (1.0 - _BETA_1**steps)) / length)
             z = problem.coefficients.freed(z, value.gradient, value.pull)
-            numbers = numbers + value.numbers
+            numbers, prior = numbers + value.numbers, prior + value.prior / problem.n_batches
         state = {"z": z, "first": first, "second": second, "epoch": np.array(epoch + 1), "steps": np.array(steps)}
-        if report(Step(epoch + 1, z, numbers, float(np.linalg.norm(value.gradient)), rate, state)):
+        if report(Step(epoch + 1, z, numbers, prior, float(np.linalg.norm(value.gradient)), rate, state)):
             break
     return z
 
@@ -174,7 +181,7 @@ def lbfgs(problem: Problem, z: FloatArray, params: Gradient, state: State | None
         nonlocal stopped
         value = known.at(intermediate_result.x)
         norm = float(np.linalg.norm(value.gradient))
-        stopped = report(Step(known.n_used, intermediate_result.x.copy(), value.numbers, norm, 0.0, known.state()))
+        stopped = report(Step(known.n_used, intermediate_result.x.copy(), value.numbers, value.prior, norm, 0.0, known.state()))
         if stopped:
             raise StopIteration
 
@@ -210,8 +217,8 @@ class _Known:
         self._problem = problem
         self._values: dict[bytes, Value] = {}
         self._stored: dict[bytes, Value] = {}
-        for z, total, numbers, gradient, pull in zip(*(state[name] for name in _KNOWN), strict=True) if state else ():
-            self._stored[z.tobytes()] = Value(float(total), numbers, gradient, pull)
+        for z, total, prior, numbers, gradient, pull in zip(*(state[name] for name in _KNOWN), strict=True) if state else ():
+            self._stored[z.tobytes()] = Value(float(total), float(prior), numbers, gradient, pull)
 
     @property
     def n_used(self) -> int:
@@ -233,7 +240,7 @@ class _Known:
         return dict(zip(_KNOWN, [zs, *(np.array(column) for column in columns)], strict=True))
 
 
-_KNOWN = ("z", "total", "numbers", "gradient", "pull")
+_KNOWN = ("z", "total", "prior", "numbers", "gradient", "pull")
 
 
 def levenberg_marquardt(problem: Problem, z: FloatArray, params: Gradient, state: State | None, report: Report) -> FloatArray:
@@ -264,7 +271,9 @@ def levenberg_marquardt(problem: Problem, z: FloatArray, params: Gradient, state
         now = {"z": z, "damping": damping, "growth": growth, "epoch": epoch + 1, "settled": settled}
         norm = float(np.linalg.norm(value.gradient))
         if (
-            report(Step(epoch + 1, z, value.numbers, norm, 0.0, {name: np.array(part) for name, part in now.items()}))
+            report(
+                Step(epoch + 1, z, value.numbers, value.prior, norm, 0.0, {name: np.array(part) for name, part in now.items()})
+            )
             or settled
         ):
             break
@@ -274,8 +283,9 @@ def levenberg_marquardt(problem: Problem, z: FloatArray, params: Gradient, state
 def _step(problem: Problem, z: FloatArray, value: Value, curvature: FloatArray, damping: float) -> FloatArray:
     """Minimise gᵀd + dᵀ(C + damping diag C)d within the box."""
     diagonal = np.diag(curvature)
+    # The length of a spring of no strength has no curvature; nor has it a gradient, so any number will do.
     floor = np.maximum(diagonal, 1e-12 * diagonal.max(initial=0.0))
-    damped = 2.0 * (curvature + np.diag(damping * floor))
+    damped = 2.0 * (curvature + np.diag(floor - diagonal + damping * floor))
     return minimise_in_box(damped, value.gradient, problem.coefficients.lower - z, problem.coefficients.upper - z)
 
 
@@ -283,7 +293,7 @@ def minimise_in_box(hessian: FloatArray, gradient: FloatArray, lower: FloatArray
     """Minimise gᵀd + ½ dᵀHd in a box that holds 0, by projected Newton steps (Bertsekas, SIAM J. Control Optim. 20, 221, 1982).
 
     Args:
-        hessian: H, positive definite, shape (n, n).
+        hessian: H, positive semidefinite with a diagonal above 0, shape (n, n).
         gradient: g, shape (n,).
         lower: of d, shape (n,).
         upper: of d, shape (n,).
@@ -291,27 +301,30 @@ def minimise_in_box(hessian: FloatArray, gradient: FloatArray, lower: FloatArray
     Returns:
         d, shape (n,); where rounding ends the descent before the optimum, a point below the start all the same.
     """
-    d, slope = np.zeros(len(gradient)), gradient
+    scale = 1.0 / np.sqrt(np.diag(hessian))
+    h, g = hessian * np.outer(scale, scale) + _RIDGE * np.eye(len(gradient)), gradient * scale
+    low, high = lower / scale, upper / scale
+    d, slope = np.zeros(len(g)), g
 
     def value(d: FloatArray) -> float:
-        return float(d @ (gradient + 0.5 * (hessian @ d)))
+        return float(d @ (g + 0.5 * (h @ d)))
 
     best = 0.0
     for _ in range(_MAX_BOX_STEPS):
-        free = np.flatnonzero(~(((d <= lower) & (slope > 0.0)) | ((d >= upper) & (slope < 0.0))))
+        free = np.flatnonzero(~(((d <= low) & (slope > 0.0)) | ((d >= high) & (slope < 0.0))))
         newton = np.zeros(len(d))
-        newton[free] = -scipy.linalg.solve(hessian[np.ix_(free, free)], slope[free], assume_a="pos")
+        newton[free] = -scipy.linalg.cho_solve(scipy.linalg.cho_factor(h[np.ix_(free, free)]), slope[free])
         length = 1.0
-        while length > 1e-10 and not value(np.clip(d + length * newton, lower, upper)) < best:
+        while length > 1e-10 and not value(np.clip(d + length * newton, low, high)) < best:
             length *= 0.5
         if length <= 1e-10:
             break
-        d = np.clip(d + length * newton, lower, upper)
+        d = np.clip(d + length * newton, low, high)
         drop, best = best - value(d), value(d)
-        slope = gradient + hessian @ d
+        slope = g + h @ d
         if drop <= 1e-12 * abs(best):
             break
-    return d
+    return np.clip(d * scale, lower, upper)
 
 
 OPTIMIZERS = {"adam": adam, "lbfgs": lbfgs, "lm": levenberg_marquardt}
