@@ -7,8 +7,9 @@ by RDKit and displaced by 0.08 Å, with labels from a random number generator, o
 a folder with rMD17, frames and labels are real. schnetpack is run as its tutorials do: AtomsDataModule on an ASE database, ASENeighborList
 and CastTo32 for each sample, AtomisticTask, lightning's Trainer, with the loader in this process.
 
-Times are of the processor, the median of the batches after the first, on one thread: set OMP_NUM_THREADS=1. Exit status 1 where training
-is less than three times as fast as schnetpack's at batch 10 (ethanol), or compiled gradients differ from eager ones by more than 1e-5.
+Times are of the processor on one thread (set OMP_NUM_THREADS=1): the lower quartile of the batches after the first, and the better of two
+rounds, so that what else runs on the machine counts for as little as can be. The exit status is 1 where training is less than three times as
+fast as schnetpack's at batch 10 (ethanol), or compiled gradients differ from eager ones by more than 1e-5.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ from pesfit.train.step import GradientStep, Totals
 
 SMILES = {"ethanol": "CCO", "aspirin": "CC(=O)Oc1ccccc1C(=O)O"}
 N_FRAMES = {"ethanol": 800, "aspirin": 400}
-BATCHES = {("ethanol", 10): 40, ("ethanol", 100): 6, ("aspirin", 10): 15, ("aspirin", 100): 4}
+BATCHES = {("ethanol", 10): 25, ("ethanol", 100): 4, ("aspirin", 10): 8, ("aspirin", 100): 2}
+N_ROUNDS = 2
 NETWORK = Network()
 OBJECTIVE = LearnedObjective(energy_weight=0.01, force_weight=0.99)
 LEAST_TIMES_SCHNETPACK = 3.0
@@ -114,7 +116,7 @@ def ours(data: TrainingData, batch_size: int, n_batches: int, *, compiled: bool)
             optimizer.step()
             times.append(time.process_time() - start)
         epoch += 1
-    return float(np.median(times[1 : n_batches + 1])), step
+    return float(np.quantile(times[1 : n_batches + 1], 0.25)), step
 
 
 def import_all_of_schnetpack() -> Any:
@@ -168,7 +170,7 @@ def schnetpacks(record: Record, batch_size: int, n_batches: int, folder: Path) -
         default_root_dir=folder,
     )
     trainer.fit(task, datamodule=module)
-    return float(np.median(np.diff(clock.ends)))
+    return float(np.quantile(np.diff(clock.ends), 0.25))
 
 
 def database(spk: Any, record: Record, folder: Path) -> Path:
@@ -217,9 +219,13 @@ def main() -> int:
             data = load(record, folder)
             for batch_size in (10, 100):
                 n_batches = BATCHES[molecule, batch_size]
-                reference = schnetpacks(record, batch_size, n_batches, folder)
-                eager, _ = ours(data, batch_size, max(3, n_batches // 2), compiled=False)
-                compiled, step = ours(data, batch_size, n_batches, compiled=True)
+                rounds = []
+                for _ in range(N_ROUNDS):
+                    reference = schnetpacks(record, batch_size, n_batches, folder)
+                    eager, _ = ours(data, batch_size, n_batches, compiled=False)
+                    compiled, step = ours(data, batch_size, n_batches, compiled=True)
+                    rounds.append((reference, eager, compiled))
+                reference, eager, compiled = np.min(rounds, axis=0)
                 cells = "".join(f"{f'{batch_size / t:.0f} ({1e3 * t:.0f})':>16}" for t in (reference, eager, compiled))
                 print(f"{f'{molecule}, batch {batch_size}':30}{cells}{reference / compiled:18.2f}", flush=True)
                 if (molecule, batch_size) == ("ethanol", 10):
