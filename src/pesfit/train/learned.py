@@ -21,7 +21,7 @@ from pesfit.errors import Failure, ParamsError
 from pesfit.params.source_names import check_source_names, covers
 from pesfit.params.train_learned import TrainLearned
 from pesfit.potentials.painn import PaiNNConfig, PaiNNPotential, build_painn, load_painn, transfer_weights
-from pesfit.runtime import SCRATCH
+from pesfit.runtime import RUNS, SCRATCH
 from pesfit.splits import SPLITS, Splits
 from pesfit.train.atomrefs import fit_atomrefs
 from pesfit.train.batches import epoch_batches
@@ -40,7 +40,6 @@ from pesfit.train.workers import is_helper, run_together
 
 STAGE = "train_learned"
 Variant = Literal["conservative", "direct"]
-RUNS = Path("outputs/runs")
 LEARNED = Path("outputs/learned")
 
 _JACOBIANS = 5
