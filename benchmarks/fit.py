@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from rdkit import Chem
 
-from pesfit.arrays import FloatArray
+from pesfit.arrays import FloatArray, IntArray
 from pesfit.dataset import Record, open_datasets
 from pesfit.errors import Failure
 from pesfit.fit.coefficients import Coefficients
@@ -52,7 +52,7 @@ class Molecule:
     """A molecule with labelled conformers."""
 
     topology: Topology
-    numbers: FloatArray
+    numbers: IntArray
     coords: FloatArray
     energy: FloatArray
     forces: FloatArray
@@ -174,7 +174,7 @@ def flat_graph(force_field: ForceField, molecules: list[Molecule]) -> Epoch:
 def smee_and_descent(force_field: ForceField, molecules: list[Molecule]) -> Epoch | None:
     """Take the loss of descent, over a data set of its own, and the backward pass; None where they are not here."""
     try:
-        from descent.targets import energy as target
+        from descent.targets import energy as target  # type: ignore[import-not-found]
 
         from pesfit.potentials.smee import to_smee
 
@@ -214,7 +214,7 @@ def smee_and_descent(force_field: ForceField, molecules: list[Molecule]) -> Epoc
 
 def _gradient(parameter: Any) -> FloatArray:
     """Return the gradient by the trained columns, which come first."""
-    return parameter.grad.double().numpy()[:, :2].copy()
+    return np.array(parameter.grad, dtype=np.float64)[:, :2]
 
 
 def normal_equations(force_field: ForceField, layout: Layout, molecules: list[Molecule]) -> Callable[[], object]:

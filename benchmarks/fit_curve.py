@@ -16,6 +16,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from pesfit.params.convert import Convert, ConvertMD17
 from pesfit.params.fit_gradient import Gradient, LearningRate
 from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.params.parameterize import Charges, Parameterize
-from pesfit.params.sources import Sources
+from pesfit.params.sources import EspalomaSubset, Sources
 from pesfit.params.split import Split
 from pesfit.sources.convert import convert_sources
 from pesfit.split.build import split_datasets
@@ -140,9 +141,10 @@ def main() -> int:
         real = os.environ.get("PESFIT_REAL_DATA")
         if real:
             mirror = Path(real) / "mirror"
-            subsets = sorted(path.name.removesuffix(".tar.gz") for path in (mirror / "espaloma").glob("*.tar.gz"))
+            present = {path.name.removesuffix(".tar.gz") for path in (mirror / "espaloma").glob("*.tar.gz")}
+            subsets = tuple(subset for subset in get_args(EspalomaSubset) if subset in present)
             for name, sources in {
-                "Espaloma": Sources(espaloma=tuple(subsets), xtb=False),
+                "Espaloma": Sources(espaloma=subsets, xtb=False),
                 "rMD17 ethanol and aspirin": Sources(rmd17=("ethanol", "aspirin"), xtb=False),
             }.items():
                 part = folder / name

@@ -126,7 +126,9 @@ def test_select_keeps_frames_with_their_conformers() -> None:
         ({"energy": np.zeros(0)}, "4 atoms and 0 conformers"),
     ],
 )
-def test_a_malformed_record_is_refused_and_nothing_is_finished(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_a_malformed_record_is_refused_and_nothing_is_finished(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         write(tmp_path / "a", [make_record(2), dataclasses.replace(make_record(), **changes)])  # type: ignore[arg-type]
     assert not (tmp_path / "a" / "state.json").exists()

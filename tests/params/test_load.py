@@ -60,7 +60,10 @@ def test_every_parameter_is_described_and_bounded() -> None:
         ("convert: {xtb: {n_samples: true}}", "convert.xtb.n_samples = true: expected a whole number >= 1"),
         ("sources: {rmd17: [ethanl]}", 'sources.rmd17.0 = "ethanl": expected one of aspirin'),
         ("sources: {rmd17: [ethanl]}", "(did you mean ethanol?)"),
-        ("split: {group_by: molecul}", 'split.group_by = "molecul": expected one of molecule, connectivity (did you mean molecule?)'),
+        (
+            "split: {group_by: molecul}",
+            'split.group_by = "molecul": expected one of molecule, connectivity (did you mean molecule?)',
+        ),
         ("split: {rules: []}", "split.rules = []: expected a list of at least 1"),
         ("split: {rules: [{source: rmd17}]}", "split.rules.0.by: missing; expected one of molecule, frame"),
         ("clster: {}", "clster = {}: unknown key (did you mean cluster?)"),
@@ -112,8 +115,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_params(tmp_path / "nothing.yaml")
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))
-def test_no_value_of_a_section_makes_anything_but_a_clear_error(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.dictionaries(st.text(), inner)
+    )
+)
+def test_no_value_of_a_section_makes_anything_but_a_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, value: object
+) -> None:
     from ruamel.yaml import YAML
 
     path = tmp_path_factory.mktemp("params") / "params.yaml"

@@ -27,12 +27,12 @@ class Board:
     def __init__(self, folder: Path, epochs: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         self._every = max(1, epochs // _HISTOGRAMS)
-        self._writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder))
 
     def curves(self, epoch: int, values: dict[str, float]) -> None:
         """Add a point to each curve, such as `train/loss`."""
         for name, value in values.items():
-            self._writer.add_scalar(name, value, epoch)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, epoch)
 
     def wants_histograms(self, epoch: int) -> bool:
         """Whether parameters are to be shown in this epoch."""
@@ -44,11 +44,11 @@ class Board:
             used = table.values[table.uses > 0]
             for number, column in enumerate(table.columns):
                 if len(used) and column in ("k", "length", "angle", "epsilon", "sigma"):
-                    self._writer.add_histogram(f"{handler}/{column} [{table.units[number]}]", used[:, number], epoch)  # type: ignore[no-untyped-call]
-        self._writer.add_histogram("change [prior widths]", z, epoch)  # type: ignore[no-untyped-call]
+                    self._writer.add_histogram(f"{handler}/{column} [{table.units[number]}]", used[:, number], epoch)
+        self._writer.add_histogram("change [prior widths]", z, epoch)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()

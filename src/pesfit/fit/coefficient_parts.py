@@ -106,7 +106,9 @@ class VdW:
         wanted = matching(table, params.vdw.include, params.vdw.exclude, "fit_smirnoff.gradient.vdw") & (table.uses > 0)
         wanted &= (table.values > 0.0).all(axis=1)
         self.rows: list[LongArray] = []
-        n_types, widths, bounds = len(table.smirks), [], []
+        n_types = len(table.smirks)
+        widths: list[float] = []
+        bounds: list[float] = []
         self._entry = np.full((2, n_types), -1, dtype=np.int64)
         for number, column in enumerate((params.vdw.epsilon, params.vdw.sigma)):
             rows = np.flatnonzero(wanted) if column.train else np.zeros(0, dtype=np.int64)
@@ -185,7 +187,8 @@ class Charges:
         self._starts, self._sizes = np.array(starts, dtype=np.int64), np.array([len(c) for c in counts], dtype=np.int64)
         self._counts = np.concatenate(counts or [nothing]).astype(np.float64)
         self._values = np.concatenate(values or [nothing])
-        self._products, self._first, self._second = np.concatenate(products, axis=1) if products else (nothing,) * 3
+        numbered: LongArray = np.concatenate(products, axis=1) if products else np.zeros((3, 0), dtype=np.int64)
+        self._products, self._first, self._second = numbered
         each = np.arange(n)
         self.pattern = (
             np.concatenate([self._values, self._products, self._products]),

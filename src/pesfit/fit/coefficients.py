@@ -77,7 +77,7 @@ class Coefficients:
         self.layout, self._force_field, self._classes = layout, force_field, classes
         self._valence = Valence(layout, with_constants=with_constants)
         self._vdw, self._charges = VdW(force_field, params), Charges(classes, params)
-        parts = (self._valence, self._vdw, self._charges)
+        parts = self._parts
         self._z_at = np.cumsum([0, *(part.n_parameters for part in parts)])
         self._c_at = np.cumsum([0, *(part.n_coefficients for part in parts)])
         self.n_parameters, self.n_coefficients = int(self._z_at[-1]), int(self._c_at[-1])
@@ -90,6 +90,10 @@ class Coefficients:
         self.lower = np.concatenate([self._valence.lower, -self._vdw.upper, -wide])
         self.upper = np.concatenate([self._valence.upper, self._vdw.upper, wide])
         self.shifts = self._valence.shifts
+
+    @property
+    def _parts(self) -> tuple[Valence | VdW | Charges, ...]:
+        return self._valence, self._vdw, self._charges
 
     @property
     def constants_at(self) -> int | None:
@@ -113,7 +117,7 @@ class Coefficients:
             z: shape (n_parameters,).
         """
         pieces = np.split(z, self._z_at[1:-1])
-        found = [part.evaluate(piece) for part, piece in zip((self._valence, self._vdw, self._charges), pieces, strict=True)]
+        found = [part.evaluate(piece) for part, piece in zip(self._parts, pieces, strict=True)]
         data = np.concatenate([slopes for _, slopes in found])[self._order]
         shape = (self.n_coefficients, self.n_parameters)
         return Point(

@@ -52,7 +52,7 @@ class Part:
     @property
     def n_bytes(self) -> int:
         """Memory taken, about."""
-        return 12 * (self.energy.nnz + self.forces.nnz) + 28 * len(self.force_target)
+        return int(12 * (self.energy.nnz + self.forces.nnz) + 28 * len(self.force_target))
 
 
 def force_rows(slots: Slots, columns: LongArray, n_atoms: int) -> scipy.sparse.csr_array:
@@ -160,7 +160,7 @@ class Block:
         if terms.zero == "none":
             return energy
         if terms.zero == "min":
-            return energy - np.repeat(energy[self._lowest], self._sizes)
+            return np.asarray(energy - np.repeat(energy[self._lowest], self._sizes))
         offsets = centres(terms.energy, energy, self._energy_weights, self._starts, self._sizes)
         return energy - np.repeat(offsets, self._sizes)
 
