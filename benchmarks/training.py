@@ -8,7 +8,7 @@ a folder with rMD17, frames and labels are real. schnetpack is run as its tutori
 and CastTo32 for each sample, AtomisticTask, lightning's Trainer, with the loader in this process.
 
 Times are of the processor on one thread (set OMP_NUM_THREADS=1): the lower quartile of the batches after the first, and the better of two
-rounds, so that what else runs on the machine counts for as little as can be. The exit status is 1 where training is less than three times as
+rounds, so that what else runs on the machine counts as little as can be. The exit status is 1 where training is less than three times as
 fast as schnetpack's at batch 10 (ethanol), or compiled gradients differ from eager ones by more than 1e-5.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pesfit.potentials.base import Potential
@@ -35,3 +36,17 @@ def build_gfn2() -> Potential:
     from pesfit.potentials.gfn2_potential import Gfn2Potential
 
     return Gfn2Potential()
+
+
+def load_learned(folder: Path | str) -> Potential:
+    """Read a trained network, of either variant, as stage 07 saves it.
+
+    Args:
+        folder: such as `outputs/learned/conservative`.
+
+    Raises:
+        DataError: where a file is missing, damaged, or has another format version.
+    """
+    from pesfit.potentials.painn import load_painn
+
+    return load_painn(folder).eval()
