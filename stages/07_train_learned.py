@@ -1,8 +1,9 @@
 """Stage 07: train one variant of the network, `conservative` or `direct`, on the clustered data."""
 
+import argparse
 import functools
-import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,27 +17,24 @@ from pesfit.train.learned import LEARNED, Variant, train_learned
 from pesfit.train.workers import is_helper
 
 
-def train(variant: Variant, params: Params, output: Path) -> Mapping[str, Any]:
-    return train_learned(
-        variant,
-        open_datasets("data/clustered"),
-        Splits.open(Path("data/splits/splits.arrow")),
-        params.train_learned,
-        output,
-        plot=PLOTS / f"learning-curve-{variant}.png",
-    )
-
-
-def train_and_keep(variant: Variant, params: Params) -> Mapping[str, Any]:
-    with output_folder(LEARNED / variant) as output:
-        return train(variant, params, output)
+def train(variant: Variant, params: Params) -> Mapping[str, Any]:
+    folder = LEARNED / variant
+    with nullcontext(folder) if is_helper() else output_folder(folder) as output:  # torchrun's helpers write nothing
+        return train_learned(
+            variant,
+            open_datasets("data/clustered"),
+            Splits.open(Path("data/splits/splits.arrow")),
+            params.train_learned,
+            output,
+            plot=PLOTS / f"learning-curve-{variant}.png",
+        )
 
 
 if __name__ == "__main__":
-    (chosen,) = [variant for variant in get_args(Variant) if sys.argv[1:] == [variant]] or sys.exit(
-        f"usage: python {sys.argv[0]} {'|'.join(get_args(Variant))}"
-    )
-    if is_helper():  # of torchrun: it trains along and writes nothing
-        train(chosen, load_params(Path("params.yaml")), LEARNED / chosen)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("variant", choices=get_args(Variant))
+    variant = parser.parse_args().variant
+    if is_helper():
+        train(variant, load_params(Path("params.yaml")))
     else:
-        run_stage(f"train_learned-{chosen}", functools.partial(train_and_keep, chosen))
+        run_stage(f"train_learned-{variant}", functools.partial(train, variant))
