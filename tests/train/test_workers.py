@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import socket
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -98,3 +101,29 @@ def test_torchrun_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert not torch.distributed.is_initialized()
     monkeypatch.setenv("RANK", "1")
     assert is_helper()
+
+
+def as_torchrun_does(rank: int, port: int, pipe: Connection) -> None:
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    pipe.send((is_helper(), run_together(gather_some, [4, 3], 1)))
+
+
+def test_processes_that_torchrun_started_find_each_other() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    pipes = [context.Pipe(duplex=False) for _ in range(2)]
+    processes = [context.Process(target=as_torchrun_does, args=(rank, port, pipes[rank][1])) for rank in range(2)]
+    for process in processes:
+        process.start()
+    results = [pipe.recv() if pipe.poll(60.0) else None for pipe, _ in pipes]
+    for process in processes:
+        process.join(30.0)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert results[0] is not None
+    assert results[1] is not None
+    assert [is_one for is_one, _ in results] == [False, True]
+    assert results[0][1] == results[1][1]
+    assert results[0][1][:2] == [(2, [400.0, 401.0, 402.0, 403.0]), (2, [300.0, 301.0, 302.0])]

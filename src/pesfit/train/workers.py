@@ -94,9 +94,10 @@ def _wait_for_others(size: int) -> None:
     """Keep connections open until all processes are done: gloo takes one that closes for a failure, even after the last message."""
     store = distributed.distributed_c10d._get_default_store()  # noqa: SLF001 - torch offers no other way to it
     n_done, give_up = store.add("pesfit/done", 1), time.monotonic() + _SECONDS_TO_SAY_WHY
-    while n_done < size and time.monotonic() < give_up:
-        time.sleep(0.02)
-        n_done = store.add("pesfit/done", 0)
+    with contextlib.suppress(RuntimeError):  # the process that keeps the store has seen that all are done, and left
+        while n_done < size and time.monotonic() < give_up:
+            time.sleep(0.02)
+            n_done = store.add("pesfit/done", 0)
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,9 @@ def _child(work: Callable[[Group, Any], object], job: Any, place: _Place, pipe: 
 
 def _why_one_ended(children: Sequence[tuple[BaseProcess, Connection]]) -> str | None:
     """Say why another process ended, if one did."""
-    wait([child.sentinel for child, _ in children], timeout=_SECONDS_TO_SAY_WHY)
+    for child, _ in children:
+        if child.sentinel in wait([child.sentinel for child, _ in children], timeout=_SECONDS_TO_SAY_WHY):
+            child.join()  # its status is known a moment after its end is
     size = len(children) + 1
     for rank, (_, pipe) in enumerate(children, start=1):
         with contextlib.suppress(EOFError):
