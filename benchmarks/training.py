@@ -14,6 +14,7 @@ fast as schnetpack's at batch 10 (ethanol), or compiled gradients differ from ea
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -212,7 +213,7 @@ def main() -> int:
     torch.set_num_threads(1)
     passed = True
     print(f"{'structures/s (ms a batch)':30}{'schnetpack':>16}{'eager':>16}{'compiled':>16}{'times schnetpack':>18}")
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):  # schnetpack leaves a lock in the working directory
         folder = Path(name)
         for molecule in SMILES:
             record = frames(molecule)

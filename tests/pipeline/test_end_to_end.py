@@ -25,6 +25,7 @@ SMALLER: dict[str, Any] = {
             {"source": "xtb/trajectory", "by": "block", "train": 0.8, "validation": 0.1, "test": 0.1},
         ]
     },
+    "train_learned": {"network": {"n_features": 16, "n_interactions": 1}, "num_epochs": 2, "early_stopping_min_epochs": 1},
 }
 UP_TO_DATE = "Data and pipelines are up to date."
 
@@ -51,6 +52,7 @@ def test_fresh_clones_agree_to_the_byte_whatever_the_workers_and_a_second_run_do
     assert "data/splits" in hashes[0]
 
     clone.run("dvc", "repro", "--force", "--single-item", "06_fit_smirnoff", workers=4)
+    assert "outputs/learned/direct" in hashes[0]
     assert clone.output_hashes() == hashes[0]
 
     data = open_datasets(clone.path / "data/clustered")
@@ -101,6 +103,7 @@ def test_the_published_data_run_through_every_stage(
                 "xtb": False,
             },
             "download": {"mirror": str(real_data / "mirror")},
+            "train_learned": SMALLER["train_learned"] | {"subset_size": 50, "sources": ["rmd17"]},
         }
     )
     clone.run("dvc", "repro")

@@ -30,6 +30,15 @@ def test_neighbors_along_a_path_are_those_found_from_scratch(seed: int, step: fl
         coords = coords + step * torch.tensor(random.normal(size=(N_ATOMS, 3)))
 
 
+def test_coordinates_that_move_in_place_are_noticed() -> None:
+    coords = torch.tensor(np.random.default_rng(2).normal(scale=2.0, size=(N_ATOMS, 3)))
+    edges = SkinnedEdges(SIZES, cutoff=2.5, skin=0.5)
+    edges(coords)
+    coords *= 3.0
+    same(edges(coords), find_edges(coords, SIZES, 2.5))
+    assert edges.n_searches == 2
+
+
 def test_small_moves_need_no_new_search_and_a_large_one_does() -> None:
     coords = torch.tensor(np.random.default_rng(1).normal(scale=2.0, size=(N_ATOMS, 3)))
     edges = SkinnedEdges(SIZES, cutoff=2.5, skin=1.0)

@@ -23,8 +23,8 @@ from pesfit.parameterize.force_field import read_force_field
 from pesfit.parameterize.patterns import Patterns
 from pesfit.params.parameterize import ChargeMethod
 from pesfit.potentials.base import Conformers, Potential
-from pesfit.potentials.build import build_smirnoff
-from pesfit.potentials.painn import CONFIG_FILE, load_painn
+from pesfit.potentials.build import build_smirnoff, load_learned
+from pesfit.potentials.painn import CONFIG_FILE
 from pesfit.potentials.terms import Terms
 from pesfit.potentials.uncertainty import Uncertainty
 from pesfit.topology import ForceField
@@ -197,7 +197,7 @@ def open_model(model: str | Path, charge_methods: Sequence[ChargeMethod] = CHARG
         if (path / FORCE_FIELD_FILE).is_file():
             return _open_smirnoff(str(model), path / FORCE_FIELD_FILE, charge_methods)
         if (path / CONFIG_FILE).is_file():
-            return NetworkModel(str(model), load_painn(path).eval())
+            return NetworkModel(str(model), load_learned(path))
         raise DataError(_no_model(path))
     if path.suffix == ".offxml":
         return _open_smirnoff(str(model), path, charge_methods)

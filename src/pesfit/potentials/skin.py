@@ -40,7 +40,7 @@ class SkinnedEdges:
         """
         coords = coords.detach()
         if self._found is None or self._used_up(coords, self._found[0]):
-            self._found = coords, find_edges(coords, self._sizes, self._cutoff + self._skin)
+            self._found = coords.clone(), find_edges(coords, self._sizes, self._cutoff + self._skin)
             self.n_searches += 1
         candidates = self._found[1]
         delta = coords.index_select(0, candidates.first) - coords.index_select(0, candidates.second)
