@@ -212,10 +212,15 @@ def serve_torchrun() -> None:
 
 
 def _join(rendezvous: Path | None, rank: int, n_processes: int) -> None:
-    if rendezvous is not None:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine, whose name need not resolve
     method = "env://" if rendezvous is None else f"file://{rendezvous}"
-    dist.init_process_group("gloo", init_method=method, rank=rank, world_size=n_processes, timeout=_TIMEOUT)
+    choose_loopback = rendezvous is not None and "GLOO_SOCKET_IFNAME" not in os.environ
+    if choose_loopback:
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # all are on this machine, whose name need not resolve
+    try:
+        dist.init_process_group("gloo", init_method=method, rank=rank, world_size=n_processes, timeout=_TIMEOUT)
+    finally:
+        if choose_loopback:
+            del os.environ["GLOO_SOCKET_IFNAME"]
 
 
 def _serve(rendezvous: Path | None, rank: int, n_processes: int, parent: int | None) -> None:
