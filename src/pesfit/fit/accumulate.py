@@ -125,6 +125,22 @@ def _run(job: _Job) -> Path:
     return job.path
 
 
+def check_rows(records: Sequence[Record], splits: Sequence[SplitArray]) -> None:
+    """Check a molecule's rows before anything is made of them.
+
+    Args:
+        records: the rows.
+        splits: of each row's conformers.
+
+    Raises:
+        DataError: naming the row and the conformer, where a label is not finite or there are more splits than conformers.
+    """
+    for record, split in zip(records, splits, strict=True):
+        record.validate()
+        if len(split) != record.n_conformers:
+            raise DataError(f"{record.id}: {record.n_conformers} conformers, but the splits know {len(split)}; split again")
+
+
 def molecule_entries(
     molecule: MoleculeRows,
     records: Sequence[Record],
@@ -145,10 +161,7 @@ def molecule_entries(
         DataError: naming the row and the conformer, where a label is not finite or there are more splits than conformers.
         MoleculeError: where atoms coincide.
     """
-    for record, split in zip(records, splits, strict=True):
-        record.validate()
-        if len(split) != record.n_conformers:
-            raise DataError(f"{record.id}: {record.n_conformers} conformers, but the splits know {len(split)}; split again")
+    check_rows(records, splits)
     lowest = min(float(record.energy.min()) for record in records)
     for name, number in SPLITS.items():
         plain, weighted = [], []

@@ -10,8 +10,7 @@ import scipy.sparse
 
 from pesfit.arrays import FloatArray, LongArray
 from pesfit.dataset import Record
-from pesfit.errors import DataError
-from pesfit.fit.accumulate import conformer_weights
+from pesfit.fit.accumulate import check_rows, conformer_weights
 from pesfit.fit.assemble import factors
 from pesfit.fit.coefficients import Coefficients
 from pesfit.fit.features import MoleculeFeatures, Rows
@@ -77,10 +76,7 @@ class MoleculePreparation:
             DataError: naming the row and the conformer, where a label is not finite or there are more splits than conformers.
             MoleculeError: where atoms coincide.
         """
-        for record, split in zip(records, splits, strict=True):
-            record.validate()
-            if len(split) != record.n_conformers:
-                raise DataError(f"{record.id}: {record.n_conformers} conformers, but the splits know {len(split)}; split again")
+        check_rows(records, splits)
         lowest = min(float(record.energy.min()) for record in records)
         for name, number in SPLITS.items():
             chosen = [
