@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.models.fitted"]
+
 # How long an example takes says how busy the machine is.
 settings.register_profile("pesfit", deadline=None)
 settings.load_profile("pesfit")

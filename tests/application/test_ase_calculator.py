@@ -15,9 +15,9 @@ from ase.optimize import BFGS
 
 import pesfit
 from pesfit.application.geometries import embedded
-from pesfit.application.model import open_model
 from pesfit.application.predict import predict
 from pesfit.errors import DataError, MoleculeError
+from pesfit.models.model import open_model
 from pesfit.units import EV
 
 

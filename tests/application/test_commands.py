@@ -14,8 +14,8 @@ import pytest
 from pesfit.__main__ import main
 from pesfit.application import md as md_module
 from pesfit.application.geometries import embedded
-from pesfit.application.model import open_model
 from pesfit.application.predict import predict
+from pesfit.models.model import open_model
 from pesfit.units import EV
 
 

@@ -10,9 +10,9 @@ import pytest
 from pesfit.application.frames import Frame
 from pesfit.application.geometries import embedded
 from pesfit.application.md import ExplodedError, Run, Simulation
-from pesfit.application.model import open_model
 from pesfit.application.predict import predict
 from pesfit.errors import DataError, ParamsError
+from pesfit.models.model import open_model
 from pesfit.units import ACCELERATION
 from tests import openff_oracle
 

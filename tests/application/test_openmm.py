@@ -12,8 +12,8 @@ from openff.toolkit import ForceField, Molecule
 from openmm import unit
 
 from pesfit.application.geometries import embedded
-from pesfit.application.model import open_model
 from pesfit.application.predict import predict
+from pesfit.models.model import open_model
 
 
 def test_minimise_and_one_picosecond(smirnoff: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from pesfit.application import predict as predict_module
 from pesfit.application.geometries import Geometry, embedded
-from pesfit.application.model import open_model
 from pesfit.application.predict import predict
 from pesfit.errors import DataError
 from pesfit.fit.export import openmm_energies
+from pesfit.models.model import open_model
 
 
 def conformers(smiles: str, n: int) -> list[Geometry]:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pesfit.fit.optimizers import in_order, minimise_in_box
-from pesfit.fit.quadratic import Constraints, minimise
+from pesfit.regression.quadratic import Constraints, minimise
 
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 12), condition=st.floats(0.0, 6.0))

@@ -10,12 +10,12 @@ import pytest
 
 from pesfit.arrays import FloatArray
 from pesfit.errors import DataError
-from pesfit.fit.linear_gaussian import Posterior
 from pesfit.fit.parameters import Layout
 from pesfit.fit.periodicities import add_periodicities
 from pesfit.fit.posterior import SmirnoffPosterior, write_posterior
-from pesfit.fit.quadratic import KKT, Optimum
 from pesfit.params.fit_smirnoff import BondLength, Train, TrainBonds
+from pesfit.regression.linear_gaussian import Posterior
+from pesfit.regression.quadratic import KKT, Optimum
 from pesfit.topology import ForceField
 from tests.fit.samples import EVERYTHING, Sample, evaluate, perturbation, sample
 

@@ -11,11 +11,11 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from torch import Tensor
 
-from pesfit.application.bonds import BondsFromSmiles
 from pesfit.application.geometries import Geometry, checked
-from pesfit.application.model import CHARGE_METHODS, Model, Subject, open_model
 from pesfit.application.predict import predict_molecule
 from pesfit.errors import DataError
+from pesfit.models.bonds import BondsFromSmiles
+from pesfit.models.model import CHARGE_METHODS, Model, Subject, open_model
 from pesfit.params.parameterize import ChargeMethod
 from pesfit.potentials.base import Prediction, collate
 from pesfit.units import EV

@@ -75,10 +75,10 @@ def _add_common(parser: argparse.ArgumentParser, seed: str, run: Callable[[argpa
 def _predict(options: argparse.Namespace) -> None:
     from pesfit.application.frames import Frame, write_frame
     from pesfit.application.geometries import read_geometries
-    from pesfit.application.model import open_model
     from pesfit.application.predict import predict
     from pesfit.application.table import table
     from pesfit.application.whole_file import check_output, whole_file
+    from pesfit.models.model import open_model
     from pesfit.units import EV
 
     if options.output is not None:
@@ -112,8 +112,8 @@ def _md(options: argparse.Namespace) -> None:
     from pesfit.application.frames import write_frame
     from pesfit.application.geometries import read_geometries
     from pesfit.application.md import ExplodedError, Run, Simulation
-    from pesfit.application.model import open_model
     from pesfit.application.whole_file import check_output, whole_file
+    from pesfit.models.model import open_model
 
     run = Run(
         options.steps,

@@ -11,9 +11,9 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom
 
-from pesfit.application.bonds import BondsFromSmiles, in_map_order, parse_smiles
 from pesfit.arrays import FloatArray, IntArray
 from pesfit.errors import DataError
+from pesfit.models.bonds import BondsFromSmiles, in_map_order, parse_smiles
 from pesfit.sources.identity import group_of, mapped_smiles
 
 XYZ, SDF, SMILES = (".xyz", ".extxyz"), (".sdf", ".sd", ".mol"), (".smi", ".smiles")

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from pesfit.application.geometries import Geometry
-from pesfit.application.model import Model, Subject
 from pesfit.arrays import FloatArray
 from pesfit.errors import DataError, PesfitError
+from pesfit.models.model import Model, Subject
 from pesfit.potentials.base import collate
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pesfit.arrays import FloatArray
-from pesfit.fit.normal_equations import NormalEquations
 from pesfit.fit.parameters import Layout
 from pesfit.fit.shard_file import Shard
 from pesfit.params.fit_smirnoff import Objective
 from pesfit.params.source_names import covers
+from pesfit.regression.normal_equations import NormalEquations
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ import scipy.optimize
 from pesfit.arrays import FloatArray
 from pesfit.errors import DataError, ParamsError, PesfitError
 from pesfit.fit.assemble import Problem
-from pesfit.fit.linear_gaussian import GaussianPrior, Posterior, Spectrum, infer, maximise_balance, solve
-from pesfit.fit.normal_equations import Moments
-from pesfit.fit.quadratic import Constraints
 from pesfit.params.fit_smirnoff import FitSmirnoff
+from pesfit.regression.linear_gaussian import GaussianPrior, Posterior, Spectrum, infer, maximise_balance, solve
+from pesfit.regression.normal_equations import Moments
+from pesfit.regression.quadratic import Constraints
 
 _PATH = 10.0 ** np.arange(-10.0, 2.01, 0.5)
 """Prior strengths of the path, relative to the largest eigenvalue of the whitened Gram matrix."""

@@ -28,7 +28,7 @@ import numpy as np
 from pesfit.arrays import FloatArray, LongArray
 from pesfit.errors import DataError
 from pesfit.fit.features import MoleculeFeatures
-from pesfit.fit.normal_equations import Moments, NormalEquations
+from pesfit.regression.normal_equations import Moments, NormalEquations
 
 EnergyZero = Literal["mean", "min", "none"]
 

@@ -19,9 +19,9 @@ import numpy as np
 
 from pesfit.arrays import BoolArray, FloatArray, LongArray
 from pesfit.errors import ParamsError
-from pesfit.fit.linear_gaussian import GaussianPrior
-from pesfit.fit.quadratic import Constraints
 from pesfit.params.fit_smirnoff import Chosen, Column, Train
+from pesfit.regression.linear_gaussian import GaussianPrior
+from pesfit.regression.quadratic import Constraints
 from pesfit.topology import BONDED_HANDLERS, ForceField, ParameterTable
 
 SECTIONS = {

@@ -25,10 +25,10 @@ import numpy as np
 from pesfit.arrays import BoolArray, FloatArray, LongArray
 from pesfit.errors import DataError
 from pesfit.fit.features import MoleculeFeatures
-from pesfit.fit.linear_gaussian import Posterior
 from pesfit.fit.parameters import MINIMUM, SECTIONS, Layout, chosen
 from pesfit.params.fit_smirnoff import Train
 from pesfit.potentials.uncertainty import Deviations
+from pesfit.regression.linear_gaussian import Posterior
 from pesfit.topology import BONDED_HANDLERS, ForceField, ParameterTable, Topology
 
 FORMAT_VERSION = 1

@@ -22,7 +22,6 @@ from pesfit.fit.exact import ExactFit, fit_exactly
 from pesfit.fit.export import check_energies, check_offxml, write_offxml
 from pesfit.fit.gradient import Data, Files, GradientFit, Start, fit_by_gradient, fit_metrics, write_descent
 from pesfit.fit.metrics import Bootstrap, improvement, molecule_errors, summarise
-from pesfit.fit.normal_equations import save
 from pesfit.fit.parameters import MINIMUM, Layout, chosen
 from pesfit.fit.periodicities import Extension, add_periodicities
 from pesfit.fit.plan import MoleculeRows, cut, list_molecules
@@ -34,6 +33,7 @@ from pesfit.params.source_names import check_source_names
 from pesfit.potentials.base import Conformers, collate
 from pesfit.potentials.smirnoff import SmirnoffPotential
 from pesfit.potentials.terms import Terms
+from pesfit.regression.normal_equations import save
 from pesfit.runtime import SCRATCH
 from pesfit.splits import SPLITS, Splits
 from pesfit.topology import BONDED_HANDLERS, ForceField, ParameterizedSet, ParameterTable

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pesfit.application.geometries import embedded
-from pesfit.application.model import open_model
 from pesfit.errors import DataError
+from pesfit.models.model import open_model
 
 METHANOL = "[C:2]([O:1][H:6])([H:3])([H:4])[H:5]"
 CHARGES = {1: -0.6, 2: 0.15, 3: 0.01, 4: 0.01, 5: 0.01, 6: 0.42}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pesfit.errors import DataError
-from pesfit.fit.normal_equations import Moments, NormalEquations, load, save, total
+from pesfit.regression.normal_equations import Moments, NormalEquations, load, save, total
 
 
 def rows(n_rows: int = 30, n: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

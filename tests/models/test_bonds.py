@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pesfit.application.bonds import BondsFromSmiles
 from pesfit.application.geometries import embedded
 from pesfit.errors import DataError
+from pesfit.models.bonds import BondsFromSmiles
 from pesfit.parameterize.molecule import read_mapped_smiles
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from rdkit import Chem
 
-from pesfit.application.bonds import parse_smiles
-from pesfit.application.trained_charges import TrainedCharges
 from pesfit.arrays import FloatArray, IntArray
 from pesfit.errors import DataError, Failure, MoleculeError
 from pesfit.fit.posterior import SmirnoffPosterior
+from pesfit.models.bonds import parse_smiles
+from pesfit.models.trained_charges import TrainedCharges
 from pesfit.parameterize.charges import ChargeAssigner
 from pesfit.parameterize.engine import Request, Setup, parameterize
 from pesfit.parameterize.force_field import read_force_field

@@ -10,9 +10,9 @@ from scipy.integrate import quad
 from scipy.stats import multivariate_normal
 
 from pesfit.errors import DataError
-from pesfit.fit.linear_gaussian import GaussianPrior, Spectrum, infer, maximise_balance, solve
-from pesfit.fit.normal_equations import Moments, NormalEquations
-from pesfit.fit.quadratic import Constraints
+from pesfit.regression.linear_gaussian import GaussianPrior, Spectrum, infer, maximise_balance, solve
+from pesfit.regression.normal_equations import Moments, NormalEquations
+from pesfit.regression.quadratic import Constraints
 
 
 def problem(n_rows: int = 40, n: int = 5, noise: float = 0.3, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

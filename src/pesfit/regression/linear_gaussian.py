@@ -29,8 +29,8 @@ import scipy.optimize
 
 from pesfit.arrays import BoolArray, FloatArray
 from pesfit.errors import DataError
-from pesfit.fit.normal_equations import Moments, NormalEquations
-from pesfit.fit.quadratic import Constraints, Optimum, minimise
+from pesfit.regression.normal_equations import Moments, NormalEquations
+from pesfit.regression.quadratic import Constraints, Optimum, minimise
 
 UNDETERMINED_RATIO = math.sqrt(0.5)
 """A parameter whose posterior width is at least this part of its prior width is undetermined: the data give less than half of what is

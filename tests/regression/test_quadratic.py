@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import lsq_linear
 
 from pesfit.errors import PesfitError
-from pesfit.fit.quadratic import Constraints, minimise
+from pesfit.regression.quadratic import Constraints, minimise
 
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 12), extra=st.integers(-6, 10))

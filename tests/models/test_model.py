@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pesfit.application.geometries import embedded
-from pesfit.application.model import open_model
 from pesfit.errors import DataError, ForceFieldError, MoleculeError, ParamsError
+from pesfit.models.model import open_model
 from tests import openff_oracle
 
 
