@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from pesfit.arrays import FloatArray
 
 
@@ -22,6 +24,14 @@ class Deviations:
     energy: FloatArray
     relative_energy: FloatArray
     forces: FloatArray
+
+    @property
+    def score(self) -> FloatArray:
+        """How unsure of its least certain atom [kcal/mol/Å], shape (n_conformers,): max_i |σ_i|, with σ_i the deviations of its force.
+
+        What leaves the training domain mostly leaves it at one place, a bond that breaks; a mean over atoms would hide that.
+        """
+        return np.asarray(np.sqrt((self.forces**2).sum(axis=-1)).max(axis=-1))
 
 
 class Uncertainty(Protocol):
