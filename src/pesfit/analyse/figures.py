@@ -57,11 +57,11 @@ MUTED = Color("muted", "#5d646d", "#a2a8b0")
 GRID = Color("rule", "#e3e2dd", "#32373d")
 SURFACE = Color("surface", "#fdfdfc", "#16191c")
 SERIES = {
-    "gfn2": Color("series-gfn2", "#6b7280", "#aab1bb"),
-    "smirnoff-initial": Color("series-smirnoff-initial", "#a87b00", "#e0b64a"),
-    "smirnoff": Color("series-smirnoff", "#cc4f00", "#f0864a"),
-    "conservative": Color("series-conservative", "#0a6ebd", "#5fb0f0"),
-    "direct": Color("series-direct", "#ad4a92", "#dd8bc6"),
+    "gfn2": Color("series-gfn2", "#868d9b", "#d3dae3"),
+    "smirnoff-initial": Color("series-smirnoff-initial", "#c47b00", "#f5b840"),
+    "smirnoff": Color("series-smirnoff", "#bf2f06", "#f4511e"),
+    "conservative": Color("series-conservative", "#0a5fcb", "#2f97f0"),
+    "direct": Color("series-direct", "#86507a", "#bd72a0"),
 }
 EXTRA = (
     Color("extra-green", "#0f8a66", "#45c59b"),
