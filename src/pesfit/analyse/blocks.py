@@ -20,6 +20,7 @@ class Column:
         unit: shown beside the label; empty where there is none.
         digits: significant digits of numbers on the page; CSV and JSON have all.
         interval: key of a column pair `<interval>_low`, `<interval>_high` that the page shows as a range behind the number; None without.
+        best: which of the values the page sets in bold, in each group of rows; None for no such mark.
     """
 
     key: str
@@ -27,6 +28,7 @@ class Column:
     unit: str = ""
     digits: int = 3
     interval: str | None = None
+    best: Literal["lowest", "highest"] | None = None
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,13 @@ class Table:
     """A table of the page, a CSV file `tables/<name>.csv`, and an entry of `numbers.json`.
 
     Attributes:
-        name: file name without suffix.
+        name: file name without suffix: small letters, digits and hyphens.
         title: one line above it.
         columns: what the page shows, in order.
         rows: by key; keys that no column shows go to CSV and JSON alone. A value None is an empty cell.
         note: what a reader has to know, below it.
         folded: whether the page shows it closed (`<details>`).
+        group: key whose value stands as a line of its own above the rows that share it (they are next to each other); none without.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Table:
     rows: Sequence[dict[str, Cell]]
     note: str = ""
     folded: bool = False
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Figure:
     """A figure: vector graphics on the page that follow its light and dark theme, and `figures/<name>.png`.
 
     Attributes:
-        name: file name without suffix.
+        name: file name without suffix, likewise.
         title: one line above it.
         alt: what it shows, in words, for those who do not see it.
         draw: returns a matplotlib figure; called with the style's rcParams active and the palette (`figures.Palette`) as its argument.
