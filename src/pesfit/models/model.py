@@ -80,13 +80,14 @@ class Model(ABC):
         self.has_posterior = False
 
     @abstractmethod
-    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str) -> Subject:
+    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Subject:
         """Prepare a molecule.
 
         Args:
             atomic_numbers: shape (n_atoms,).
             smiles: mapped, or None where bonds are not known.
             where: what messages call it.
+            charges: [e], partial charges to take, shape (n_atoms,), such as those of a data set; those that a fit trained come first.
 
         Raises:
             DataError: where the model needs bonds and there are none.
@@ -144,11 +145,11 @@ class SmirnoffModel(Model):
         fit: LeftByFit,
     ) -> None:
         super().__init__(name, build_smirnoff(force_field))
-        self._setup = Setup(patterns, charge_methods if fit.trained is None else ("dataset", *charge_methods))
+        self._setup = Setup(patterns, ("dataset", *charge_methods))
         self._fit = fit
         self.has_posterior = fit.posterior is not None
 
-    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str) -> Subject:
+    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Subject:
         """Assign parameters and charges; see `Model.subject`."""
         if smiles is None:
             raise DataError(
@@ -157,13 +158,14 @@ class SmirnoffModel(Model):
             )
         total_charge = int(Chem.GetFormalCharge(parse_smiles(smiles)))
         trained = None if self._fit.trained is None else self._fit.trained.of(smiles)
+        given = charges if trained is None else trained
         request = Request(
-            smiles, atomic_numbers.astype(np.int32).tobytes(), None if trained is None else trained.tobytes(), total_charge
+            smiles, atomic_numbers.astype(np.int32).tobytes(), None if given is None else given.tobytes(), total_charge
         )
         topology = parameterize(self._setup, request)
         if isinstance(topology, Failure):
             raise MoleculeError(f"{where}: {self.name} cannot be assigned: {topology.message}")
-        method = FIT if topology.charge_method == "dataset" else topology.charge_method
+        method = topology.charge_method if trained is None else FIT
         uncertainty = None if self._fit.posterior is None else self._fit.posterior.of(topology)
         return Subject(atomic_numbers, smiles, total_charge, Terms.from_topology(topology), method, uncertainty)
 
@@ -173,9 +175,9 @@ class NetworkModel(Model):
 
     needs_bonds = False
 
-    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str) -> Subject:
+    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Subject:
         """Take the molecule as it is; see `Model.subject`."""
-        del where
+        del where, charges
         return Subject(atomic_numbers, smiles)
 
 

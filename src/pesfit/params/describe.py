@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pesfit.params.base import Section
@@ -33,7 +34,7 @@ class Node:
 
 def parameters(model: type[Section]) -> Iterator[Parameter]:
     """Yield every parameter of a model and of the sections in it, in the order of their definition."""
-    schema = model.model_json_schema()
+    schema = _schema(model)
     yield from _parameters(schema, schema["$defs"], "")
 
 
@@ -58,7 +59,7 @@ def field_at(model: type[Section], location: Sequence[str | int]) -> tuple[tuple
     Returns:
         The part of the location that names keys and list positions, and what is there.
     """
-    schema = model.model_json_schema()
+    schema = _schema(model)
     definitions = schema["$defs"]
     node = schema
     path: list[str | int] = []
@@ -74,6 +75,11 @@ def field_at(model: type[Section], location: Sequence[str | int]) -> tuple[tuple
         node = _resolve(node, definitions)
         path.append(part)
     return tuple(path), Node(node, tuple(node.get("properties", {})))
+
+
+@cache
+def _schema(model: type[Section]) -> dict[str, Any]:
+    return model.model_json_schema()  # a third of a second
 
 
 def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

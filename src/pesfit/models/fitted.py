@@ -1,0 +1,68 @@
+"""What the pipeline left, opened by the names that rollouts and the report use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rdkit import Chem
+
+from pesfit.arrays import FloatArray, IntArray
+from pesfit.errors import DataError
+from pesfit.models.bonds import parse_smiles
+from pesfit.models.model import Model, Subject, open_model
+from pesfit.params.rollout import PotentialName
+from pesfit.potentials.build import build_gfn2
+
+SMIRNOFF, LEARNED = Path("outputs/smirnoff"), Path("outputs/learned")
+
+
+class Gfn2Model(Model):
+    """GFN2-xTB itself, which the small profile is labelled with."""
+
+    needs_bonds = False
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, build_gfn2())
+
+    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Subject:
+        """Take the molecule as it is; see `Model.subject`."""
+        del where, charges
+        return Subject(atomic_numbers, smiles, 0 if smiles is None else int(Chem.GetFormalCharge(parse_smiles(smiles))))
+
+
+def open_fitted(
+    names: Iterable[PotentialName], force_field: str, smirnoff: Path = SMIRNOFF, learned: Path = LEARNED
+) -> dict[str, Model]:
+    """Open potentials of a run of the pipeline.
+
+    Args:
+        names: which.
+        force_field: `parameterize.force_field`, which the fit started from: `smirnoff-initial`.
+        smirnoff: output of stage 06.
+        learned: outputs of stage 07, each under the name of its variant.
+
+    Returns:
+        In the order of `names`, the slowest, GFN2-xTB, first.
+
+    Raises:
+        DataError: where a stage has not written its output, or it is damaged.
+        ForceFieldError: where a force field cannot be read.
+    """
+    folders: dict[PotentialName, str | Path] = {
+        "smirnoff-initial": force_field,
+        "smirnoff": smirnoff,
+        "conservative": learned / "conservative",
+        "direct": learned / "direct",
+    }
+    models: dict[str, Model] = {}
+    for name in sorted(names, key=lambda name: name != "gfn2"):
+        if name == "gfn2":
+            models[name] = Gfn2Model(name)
+            continue
+        if isinstance(folder := folders[name], Path) and not folder.is_dir():
+            raise DataError(
+                f"{folder} is missing; `dvc repro` runs the stage that writes it, `dvc checkout` brings it back from the cache"
+            )
+        models[name] = open_model(folders[name])
+    return models
