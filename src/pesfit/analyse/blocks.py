@@ -20,6 +20,7 @@ class Column:
         unit: shown beside the label; empty where there is none.
         digits: significant digits of numbers on the page; CSV and JSON have all.
         interval: key of a column pair `<interval>_low`, `<interval>_high` that the page shows as a range behind the number; None without.
+        error: key of a standard error that the page shows behind the number as ± 0.02, where there is no interval; None without.
         best: which of the values the page sets in bold, in each group of rows; None for no such mark.
     """
 
@@ -28,6 +29,7 @@ class Column:
     unit: str = ""
     digits: int = 3
     interval: str | None = None
+    error: str | None = None
     best: Literal["lowest", "highest"] | None = None
 
 

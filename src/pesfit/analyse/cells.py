@@ -19,7 +19,7 @@ class ShownCell:
 
     Attributes:
         text: of the value; empty where there is none.
-        range: of an interval, behind it; None in columns without.
+        range: an interval or an error behind it; None in columns without.
         is_best: whether it is set in bold.
     """
 
@@ -56,8 +56,7 @@ class Group:
 def head(table: Table) -> list[ShownColumn]:
     """Return the columns of a table."""
     return [
-        ShownColumn(column.label, column.unit, _is_number(table.rows, column), column.interval is not None)
-        for column in table.columns
+        ShownColumn(column.label, column.unit, _is_number(table.rows, column), _has_spread(column)) for column in table.columns
     ]
 
 
@@ -75,11 +74,20 @@ def body(table: Table) -> list[Group]:
 
 def _cell(row: _Row, column: Column, write: Callable[[float], str], best: float | None) -> ShownCell:
     value = row.get(column.key)
-    spread = None
+    spread = _spread(row, column, write) if _has_spread(column) else None
+    return ShownCell(_text(value, write), spread, best is not None and value == best)
+
+
+def _has_spread(column: Column) -> bool:
+    return column.interval is not None or column.error is not None
+
+
+def _spread(row: _Row, column: Column, write: Callable[[float], str]) -> str:
     if column.interval is not None:
         low, high = (_as_number(row.get(f"{column.interval}_{end}")) for end in ("low", "high"))
-        spread = "" if low is None or high is None else f"{write(low)} – {write(high)}"
-    return ShownCell(_text(value, write), spread, best is not None and value == best)
+        return "" if low is None or high is None else f"{write(low)} – {write(high)}"
+    error = _as_number(row.get(column.error or ""))
+    return "" if error is None else f"± {write(error)}"
 
 
 def _text(value: Cell, write: Callable[[float], str]) -> str:

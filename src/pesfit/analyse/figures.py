@@ -64,9 +64,9 @@ SERIES = {
     "direct": Color("series-direct", "#86507a", "#bd72a0"),
 }
 EXTRA = (
-    Color("extra-green", "#0f8a66", "#45c59b"),
-    Color("extra-brown", "#86604a", "#c39a82"),
-    Color("extra-cyan", "#1f8ca6", "#63c3da"),
+    Color("extra-teal", "#0c8577", "#3fc1b0"),
+    Color("extra-brown", "#8f5a35", "#cf9468"),
+    Color("extra-violet", "#6f56c6", "#a592f0"),
 )
 COLORS = (INK, MUTED, GRID, SURFACE, *SERIES.values(), *EXTRA)
 """All roles: the page's style sheet defines a variable for each."""
@@ -97,11 +97,7 @@ class Palette:
     @property
     def cycle(self) -> tuple[str, ...]:
         """Colors of things that are no potentials, such as elements or splits."""
-        names = ("conservative", "smirnoff")
-        first = [SERIES[name].light for name in names]
-        rest = [color.light for key, color in SERIES.items() if key not in (*names, "gfn2")]
-        green, brown, cyan = (color.light for color in EXTRA)
-        return (*first, green, *rest, cyan, brown, SERIES["gfn2"].light)
+        return (*(color.light for color in EXTRA), *(color.light for name, color in SERIES.items() if name != "gfn2"))
 
     def color(self, potential: str) -> str:
         """Return a potential's color, the same in every figure; grey for one that is not known."""

@@ -44,7 +44,7 @@ def make_page(title: str, subtitle: str, sections: Sequence[Section], figures: M
         figures={name: _graphics(rendered) for name, rendered in figures.items()},
         head_of=cells.head,
         body_of=cells.body,
-        span_of=lambda table: sum(1 + (column.interval is not None) for column in table.columns),
+        span_of=lambda table: sum(1 + column.has_range for column in cells.head(table)),
         has_best=lambda table: any(column.best for column in table.columns),
         drawing_of=_drawing,
         style=_trusted(_variables() + _packaged("page.css")),
