@@ -99,6 +99,17 @@ def without_intervals(errors: Errors) -> dict[str, float]:
     return {name: float(value) for name, value in zip(quantities.names, values, strict=True) if np.isfinite(value)}
 
 
+def centred_energy(errors: Errors) -> FloatArray:
+    """Return ΔE' [kcal/mol], shape (n_conformers,).
+
+    Of a molecule that two sources have, which may be of two levels of theory, the mean is taken in each by itself.
+    """
+    _, molecule = np.unique(errors.molecule * len(errors.sources) + errors.source, return_inverse=True)
+    means = np.bincount(molecule, errors.energy) / np.bincount(molecule)
+    relative: FloatArray = errors.energy - means[molecule]
+    return relative
+
+
 def _group(errors: Errors, bootstrap: Bootstrap) -> dict[str, Any]:
     _, molecule = np.unique(errors.molecule, return_inverse=True)
     n_molecules = int(molecule.max()) + 1
@@ -119,14 +130,6 @@ def _group(errors: Errors, bootstrap: Bootstrap) -> dict[str, Any]:
             summary[name] = float(value)
             summary[f"{name}_interval_95"] = interval
     return summary
-
-
-def _without_mean(errors: Errors) -> FloatArray:
-    """Return ΔE'. Of a molecule that two sources have, which may be of two levels of theory, the mean is taken in each by itself."""
-    _, molecule = np.unique(errors.molecule * len(errors.sources) + errors.source, return_inverse=True)
-    means = np.bincount(molecule, errors.energy) / np.bincount(molecule)
-    relative: FloatArray = errors.energy - means[molecule]
-    return relative
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +169,7 @@ def _quantities(errors: Errors) -> _Quantities:
     columns: tuple[FloatArray, ...] = (n_energies, errors.n_components.astype(np.float64), errors.force_abs, errors.force_sq)
     names, ratios = ["force_mae_kcal_per_mol_per_angstrom", "force_rmse_kcal_per_mol_per_angstrom"], [(2, 1), (3, 1)]
     for name, unit, values in (
-        ("energy", "kcal_per_mol", _without_mean(errors)),
+        ("energy", "kcal_per_mol", centred_energy(errors)),
         ("total_energy", "kcal_per_mol", errors.energy),
         ("total_energy", "kcal_per_mol_per_atom", per_atom),
     ):
