@@ -62,7 +62,7 @@ def test_one_two_and_three_processes_end_in_the_same_bytes(data: Data, tmp_path:
         metrics = train(data, path, changed(num_epochs=2))
         assert json.loads((path / "runs/train_learned-conservative/timing.json").read_text())["processes"] == n_processes
         results.append((contents(path), json.dumps(metrics)))
-    assert len(results[0][0]) == 6
+    assert len(results[0][0]) == 7
     assert results[0] == results[1] == results[2]
 
 

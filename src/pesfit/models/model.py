@@ -24,7 +24,8 @@ from pesfit.parameterize.patterns import Patterns
 from pesfit.params.parameterize import ChargeMethod
 from pesfit.potentials.base import Conformers, Potential
 from pesfit.potentials.build import build_smirnoff, load_learned
-from pesfit.potentials.painn import CONFIG_FILE
+from pesfit.potentials.last_layer import LastLayerPosterior
+from pesfit.potentials.painn import CONFIG_FILE, PaiNNPotential
 from pesfit.potentials.terms import Terms
 from pesfit.potentials.uncertainty import Uncertainty
 from pesfit.topology import ForceField
@@ -171,14 +172,26 @@ class SmirnoffModel(Model):
 
 
 class NetworkModel(Model):
-    """A network, which sees elements and positions alone."""
+    """A network, which sees elements and positions alone.
+
+    Args:
+        name: as it was given.
+        potential: the network.
+        posterior: of its last layer; None where there is none.
+    """
 
     needs_bonds = False
+
+    def __init__(self, name: str, potential: PaiNNPotential, posterior: LastLayerPosterior | None = None) -> None:
+        super().__init__(name, potential)
+        self._network, self._posterior = potential, posterior
+        self.has_posterior = posterior is not None
 
     def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Subject:
         """Take the molecule as it is; see `Model.subject`."""
         del where, charges
-        return Subject(atomic_numbers, smiles)
+        uncertainty = None if self._posterior is None else self._posterior.of(self._network, atomic_numbers)
+        return Subject(atomic_numbers, smiles, uncertainty=uncertainty)
 
 
 def open_model(model: str | Path, charge_methods: Sequence[ChargeMethod] = CHARGE_METHODS) -> Model:
@@ -199,7 +212,7 @@ def open_model(model: str | Path, charge_methods: Sequence[ChargeMethod] = CHARG
         if (path / FORCE_FIELD_FILE).is_file():
             return _open_smirnoff(str(model), path / FORCE_FIELD_FILE, charge_methods)
         if (path / CONFIG_FILE).is_file():
-            return NetworkModel(str(model), load_learned(path))
+            return NetworkModel(str(model), load_learned(path), LastLayerPosterior.read(path))
         raise DataError(_no_model(path))
     if path.suffix == ".offxml":
         return _open_smirnoff(str(model), path, charge_methods)

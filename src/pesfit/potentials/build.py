@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pesfit.potentials.base import Potential
 from pesfit.topology import ForceField
+
+if TYPE_CHECKING:
+    from pesfit.potentials.painn import PaiNNPotential
 
 Engine = Literal["pesfit", "smee"]
 
@@ -38,7 +41,7 @@ def build_gfn2() -> Potential:
     return Gfn2Potential()
 
 
-def load_learned(folder: Path | str) -> Potential:
+def load_learned(folder: Path | str) -> PaiNNPotential:
     """Read a trained network, of either variant, as stage 07 saves it.
 
     Args:

@@ -76,12 +76,19 @@ class PaiNNNetwork(nn.Module):
             A scalar for each atom, shape (n_atoms,), and with a force head a vector for each, shape (n_atoms, 3).
         """
         scalars, vectors = self.represent(element, r, first, second)
-        energy = _dense(self.energy_head[1], silu(_dense(self.energy_head[0], scalars))).squeeze(1)
+        energy = _dense(self.energy_head[1], self._hidden(scalars)).squeeze(1)
         if self.force_head is None:
             return energy, None
         for block in self.force_head:
             scalars, vectors = _gated(block, scalars, vectors)
         return energy, vectors.squeeze(2)
+
+    def hidden(self, element: Tensor, r: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """Return what enters the last layer of the energy head, shape (n_atoms, F/2); arguments as of `forward`."""
+        return self._hidden(self.represent(element, r, first, second)[0])
+
+    def _hidden(self, scalars: Tensor) -> Tensor:
+        return silu(_dense(self.energy_head[0], scalars))
 
     def represent(self, element: Tensor, r: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the features of each atom; arguments as of `forward`.

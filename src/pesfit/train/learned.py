@@ -31,6 +31,7 @@ from pesfit.train.evaluate import Evaluation, evaluate_split
 from pesfit.train.field import count_operations, mean_jacobian_asymmetry
 from pesfit.train.flat import FlatParameters
 from pesfit.train.group import Group
+from pesfit.train.last_layer import LastLayer, fit_last_layer
 from pesfit.train.loop import SECONDS_BETWEEN_CHECKPOINTS, Ingredients, Run, Trained
 from pesfit.train.metrics import Bootstrap, summarise
 from pesfit.train.plot import plot_learning_curve
@@ -75,7 +76,8 @@ def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
     """Train a variant of the network and measure its errors on every split.
 
     Writes `config.json` and `model.safetensors` (the moving average of the weights when the validation loss was lowest), the same under
-    `last/` (at the end of the run), `history.csv` (the learning curve) and `failures.csv`. The bytes depend on data, parameters and the
+    `last/` (at the end of the run), `history.csv` (the learning curve) and `failures.csv`; the conservative variant also
+    `last-layer.npz` (posterior of the last layer). The bytes depend on data, parameters and the
     kind of processor alone, not on the number of processes, nor on whether and where the run was killed in between.
 
     Args:
@@ -141,6 +143,7 @@ class Outcome:
         evaluations: of each split that has conformers.
         data: of each split, likewise.
         failures: conformers that no network of these data can evaluate.
+        last_layer: of the conservative variant; None of the direct one, whose forces the energy's last layer does not make.
     """
 
     potential: PaiNNPotential
@@ -149,6 +152,7 @@ class Outcome:
     evaluations: dict[str, Evaluation]
     data: dict[str, TrainingData]
     failures: list[Failure]
+    last_layer: LastLayer | None
 
 
 def train_together(group: Group, job: Job) -> Outcome:
@@ -189,7 +193,8 @@ def train_together(group: Group, job: Job) -> Outcome:
                 "inference_us_per_atom_and_process": times,
             }
         )
-    return Outcome(potential, flat, trained, evaluations, data, failures)
+    last_layer = fit_last_layer(potential, data, params.objective, group) if potential.conservative else None
+    return Outcome(potential, flat, trained, evaluations, data, failures, last_layer)
 
 
 def _start_folder(variant: Variant, params: TrainLearned, learned: Path) -> Path | None:
@@ -269,6 +274,8 @@ def _write(output: Path, outcome: Outcome) -> None:
         outcome.potential.save(output / "last")
         outcome.flat.vector.copy_(outcome.trained.best)
         outcome.potential.save(output)
+    if outcome.last_layer is not None:
+        outcome.last_layer.posterior.write(output)
     write_failures(output / "failures.csv", outcome.failures)
     rows = outcome.trained.history
     with (output / "history.csv").open("w", newline="") as stream:
@@ -295,4 +302,5 @@ def _metrics(outcome: Outcome, job: Job) -> dict[str, Any]:
             outcome.potential, data.get("test", data["validation"]), _JACOBIANS
         ),
         "errors": {split: summarise(evaluation.errors, bootstrap) for split, evaluation in outcome.evaluations.items()},
+        "last_layer": None if outcome.last_layer is None else outcome.last_layer.metrics(),
     }
