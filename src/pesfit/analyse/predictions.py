@@ -7,6 +7,7 @@ the number of workers, since the pieces that rows are dealt into depend on the r
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,9 +93,16 @@ class Predictions:
 
     def common(self) -> Predictions:
         """Return the part that every potential says something of, where numbers of different potentials can be compared."""
-        kept = [i for i in range(len(self.rows)) if all(of_rows[i] is not None for of_rows in self.predicted.values())]
-        predicted = {name: tuple(of_rows[i] for i in kept) for name, of_rows in self.predicted.items()}
-        return Predictions(tuple(self.rows[i] for i in kept), predicted, self.failures)
+        return self.only([all(said[i] is not None for said in self.predicted.values()) for i in range(len(self.rows))])
+
+    def only(self, which: Sequence[bool]) -> Predictions:
+        """Return the part of some rows.
+
+        Args:
+            which: of `rows`, length n_rows.
+        """
+        predicted = {name: tuple(itertools.compress(of_rows, which)) for name, of_rows in self.predicted.items()}
+        return Predictions(tuple(itertools.compress(self.rows, which)), predicted, self.failures)
 
     def force_errors(self, potential: str, source: str | None = None) -> FloatArray:
         """Return prediction minus label of every force component that has a label [kcal/mol/Å], shape (n_components,)."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow.compute
 
 from pesfit.arrays import FloatArray, IntArray
 from pesfit.dataset import ConformerDataset
@@ -105,3 +106,19 @@ def find_test_rows(
                 )
             )  # fmt: skip
     return [replace(row, lowest_energy=lowest[row.molecule]) for row in rows]
+
+
+def count_training_sizes(datasets: Mapping[str, ConformerDataset], splits: Splits) -> dict[int, int]:
+    """Count the training conformers of molecules with each number of atoms.
+
+    Raises:
+        DataError: where the splits do not fit the data sets.
+    """
+    counts: dict[int, int] = {}
+    for name, dataset in datasets.items():
+        sizes = pyarrow.compute.list_value_length(dataset.table.column("atomic_numbers")).to_pylist()
+        for record, n_atoms in zip(dataset.table.column("id").to_pylist(), sizes, strict=True):
+            n_training = len(splits.conformers(name, record, "train"))
+            if n_training:
+                counts[n_atoms] = counts.get(n_atoms, 0) + n_training
+    return dict(sorted(counts.items()))
