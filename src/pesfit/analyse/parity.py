@@ -116,7 +116,7 @@ def parity_figure(points: Parity) -> Figure:
 def _drawing(points: Parity) -> Callable[[Palette], Canvas]:
     def draw(palette: Palette) -> Canvas:
         names = list(points.predicted)
-        canvas, axes = panels(palette, len(names), columns=4 if len(names) == 4 else 3, height=2.75)
+        canvas, axes = panels(palette, len(names), columns=4 if len(names) == 4 else 3, height=2.5)
         low, high = (float(points.label.min()), float(points.label.max())) if len(points.label) else (0.0, 1.0)
         margin = _BEYOND * (high - low) or 1.0
         for number, (panel, name) in enumerate(zip(axes, names, strict=True)):

@@ -36,9 +36,8 @@ class MoleculeForces:
     """How wrong potentials are about one molecule of the test set.
 
     Attributes:
-        name: data set, and id of its first row.
+        id: of its first row.
         source: data set and part of it.
-        group: identity of the molecule.
         smiles: mapped; None where bonds are not known.
         atomic_numbers: shape (n_atoms,).
         n_conformers: test conformers with force labels.
@@ -46,9 +45,8 @@ class MoleculeForces:
         of_atoms: by potential, root mean square of the force error's components on each atom [kcal/mol/Å], shape (n_atoms,).
     """
 
-    name: str
+    id: str
     source: str
-    group: str
     smiles: str | None
     atomic_numbers: IntArray
     n_conformers: int
@@ -77,18 +75,14 @@ def molecule_errors(predictions: Predictions) -> list[MoleculeForces]:
             else:
                 of_atoms[potential] = np.sqrt(squares / (3 * n_conformers))
         rmse = {name: float(np.sqrt((errors**2).mean())) for name, errors in of_atoms.items()}
-        found.append(
-            MoleculeForces(
-                first.name, first.source, first.group, first.smiles, first.atomic_numbers, n_conformers, rmse, of_atoms
-            )
-        )
+        found.append(MoleculeForces(first.id, first.source, first.smiles, first.atomic_numbers, n_conformers, rmse, of_atoms))
     return found
 
 
 def worst(errors: Sequence[MoleculeForces], potential: str, n_molecules: int) -> list[MoleculeForces]:
     """Return the molecules with the largest force errors of a potential, worst first."""
     known = [error for error in errors if potential in error.force_rmse]
-    return sorted(known, key=lambda error: (-error.force_rmse[potential], error.name))[:n_molecules]
+    return sorted(known, key=lambda error: (-error.force_rmse[potential], error.source, error.id))[:n_molecules]
 
 
 def draw(molecule: MoleculeForces, potential: str, largest: float) -> str:
@@ -112,8 +106,9 @@ def draw(molecule: MoleculeForces, potential: str, largest: float) -> str:
 
 def caption(molecule: MoleculeForces) -> str:
     """Return what stands below a drawing: id, source, and what every potential is wrong by."""
-    errors = ", ".join(f"{label_of(name)} {value:.3g}" for name, value in molecule.force_rmse.items())
-    return f"{molecule.name} ({molecule.source}, {molecule.n_conformers} conformers): {errors}"
+    errors = " · ".join(f"{label_of(name)}: {value:.3g}" for name, value in molecule.force_rmse.items())
+    many = "1 conformer" if molecule.n_conformers == 1 else f"{molecule.n_conformers:,} conformers"
+    return f"{molecule.id} ({molecule.source}, {many}). {errors}"
 
 
 def _structure(smiles: str, errors: FloatArray, largest: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import LogLocator
 
 from pesfit.analyse.blocks import Cell, Column, Figure, Table
 from pesfit.analyse.breakdown import Kind, Part
@@ -14,7 +15,7 @@ from pesfit.analyse.errors import ALL, ENERGY_UNIT, FORCE_UNIT
 from pesfit.analyse.figures import Palette, log_axis, panels
 from pesfit.analyse.names import label_of
 
-_MAX_PANELS = 6
+_MAX_PANELS, _MANY_CATEGORIES = 6, 6
 _DECADE = 10.0
 _AXIS = {
     "element": "element",
@@ -76,7 +77,9 @@ def breakdown_figure(parts: Sequence[Part], kind: Kind, name: str, title: str) -
             sizes[part.source] = sizes.get(part.source, 0) + part.n_conformers
     chosen = sorted(sorted(sizes, key=lambda source: (-sizes[source], source))[:_MAX_PANELS])
     left_out = len(sizes) - len(chosen)
-    note = f"The {_MAX_PANELS} sources with most conformers; the table has all {len(sizes)}." if left_out else ""
+    note = "The lower numbers under each axis are test conformers."
+    if left_out:
+        note += f" These are the {_MAX_PANELS} sources with most of them; the table has all {len(sizes)}."
     return Figure(
         name=name,
         title=title,
@@ -90,22 +93,19 @@ def _drawing(
     parts: Sequence[Part], sources: Sequence[str], potentials: Sequence[str], axis: str, *, connected: bool
 ) -> Callable[[Palette], Canvas]:
     def draw(palette: Palette) -> Canvas:
-        canvas, axes = panels(palette, max(1, len(sources)), columns=3 if len(sources) > 2 else 2, height=2.7)
+        canvas, axes = panels(palette, max(1, len(sources)), columns=3 if len(sources) > 2 else 2, height=2.8)
         values = [part.force_mae for part in parts if part.source in sources and part.force_mae]
-        logarithmic = bool(values) and max(values) > _DECADE * min(values)
+        n_columns = 1 if palette.narrow else min(len(sources), 3)
         for number, (panel, source) in enumerate(zip(axes, sources, strict=False)):
-            here = [part for part in parts if part.source == source]
-            _panel(panel, here, potentials, palette, connected=connected)
+            _panel(panel, [part for part in parts if part.source == source], potentials, palette, connected=connected)
             panel.set_title(source)
             panel.set_xlabel(axis)
-            if number % 3 == 0 or palette.narrow:
+            if number % n_columns == 0:
                 panel.set_ylabel("force MAE (kcal/mol/Å)")
-            if logarithmic:
-                log_axis(panel, "y")
-            else:
-                panel.set_ylim(bottom=0.0)
+            _same_height(panel, values)
         if sources:
-            axes[0].legend()
+            handles, labels = axes[0].get_legend_handles_labels()
+            canvas.legend(handles, labels, loc="outside upper left", ncols=2 if palette.narrow else len(potentials))
         else:
             axes[0].text(0.5, 0.5, "no force labels", ha="center", va="center", transform=axes[0].transAxes)
         return canvas
@@ -113,18 +113,32 @@ def _drawing(
     return draw
 
 
+def _same_height(panel: Axes, values: Sequence[float]) -> None:
+    """Give all panels one axis, logarithmic where errors differ by much, so that sources can be compared too."""
+    if max(values) > _DECADE * min(values):
+        log_axis(panel, "y")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.set_ylim(min(values) / 1.3, max(values) * 1.3)
+    else:
+        panel.set_ylim(0.0, max(values) * 1.1)
+
+
 def _panel(panel: Axes, parts: Sequence[Part], potentials: Sequence[str], palette: Palette, *, connected: bool) -> None:
     categories = sorted({part.category for part in parts})
-    labels = {part.category: part.label for part in parts}
     place = {category: float(i) for i, category in enumerate(categories)}
+    names = {part.category: part.label for part in parts}
+    counts = {category: max(part.n_conformers for part in parts if part.category == category) for category in categories}
     offsets = np.linspace(-0.18, 0.18, len(potentials)) if not connected and len(potentials) > 1 else np.zeros(len(potentials))
     for potential, offset in zip(potentials, offsets, strict=True):
         mine = [part for part in parts if part.potential == potential]
         panel.plot(
-            [place[part.category] + offset for part in mine], [part.force_mae or 0.0 for part in mine], color=palette.color(potential),
-            marker=palette.marker(potential), linestyle=palette.line(potential) if connected else "none", label=label_of(potential),
+            [place[part.category] + offset for part in mine], [part.force_mae or 0.0 for part in mine],
+            color=palette.color(potential), marker=palette.marker(potential), label=label_of(potential),
+            linestyle=palette.line(potential) if connected else "none",
         )  # fmt: skip
-    panel.set_xticks(range(len(categories)), [labels[category] for category in categories])
+    is_crowded = len(categories) > _MANY_CATEGORIES
+    gap = " · " if is_crowded else "\n"
+    panel.set_xticks(range(len(categories)), [f"{names[category]}{gap}{counts[category]:,}" for category in categories])
     panel.set_xlim(-0.5, len(categories) - 0.5)
-    if len(categories) > 6:
-        panel.tick_params(axis="x", labelrotation=45)
+    if is_crowded:
+        panel.tick_params(axis="x", labelrotation=60, labelsize=7.5)
