@@ -14,23 +14,26 @@ _SMALLEST, _LARGEST = 1e-4, 1e6
 def formatter(values: Sequence[float], digits: int) -> Callable[[float], str]:
     """Return how to write the numbers of one column.
 
-    The largest number gets `digits` significant digits, and all of them as many decimals, or one more, if that leaves at least two
-    significant digits to the smallest; else each number gets its own.
-
     Args:
         values: that stand in the column.
         digits: significant digits.
     """
     if all(isinstance(value, int) for value in values):
         return lambda value: count(value) if isinstance(value, int) else number(value, digits)
+    decimals = shared_decimals(values, digits)
+    return (lambda value: number(value, digits)) if decimals is None else (lambda value: fixed(value, decimals))
+
+
+def shared_decimals(values: Sequence[float], digits: int) -> int | None:
+    """Return a number of decimals that suits all numbers of a column; None where each needs its own.
+
+    The largest number gets `digits` significant digits, or one more, if that leaves at least two to the smallest.
+    """
     sizes = [abs(value) for value in values if value != 0.0 and math.isfinite(value)]
     if not sizes or max(sizes) >= _LARGEST:
-        return lambda value: number(value, digits)
+        return None
     decimals = max(0, digits - 1 - _magnitude(max(sizes)))
-    for shared in (decimals, decimals + 1):
-        if -_magnitude(min(sizes)) + 1 <= shared <= digits + 3:
-            return lambda value: fixed(value, shared)
-    return lambda value: number(value, digits)
+    return next((each for each in (decimals, decimals + 1) if 1 - _magnitude(min(sizes)) <= each <= digits + 3), None)
 
 
 def number(value: float, digits: int) -> str:

@@ -107,11 +107,20 @@ class Fit:
         strength, variance = values.get("prior_strength"), values.get("noise_variance")
         factor = math.sqrt(variance / strength) if strength and variance else 1.0
         rows = read_rows(folder / "parameters.csv", _COLUMNS)
-        return cls([_change(row, params, factor) for row in rows], values.get("parameters", {}).get("effective"), strength)
+        force_constants = {_term(row): row for row in rows if row["column"] == "k"}
+        changes = [_change(row, params, factor, force_constants.get(_term(row))) for row in rows]
+        return cls(changes, values.get("parameters", {}).get("effective"), strength)
 
 
-def _change(row: dict[str, str], params: fit_smirnoff.FitSmirnoff, factor: float) -> Change:
+def _term(row: dict[str, str]) -> tuple[str, ...]:
+    return row["handler"], row["id"], row["smirks"], row["periodicity"]
+
+
+def _change(row: dict[str, str], params: fit_smirnoff.FitSmirnoff, factor: float, of_k: dict[str, str] | None) -> Change:
+    """Read a row; the prior of a length or an angle is one of k times its change, so a weaker spring leaves it more room."""
     column = _column(row, params)
+    if row["column"] != "k" and of_k is not None and float(of_k["after"]) > 0.0:
+        factor *= float(of_k["before"]) / float(of_k["after"])
     before, after = float(row["before"]), float(row["after"])
     error = float(row["standard_error"]) if row["standard_error"] else None
     low, high = (-math.inf, math.inf) if column is None else column.bounds(before)
@@ -119,7 +128,7 @@ def _change(row: dict[str, str], params: fit_smirnoff.FitSmirnoff, factor: float
         handler=row["handler"],
         id=row["id"],
         smirks=row["smirks"],
-        name=row["column"],
+        name=f"{row['column']}{row['periodicity']}",
         unit=_UNITS.get(row["unit"], row["unit"]),
         before=before,
         after=after,

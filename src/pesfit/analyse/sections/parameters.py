@@ -32,7 +32,8 @@ def section(fit: Fit) -> Section:
     ]
     bounded = [change for change in changes if change.at_bound]
     if bounded:
-        blocks.append(_table("parameters-at-bounds", f"Parameters that a bound holds ({len(bounded)})", bounded))
+        note = "They have no error bar: the bound holds them, not the data."
+        blocks.append(_table("parameters-at-bounds", f"Parameters that a bound holds ({len(bounded)})", bounded, note))
     else:
         blocks.append(Text("No parameter lies on a bound."))
     blocks.append(_table("parameters", "All trained parameters", changes, folded=True))
@@ -135,40 +136,47 @@ def _by_kind(changes: Sequence[Change]) -> Figure:
 
 def _least_determined(changes: Sequence[Change]) -> Table:
     used = [change for change in changes if change.uses and change.prior_left is not None]
-    least = sorted(used, key=lambda change: (-(change.prior_left or 0.0), change.handler, change.id, change.name))[:_N_LEAST]
+    least = sorted(used, key=lambda change: -(change.prior_left or 0.0))[:_N_LEAST]
     return _table(
         "parameters-least-determined",
-        "The least determined parameters that training molecules use",
+        f"The {len(least)} least determined parameters that training molecules use",
         least,
         note="Standard error / prior deviation is 1 where the data say nothing: such a parameter stays where the force field had it.",
     )
 
 
 def _table(name: str, title: str, changes: Sequence[Change], note: str = "", *, folded: bool = False) -> Table:
+    kinds = list(dict.fromkeys(_kind(change) for change in changes))
+    ranked = sorted(changes, key=lambda change: kinds.index(_kind(change)))
     columns = (
         Column("parameter", "parameter"),
         Column("smirks", "smirks"),
-        Column("unit", "unit"),
         Column("before", "before", digits=4),
         Column("after", "after", digits=4, error="standard_error"),
-        Column("change_in_prior_deviations", "change / prior deviation", digits=2),
-        Column("standard_error_in_prior_deviations", "standard error / prior deviation", digits=2),
+        Column("change_in_prior_deviations", "change / prior dev.", digits=2),
+        Column("standard_error_in_prior_deviations", "std. error / prior dev.", digits=2),
         Column("uses", "terms"),
     )
-    return Table(name, title, columns, [_row(change) for change in changes], note=note, folded=folded)
+    return Table(name, title, columns, [_row(change) for change in ranked], note=note, folded=folded, group="kind")
+
+
+def _kind(change: Change) -> str:
+    name = "k" if change.name.startswith("k") else change.name
+    return f"{_WORDS.get(change.handler, change.handler).capitalize()}: {name} [{change.unit}]"
 
 
 def _row(change: Change) -> dict[str, Cell]:
     return {
+        "kind": _kind(change),
         "parameter": change.label,
         "handler": change.handler,
         "smirks": change.smirks,
         "unit": change.unit,
         "before": change.before,
         "after": change.after,
-        "standard_error": change.standard_error,
+        "standard_error": None if change.at_bound else change.standard_error,
         "change_in_prior_deviations": change.in_prior_deviations,
-        "standard_error_in_prior_deviations": change.prior_left,
+        "standard_error_in_prior_deviations": None if change.at_bound else change.prior_left,
         "uses": change.uses,
         "determined": change.determined,
         "at_bound": change.at_bound,

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from pesfit.analyse.blocks import Figure
-from pesfit.analyse.figures import Palette, panels
+from pesfit.analyse.figures import Palette, log_axis, panels
 from pesfit.analyse.names import in_order, label_of
-from pesfit.arrays import FloatArray
+from pesfit.analyse.numbers import number
+from pesfit.analyse.sections.rollout_measures import BATH, CONSTANT_ENERGY, Trace
 
-_ENSEMBLES = {"constant_energy": "at constant energy", "bath": "in a bath"}
+_ENSEMBLES = {CONSTANT_ENERGY: "constant energy", BATH: "bath"}
 _MAX_LINES = 12
 """Replicas that are drawn one by one for each potential; the mean is of all."""
-
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """One replica at constant energy.
-
-    Attributes:
-        potential: that it ran with.
-        time_ps: [ps], shape (n,).
-        change: [kcal/mol/atom], total energy less its first value, shape (n,).
-        stopped: whether it was stopped at the end of the trace.
-    """
-
-    potential: str
-    time_ps: FloatArray
-    change: FloatArray
-    stopped: bool
+_GAP = 3.0
+"""Potentials whose energies go this many times as far as those of the next one are left out where one looks closer."""
 
 
 @dataclass(frozen=True)
@@ -54,75 +41,101 @@ class ErrorCurve:
 
 
 def total_energy(traces: Sequence[Trace]) -> Figure:
-    """Return the figure of total energies: all potentials on one scale, and again without those that run away from the others."""
+    """Return the figure of total energies: for each molecule all potentials on one scale, and those that keep theirs from closer."""
+    molecules = list(dict.fromkeys(trace.molecule for trace in traces))
+    names = in_order(trace.potential for trace in traces)
     of = {
-        name: [trace for trace in traces if trace.potential == name] for name in in_order(trace.potential for trace in traces)
+        molecule: {
+            name: members
+            for name in names
+            if (members := [trace for trace in traces if (trace.molecule, trace.potential) == (molecule, name)])
+        }
+        for molecule in molecules
     }
-    reach = {name: max(float(np.abs(trace.change).max()) for trace in members) for name, members in of.items()}
-    wide, close = max(reach.values()), _close(reach)
+    reach = {molecule: {name: _reach(members) for name, members in each.items()} for molecule, each in of.items()}
 
     def draw(palette: Palette) -> Canvas:
-        canvas, both = panels(palette, 1 if close is None else 2, columns=2, height=3.3)
-        for axes in both:
-            for name, members in of.items():
-                _traces(axes, name, members, palette)
-            axes.axhline(0.0, color=palette.muted, linewidth=0.8, zorder=1)
-            axes.set_xlabel("time [ps]")
-            axes.set_xlim(left=0.0)
-        both[0].set_ylabel("change of total energy [kcal/mol/atom]")
-        both[0].set_title("All potentials")
-        if close is not None:
-            both[1].set_ylim(-close, close)
-            both[1].set_title(f"The same, {wide / close:.0f} times closer" if wide / close >= 2.0 else "The same, closer")
-        canvas.legend(*both[0].get_legend_handles_labels(), loc="outside lower center", ncols=1 if palette.narrow else len(of))
-        return canvas
+        canvas, axes = panels(palette, 2 * len(molecules), columns=2, height=2.7)
+        for row, molecule in enumerate(molecules):
+            calm = _calm(reach[molecule])
+            for panel, chosen in zip(axes[2 * row : 2 * row + 2], (list(of[molecule]), calm), strict=True):
+                _panel(panel, {name: of[molecule][name] for name in chosen}, palette)
+            left = [label_of(name) for name in of[molecule] if name not in calm]
+            axes[2 * row].set_title(molecule)
+            axes[2 * row + 1].set_title("without " + " and ".join(left) if left else "the same")
+        for panel in axes[:: 1 if palette.narrow else 2]:
+            panel.set_ylabel("change [kcal/mol/atom]")
+        return _with_legend(canvas, axes, palette)
 
-    told = ", ".join(f"{label_of(name)} up to {value:.2g}" for name, value in reach.items())
+    told = "; ".join(
+        f"{molecule}: " + ", ".join(f"{label_of(name)} {number(value, 2)}" for name, value in each.items())
+        for molecule, each in reach.items()
+    )
     return Figure(
         "total-energy",
         "Total energy at constant energy: what a direct force costs",
-        f"Change of the total energy per atom over time, in kcal/mol/atom: {told}.",
+        f"Change of the total energy over time; the largest, in kcal/mol/atom, of {told}.",
         draw,
-        note="Thin: replicas; thick: their mean; a cross where a replica was stopped.",
+        note="Thin: replicas; thick: the mean of those that lasted; a cross where a replica was stopped.",
     )
 
 
 def force_errors(curves: Sequence[ErrorCurve]) -> Figure:
-    """Return the figure of force errors along simulations, a panel for each ensemble; the mean over molecules."""
+    """Return the figure of force errors along simulations, a panel for each molecule and ensemble."""
+    molecules = list(dict.fromkeys(curve.molecule for curve in curves))
     kinds = [kind for kind in _ENSEMBLES if any(curve.ensemble == kind for curve in curves)]
     names = in_order(curve.potential for curve in curves)
+    errors = [error for curve in curves for _, error in curve.points]
 
     def draw(palette: Palette) -> Canvas:
-        canvas, all_axes = panels(palette, len(kinds), columns=2, height=2.9)
-        for axes, kind in zip(all_axes, kinds, strict=True):
+        canvas, axes = panels(palette, len(molecules) * len(kinds), columns=len(kinds), height=2.5)
+        pairs = [(molecule, kind) for molecule in molecules for kind in kinds]
+        for panel, (molecule, kind) in zip(axes, pairs, strict=True):
             for name in names:
-                mean = _mean(curve for curve in curves if (curve.potential, curve.ensemble) == (name, kind))
-                if mean:
-                    (line,) = axes.plot(list(mean), list(mean.values()), label=label_of(name), color=palette.color(name))
-                    line.set(marker=palette.marker(name), markersize=3.5)
-            axes.set_ylim(bottom=0.0)
-            axes.set_title(_ENSEMBLES[kind].capitalize())
-            axes.set_xlabel("time [ps]")
-        all_axes[0].set_ylabel("force MAE [kcal/mol/Å]")
-        canvas.legend(
-            *all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=1 if palette.narrow else len(names)
-        )
-        return canvas
+                for curve in curves:
+                    if (curve.molecule, curve.ensemble, curve.potential) == (molecule, kind, name):
+                        _curve(panel, curve, palette)
+            panel.set_title(f"{molecule}, {_ENSEMBLES[kind]}")
+            panel.set_xlabel("time [ps]")
+            if min(errors) > 0.0:
+                log_axis(panel, "y")
+                panel.set_ylim(min(errors) / 1.5, max(errors) * 1.5)
+        for panel in axes[:: 1 if palette.narrow else len(kinds)]:
+            panel.set_ylabel("force MAE [kcal/mol/Å]")
+        return _with_legend(canvas, axes, palette)
 
+    last = [
+        f"{label_of(each.potential)} {number(each.points[-1][1], 2)} ({each.molecule}, {_ENSEMBLES[each.ensemble]})"
+        for each in curves
+    ]
     return Figure(
         "force-error-over-time",
         "Force error along the simulations",
-        f"Mean absolute force error against the labels' method over time for {', '.join(label_of(name) for name in names)}.",
+        f"Mean absolute force error over time, in kcal/mol/Å; at the end: {', '.join(last)}.",
         draw,
-        note="Against GFN2-xTB, at frames of the potential's own trajectory; mean over replicas and molecules.",
+        note="Against GFN2-xTB at frames of the potential's own trajectories, mean over replicas; stopped replicas end.",
     )
 
 
-def _close(reach: Mapping[str, float]) -> float | None:
-    """Return the scale on which the calmer half of the potentials can be seen; None where the first scale shows them."""
-    calm = sorted(reach.values())[: max(1, len(reach) - 1)]
-    close = 1.15 * calm[-1]
-    return close if 0.0 < close < 0.5 * max(reach.values()) else None
+def _reach(traces: Sequence[Trace]) -> float:
+    return max(float(np.abs(trace.change).max()) for trace in traces)
+
+
+def _calm(reach: Mapping[str, float]) -> list[str]:
+    """Return the potentials before the largest gap between the distances that energies go; all where there is none."""
+    ranked = sorted(reach, key=lambda name: reach[name])
+    gaps = [(reach[far] / max(reach[near], 1e-12), cut) for cut, (near, far) in enumerate(pairwise(ranked), start=1)]
+    largest, cut = max(gaps, default=(0.0, len(ranked)))
+    calm = ranked[:cut] if largest > _GAP else ranked
+    return [name for name in reach if name in calm]
+
+
+def _panel(axes: Axes, of: Mapping[str, Sequence[Trace]], palette: Palette) -> None:
+    for name, members in of.items():
+        _traces(axes, name, members, palette)
+    axes.axhline(0.0, color=palette.muted, linewidth=0.8, zorder=1)
+    axes.set_xlabel("time [ps]")
+    axes.set_xlim(left=0.0)
 
 
 def _traces(axes: Axes, name: str, traces: Sequence[Trace], palette: Palette) -> None:
@@ -132,14 +145,22 @@ def _traces(axes: Axes, name: str, traces: Sequence[Trace], palette: Palette) ->
     for trace in traces:
         if trace.stopped:
             axes.plot(trace.time_ps[-1], trace.change[-1], "x", color=color, markersize=5.0)
-    longest = max(traces, key=lambda trace: len(trace.time_ps))
-    whole = [trace.change for trace in traces if len(trace.change) == len(longest.change)]
-    axes.plot(longest.time_ps, np.mean(whole, axis=0), color=color, linewidth=2.0, label=label_of(name), zorder=3)
+    lasting = [trace for trace in traces if not trace.stopped]
+    if lasting:
+        mean = np.mean([trace.change for trace in lasting], axis=0)
+        axes.plot(lasting[0].time_ps, mean, color=color, linewidth=1.8, label=label_of(name), zorder=3)
+    else:
+        axes.plot([], [], color=color, linewidth=1.8, label=label_of(name))
 
 
-def _mean(curves: Iterable[ErrorCurve]) -> dict[float, float]:
-    found: dict[float, list[float]] = {}
-    for curve in curves:
-        for time, error in curve.points:
-            found.setdefault(time, []).append(error)
-    return {time: float(np.mean(errors)) for time, errors in sorted(found.items())}
+def _curve(axes: Axes, curve: ErrorCurve, palette: Palette) -> None:
+    times, errors = zip(*curve.points, strict=True)
+    (line,) = axes.plot(times, errors, color=palette.color(curve.potential), label=label_of(curve.potential))
+    line.set(marker=palette.marker(curve.potential), markersize=3.5, linewidth=1.3)
+
+
+def _with_legend(canvas: Canvas, axes: Sequence[Axes], palette: Palette) -> Canvas:
+    found = {label: handle for each in axes for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
+    columns = 1 if palette.narrow else max(1, len(found))
+    canvas.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns)
+    return canvas

@@ -2,103 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
-
-import numpy as np
-import pyarrow as pa
+from collections.abc import Sequence
 
 from pesfit.analyse.blocks import Block, Cell, Column, Section, Table, Text
-from pesfit.analyse.names import in_order, label_of
-from pesfit.analyse.reading import read_json
-from pesfit.analyse.sections.rollout_figures import ErrorCurve, Trace, force_errors, total_energy
-from pesfit.errors import DataError
+from pesfit.analyse.names import label_of
+from pesfit.analyse.sections.rollout_figures import ErrorCurve, force_errors, total_energy
+from pesfit.analyse.sections.rollout_measures import (
+    BATH,
+    CONSTANT_ENERGY,
+    DRIFT,
+    DRIFT_ERROR,
+    DRIFT_MAGNITUDE,
+    Measured,
+    Rollouts,
+)
 
-Measured: TypeAlias = Mapping[str, Any]
-"""What `simulate.measures.summarize` says."""
-
-_DRIFT = "drift_kcal_per_mol_per_ps_per_atom"
-_DRIFT_ERROR = "drift_standard_error_kcal_per_mol_per_ps_per_atom"
-_MAGNITUDE = "drift_magnitude_kcal_per_mol_per_ps_per_atom"
 _FLUCTUATION = "fluctuation_kcal_per_mol_per_atom"
 _FORCE = "force_mae_kcal_per_mol_per_angstrom"
+_KEYS = (
+    "n_replicas",
+    DRIFT,
+    DRIFT_ERROR,
+    DRIFT_MAGNITUDE,
+    _FLUCTUATION,
+    "temperature_kelvin",
+    "temperature_standard_error_kelvin",
+    "distances_mae",
+    "stable_time_ps",
+    _FORCE,
+)
+_N_SHOWN = 3
+"""Molecules with figures and lines of their own; further ones are in a table that is closed."""
 
-
-@dataclass(frozen=True)
-class Drift:
-    """How the total energy of a potential drifts at constant energy.
-
-    Attributes:
-        potential: its name.
-        slope: [kcal/mol/ps/atom], mean of replicas.
-        standard_error: of the slope; None for a single replica.
-        magnitude: [kcal/mol/ps/atom], mean of the replicas' absolute slopes.
-    """
-
-    potential: str
-    slope: float
-    standard_error: float | None
-    magnitude: float
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """What stage 08 measured.
-
-    Attributes:
-        summaries: for each ensemble (`constant_energy`, `bath`) and potential what holds for all molecules together.
-        molecules: the same for each molecule alone, with `potential`, `ensemble`, `molecule`.
-        traces: total energy of every replica at constant energy.
-        n_failures: of molecules with potentials that cannot be asked about them.
-    """
-
-    summaries: Mapping[str, Mapping[str, Measured]]
-    molecules: Sequence[Measured]
-    traces: Sequence[Trace]
-    n_failures: int
-
-    @classmethod
-    def read(cls, folder: Path, metrics: Path) -> Rollouts:
-        """Read what stage 08 left.
-
-        Args:
-            folder: `outputs/rollouts`.
-            metrics: `outputs/metrics/rollout.json`.
-
-        Raises:
-            DataError: if a file is missing.
-        """
-        values = read_json(metrics)
-        molecules: list[Measured] = read_json(folder / "measures.json")
-        n_atoms = {row["molecule"]: row["n_atoms"] for row in molecules}
-        potentials = in_order(values["potentials"])
-        return cls(
-            summaries={
-                kind: {name: values["potentials"][name][kind] for name in potentials} for kind in ("constant_energy", "bath")
-            },
-            molecules=molecules,
-            traces=list(_traces(folder / "energies.arrow", n_atoms)),
-            n_failures=values["n_failures"],
-        )
-
-    def drifts(self) -> list[Drift]:
-        """Return the drift of each potential that has one."""
-        return [
-            Drift(name, measured[_DRIFT], measured[_DRIFT_ERROR], measured[_MAGNITUDE])
-            for name, measured in self.summaries["constant_energy"].items()
-            if _DRIFT in measured
-        ]
+_STABLE = (
+    " Stable: until a bond is further from its reference mean than `rollout.max_stretch_angstrom` allows, or the energy runs away. "
+    "Force MAE: against the labels' method along the trajectory."
+)
 
 
 def section(rollouts: Rollouts) -> Section:
     """Return the section of simulations."""
-    curves = [
-        ErrorCurve(row["potential"], row["ensemble"], row["molecule"], row["force_mae_over_time_ps"])
-        for row in rollouts.molecules
-        if row.get("force_mae_over_time_ps")
-    ]
+    shown = rollouts.names[:_N_SHOWN]
     blocks: list[Block] = [
         Text(
             "Every potential starts from the same test conformers with the same velocities. At constant energy (velocity Verlet) nothing "
@@ -106,12 +50,19 @@ def section(rollouts: Rollouts) -> Section:
             "are right."
         )
     ]
-    if rollouts.traces:
-        blocks.append(total_energy(rollouts.traces))
-    blocks += [_constant_energy(rollouts.summaries["constant_energy"]), _bath(rollouts.summaries["bath"])]
+    traces = [trace for trace in rollouts.traces if trace.molecule in shown]
+    if traces:
+        blocks.append(total_energy(traces))
+    blocks += [_constant_energy(rollouts, shown), _bath(rollouts, shown)]
+    curves = [
+        ErrorCurve(row["potential"], row["ensemble"], row["molecule"], row["force_mae_over_time_ps"])
+        for row in rollouts.molecules
+        if row.get("force_mae_over_time_ps") and row["molecule"] in shown
+    ]
     if curves:
         blocks.append(force_errors(curves))
-    blocks.append(_molecules(rollouts.molecules))
+    if len(rollouts.names) > _N_SHOWN:
+        blocks.append(_molecules(rollouts))
     if rollouts.n_failures:
         blocks.append(
             Text(
@@ -127,89 +78,67 @@ def section(rollouts: Rollouts) -> Section:
     return Section("rollouts", "Simulations", blocks)
 
 
-def _traces(path: Path, n_atoms: Mapping[str, int]) -> Iterator[Trace]:
-    if not path.is_file():
-        raise DataError(f"{path} is missing; `dvc repro` runs 08_rollout, which writes it")
-    with pa.OSFile(str(path)) as file:
-        rows = pa.ipc.open_file(file).read_all().to_pylist()
-    for row in rows:
-        if row["ensemble"] == "constant_energy" and row["time_fs"]:
-            total = np.array(row["potential_energy"]) + np.array(row["kinetic_energy"])
-            yield Trace(
-                potential=row["potential"],
-                time_ps=np.array(row["time_fs"]) * 1e-3,
-                change=(total - total[0]) / n_atoms[row["molecule"]],
-                stopped=row["stopped"] is not None,
-            )
-
-
-def _constant_energy(summaries: Mapping[str, Measured]) -> Table:
+def _constant_energy(rollouts: Rollouts, shown: Sequence[str]) -> Table:
     columns = (
         Column("potential_label", "potential"),
         Column("n_replicas", "replicas"),
-        Column(_DRIFT, "drift", "kcal/mol/ps/atom", error=_DRIFT_ERROR),
-        Column(_MAGNITUDE, "|drift|, mean of replicas", "kcal/mol/ps/atom", best="lowest"),
-        Column(_FLUCTUATION, "fluctuation", "kcal/mol/atom"),
+        Column(DRIFT, "drift", "kcal/mol/ps/atom", digits=2, error=DRIFT_ERROR),
+        Column(DRIFT_MAGNITUDE, "|drift|", "kcal/mol/ps/atom", digits=2, best="lowest"),
+        Column(_FLUCTUATION, "fluctuation", "kcal/mol/atom", digits=2),
         *_common_columns(),
     )
     return Table(
         "rollouts-constant-energy",
-        "At constant energy",
+        "Simulations at constant energy",
         columns,
-        [_row(name, measured) for name, measured in summaries.items()],
-        note="Drift: slope of the total energy, ± its standard error over replicas. Fluctuation: rms about the line, which shrinks "
-        "with the square of the time step where forces derive from an energy." + _STABLE,
+        _rows(rollouts, CONSTANT_ENERGY, shown),
+        note="Drift: slope of the total energy, ± its standard error over replicas; |drift|: mean of the replicas' absolute slopes. "
+        "Fluctuation: rms about the line, which shrinks with the square of the time step where forces derive from an energy."
+        + _STABLE,
+        group="group",
     )
 
 
-def _bath(summaries: Mapping[str, Measured]) -> Table:
+def _bath(rollouts: Rollouts, shown: Sequence[str]) -> Table:
+    rows = _rows(rollouts, BATH, shown)
     columns = [
         Column("potential_label", "potential"),
         Column("n_replicas", "replicas"),
-        Column("temperature_kelvin", "temperature", "K", digits=4, error="temperature_standard_error_kelvin"),
-        Column("distances_mae", "distances h(r), error", best="lowest"),
+        Column("temperature_kelvin", "temperature", "K", error="temperature_standard_error_kelvin"),
+        Column("distances_mae", "error of h(r)", best="lowest"),
         *_common_columns(),
     ]
-    if any("left_domain_fraction" in measured for measured in summaries.values()):
+    if any(row["left_domain_percent"] is not None for row in rows):
         columns.append(Column("left_domain_percent", "left the domain", "% of replicas"))
     return Table(
         "rollouts-bath",
-        "In a bath",
+        "Simulations in a bath",
         columns,
-        [_row(name, measured) for name, measured in summaries.items()],
-        note="Distances: ∫ |h(r) − h(r) of the reference data| dr of all interatomic distances." + _STABLE,
+        rows,
+        note="Error of h(r): ∫ |h(r) − h(r) of the reference data| dr over all interatomic distances." + _STABLE,
+        group="group",
     )
-
-
-_STABLE = (
-    " Stable: until a bond is further from its reference mean than `rollout.max_stretch_angstrom` allows, or the energy runs away. "
-    "Force MAE: against the labels' method along the trajectory."
-)
 
 
 def _common_columns() -> list[Column]:
     return [
         Column("stable_percent", "stable", "% of replicas", best="highest"),
-        Column("stable_time_ps", "time until break", "ps"),
-        Column(_FORCE, "force MAE on the way", "kcal/mol/Å", best="lowest"),
+        Column("stable_time_ps", "until break", "ps"),
+        Column(_FORCE, "force MAE", "kcal/mol/Å", best="lowest"),
     ]
 
 
-def _row(potential: str, measured: Measured) -> dict[str, Cell]:
-    row: dict[str, Cell] = {"potential": potential, "potential_label": label_of(potential)}
-    keys = (
-        "n_replicas",
-        _DRIFT,
-        _DRIFT_ERROR,
-        _MAGNITUDE,
-        _FLUCTUATION,
-        "temperature_kelvin",
-        "temperature_standard_error_kelvin",
-        "distances_mae",
-        "stable_time_ps",
-        _FORCE,
-    )
-    row |= {key: measured.get(key) for key in keys}
+def _rows(rollouts: Rollouts, ensemble: str, shown: Sequence[str]) -> list[dict[str, Cell]]:
+    names = rollouts.names
+    rows = [_row(name, molecule, each) for molecule in shown for name, each in rollouts.of(molecule, ensemble).items()]
+    if len(names) > 1:
+        rows += [_row(name, f"all {len(names)} molecules", each) for name, each in rollouts.summaries[ensemble].items()]
+    return rows
+
+
+def _row(potential: str, group: str, measured: Measured) -> dict[str, Cell]:
+    row: dict[str, Cell] = {"group": group, "potential": potential, "potential_label": label_of(potential)}
+    row |= {key: measured.get(key) for key in _KEYS}
     for name in ("stable", "left_domain"):
         share = measured.get(f"{name}_fraction")
         row[f"{name}_percent"] = None if share is None else 100.0 * share
@@ -217,29 +146,22 @@ def _row(potential: str, measured: Measured) -> dict[str, Cell]:
     return row
 
 
-def _molecules(molecules: Sequence[Measured]) -> Table:
-    order = in_order(row["potential"] for row in molecules)
-    ranked = sorted(
-        molecules, key=lambda row: (row["ensemble"] != "constant_energy", row["molecule"], order.index(row["potential"]))
-    )
-    rows: list[dict[str, Cell]] = [
-        {
-            "group": f"{row['molecule']}, {'constant energy' if row['ensemble'] == 'constant_energy' else 'bath'}",
-            "molecule": row["molecule"],
-            "smiles": row["smiles"],
-            "ensemble": row["ensemble"],
-            "n_atoms": row["n_atoms"],
-            **_row(row["potential"], row),
-        }
-        for row in ranked
+def _molecules(rollouts: Rollouts) -> Table:
+    words = {CONSTANT_ENERGY: "constant energy", BATH: "bath"}
+    rows = [
+        _row(name, f"{molecule}, {words[ensemble]}", each)
+        | {key: each[key] for key in ("molecule", "ensemble", "smiles", "n_atoms")}
+        for ensemble in words
+        for molecule in rollouts.names
+        for name, each in rollouts.of(molecule, ensemble).items()
     ]
     columns = (
         Column("potential_label", "potential"),
         Column("n_replicas", "replicas"),
-        Column(_DRIFT, "drift", "kcal/mol/ps/atom", error=_DRIFT_ERROR),
-        Column(_FLUCTUATION, "fluctuation", "kcal/mol/atom"),
-        Column("temperature_kelvin", "temperature", "K", digits=4),
-        Column("distances_mae", "distances h(r), error"),
+        Column(DRIFT, "drift", "kcal/mol/ps/atom", digits=2, error=DRIFT_ERROR),
+        Column(_FLUCTUATION, "fluctuation", "kcal/mol/atom", digits=2),
+        Column("temperature_kelvin", "temperature", "K"),
+        Column("distances_mae", "error of h(r)"),
         *_common_columns(),
     )
-    return Table("rollouts-molecules", "Every molecule by itself", columns, rows, folded=True, group="group")
+    return Table("rollouts-molecules", "Simulations of every molecule", columns, rows, folded=True, group="group")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -12,7 +12,7 @@ from pesfit.analyse.blocks import Block, Figure, Section, Text
 from pesfit.analyse.figures import Palette, log_axis, panels
 from pesfit.analyse.names import in_order, label_of
 from pesfit.analyse.numbers import number
-from pesfit.analyse.sections.rollouts import Drift
+from pesfit.analyse.sections.rollout_measures import Drift
 
 _NETWORKS = ("conservative", "direct")
 
@@ -43,13 +43,15 @@ class Headlines:
     Attributes:
         measure: name of the force error, such as `force MAE`.
         errors: of each potential and source; sources in the order in which they are to be shown.
-        drifts: of each potential that was simulated at constant energy.
+        drifts: of each potential that was simulated at constant energy, for one molecule.
+        stable: share of replicas of all simulations that came to their end, 0 to 1, for each potential.
         more: sentences of other sections, such as one on calibration.
     """
 
     measure: str
     errors: Sequence[ForceError]
     drifts: Sequence[Drift]
+    stable: Mapping[str, float]
     more: Sequence[str] = ()
 
 
@@ -78,7 +80,14 @@ def _sentences(headlines: Headlines) -> Iterator[str]:
         one, other = drift["conservative"].magnitude, drift["direct"].magnitude
         words = f"{number(one, 2)} kcal/mol/ps/atom with the conservative network and {number(other, 2)} with the direct one"
         times = f", {number(other / one, 2)} times as much" if one > 0.0 else ""
-        yield f"At constant energy the total energy drifts by {words}{times}."
+        yield f"At constant energy the total energy of `{headlines.drifts[0].molecule}` drifts by {words}{times}."
+    if headlines.stable:
+        yield f"Replicas that came to their end whole: {', '.join(_stable(headlines.stable))}."
+
+
+def _stable(shares: Mapping[str, float]) -> Iterator[str]:
+    for name in in_order(shares):
+        yield f"{label_of(name)} {100.0 * shares[name]:.0f} %"
 
 
 def _sources(errors: Sequence[ForceError]) -> list[str]:
@@ -98,12 +107,12 @@ def _figure(headlines: Headlines) -> Figure:
             axes.set_xlabel("kcal/mol/Å")
         if headlines.drifts:
             _drifts(all_axes[-1], headlines.drifts, names, palette)
-            all_axes[-1].set_title("|drift| at constant energy")
+            all_axes[-1].set_title(f"|drift|, {headlines.drifts[0].molecule}")
             all_axes[-1].set_xlabel("kcal/mol/ps/atom")
         for position, axes in enumerate(all_axes):
             labels = [label_of(name) for name in names] if position == 0 or palette.narrow else [""] * len(names)
             axes.set_yticks(range(len(names)), labels)
-            axes.set_ylim(len(names) - 0.5, -0.5)
+            axes.set_ylim(len(names) - 0.5, -0.75)
             axes.tick_params(axis="y", length=0)
             axes.grid(visible=False, axis="y")
             axes.spines["left"].set_visible(False)

@@ -1,0 +1,153 @@
+"""What stage 08 measured, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from pesfit.analyse.names import in_order
+from pesfit.analyse.reading import read_json
+from pesfit.arrays import FloatArray
+from pesfit.errors import DataError
+
+Measured: TypeAlias = Mapping[str, Any]
+"""What `simulate.measures.summarize` says of one molecule or of all."""
+
+CONSTANT_ENERGY, BATH = "constant_energy", "bath"
+
+DRIFT = "drift_kcal_per_mol_per_ps_per_atom"
+DRIFT_ERROR = "drift_standard_error_kcal_per_mol_per_ps_per_atom"
+DRIFT_MAGNITUDE = "drift_magnitude_kcal_per_mol_per_ps_per_atom"
+_COMPARED = ("conservative", "direct")
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """One replica at constant energy.
+
+    Attributes:
+        potential: that it ran with.
+        molecule: its name.
+        time_ps: [ps], shape (n,).
+        change: [kcal/mol/atom], total energy less its first value, shape (n,).
+        stopped: whether it was stopped at the end of the trace.
+    """
+
+    potential: str
+    molecule: str
+    time_ps: FloatArray
+    change: FloatArray
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How the total energy of a molecule drifts at constant energy.
+
+    Attributes:
+        potential: its name.
+        molecule: likewise.
+        magnitude: [kcal/mol/ps/atom], mean of the replicas' absolute slopes.
+    """
+
+    potential: str
+    molecule: str
+    magnitude: float
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """What stage 08 measured.
+
+    Attributes:
+        summaries: for each ensemble and potential what holds for all molecules together.
+        molecules: the same for each molecule alone, with `potential`, `ensemble`, `molecule`, `source`, `smiles`, `n_atoms`.
+        traces: total energy of every replica at constant energy.
+        n_failures: of molecules with potentials that cannot be asked about them.
+    """
+
+    summaries: Mapping[str, Mapping[str, Measured]]
+    molecules: Sequence[Measured]
+    traces: Sequence[Trace]
+    n_failures: int
+
+    @classmethod
+    def read(cls, folder: Path, metrics: Path) -> Rollouts:
+        """Read what stage 08 left.
+
+        Args:
+            folder: `outputs/rollouts`.
+            metrics: `outputs/metrics/rollout.json`.
+
+        Raises:
+            DataError: if a file is missing.
+        """
+        values = read_json(metrics)
+        molecules: list[Measured] = read_json(folder / "measures.json")
+        n_atoms = {row["molecule"]: row["n_atoms"] for row in molecules}
+        of = values["potentials"]
+        return cls(
+            summaries={kind: {name: of[name][kind] for name in in_order(of)} for kind in (CONSTANT_ENERGY, BATH)},
+            molecules=molecules,
+            traces=list(_traces(folder / "energies.arrow", n_atoms)),
+            n_failures=values["n_failures"],
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """The molecules, in order."""
+        return list(dict.fromkeys(row["molecule"] for row in self.molecules))
+
+    def of(self, molecule: str, ensemble: str) -> dict[str, Measured]:
+        """Return what is measured of one molecule, by potential, in order."""
+        found = {row["potential"]: row for row in self.molecules if row["molecule"] == molecule and row["ensemble"] == ensemble}
+        return {name: found[name] for name in in_order(found)}
+
+    def drifts(self) -> list[Drift]:
+        """Return the drift of each potential, for one molecule.
+
+        It is the one that most replicas of both networks survived: a replica that comes apart says nothing of how well forces keep the
+        energy.
+        """
+        names = [name for name in self.names if any(DRIFT in each for each in self.of(name, CONSTANT_ENERGY).values())]
+        if not names:
+            return []
+        chosen = max(names, key=self._survived)  # the first of equals
+        measured = self.of(chosen, CONSTANT_ENERGY)
+        return [Drift(name, chosen, each[DRIFT_MAGNITUDE]) for name, each in measured.items() if DRIFT in each]
+
+    def stable(self) -> dict[str, float]:
+        """Return the share of stable replicas in all simulations of each potential, 0 to 1."""
+        shares = {}
+        for name in in_order(row["potential"] for row in self.molecules):
+            rows = [row for row in self.molecules if row["potential"] == name]
+            n_replicas = sum(row["n_replicas"] for row in rows)
+            if n_replicas:
+                shares[name] = 1.0 - sum(sum(row["n_stopped"].values()) for row in rows) / n_replicas
+        return shares
+
+    def _survived(self, molecule: str) -> float:
+        measured = self.of(molecule, CONSTANT_ENERGY)
+        return min((each["stable_fraction"] or 0.0 for name, each in measured.items() if name in _COMPARED), default=0.0)
+
+
+def _traces(path: Path, n_atoms: Mapping[str, int]) -> Iterator[Trace]:
+    if not path.is_file():
+        raise DataError(f"{path} is missing; `dvc repro` runs 08_rollout, which writes it")
+    with pa.OSFile(str(path)) as file:
+        rows = pa.ipc.open_file(file).read_all().to_pylist()
+    for row in rows:
+        if row["ensemble"] == CONSTANT_ENERGY and row["time_fs"]:
+            total = np.array(row["potential_energy"]) + np.array(row["kinetic_energy"])
+            yield Trace(
+                potential=row["potential"],
+                molecule=row["molecule"],
+                time_ps=np.array(row["time_fs"]) * 1e-3,
+                change=(total - total[0]) / n_atoms[row["molecule"]],
+                stopped=row["stopped"] is not None,
+            )
