@@ -146,6 +146,6 @@ def _is_long(rows: Sequence[_Row], column: Column) -> bool:
 
 def _best(rows: Sequence[_Row], column: Column) -> float | None:
     values = [value for value in _numbers(rows, column) if math.isfinite(value)]
-    if column.best is None or len(values) < 2:
+    if column.best is None or len(set(values)) < 2:  # nothing is best among equals
         return None
     return min(values) if column.best == "lowest" else max(values)

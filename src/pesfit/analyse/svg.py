@@ -13,6 +13,8 @@ _NAMESPACE = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _SHAPES = ("path", "use", "rect", "circle", "ellipse", "line", "polyline", "polygon", "text", "tspan", "image")
 _AROUND = ("svg", "g", "defs", "clipPath", "mask", "linearGradient", "radialGradient", "stop", "symbol")
+_DECIMALS = re.compile(r"\d+\.\d{3,}")
+_LENGTHS = ("d", "points", "x", "y", "x1", "y1", "x2", "y2", "cx", "cy", "r", "width", "height")
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}\b")
 _LOCAL = re.compile(r"url\(#([^)]+)\)")
 _FONT = re.compile(r"font-family:[^;]*;?|font: ([0-9.]+px)[^;]*")
@@ -95,6 +97,8 @@ def _rewritten(key: str, value: str, names: Mapping[str, str], colors: Mapping[s
         return names.get(value)
     if name == "href":
         return _address(value, names)
+    if name in _LENGTHS:  # a hundredth of a point is less than anyone sees, and half of the bytes
+        return _DECIMALS.sub(lambda match: f"{float(match[0]):.2f}", value).strip()
     value = _LOCAL.sub(lambda match: f"url(#{names[match[1]]})", value)
     if "url(" in value.replace("url(#", ""):
         return None

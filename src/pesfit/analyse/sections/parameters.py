@@ -146,8 +146,8 @@ def _least_determined(changes: Sequence[Change]) -> Table:
 
 
 def _table(name: str, title: str, changes: Sequence[Change], note: str = "", *, folded: bool = False) -> Table:
-    kinds = list(dict.fromkeys(_kind(change) for change in changes))
-    ranked = sorted(changes, key=lambda change: kinds.index(_kind(change)))
+    words = list(_WORDS)
+    ranked = sorted(changes, key=lambda change: (words.index(change.handler), not change.name.startswith("k"), change.name[:1]))
     columns = (
         Column("parameter", "parameter"),
         Column("smirks", "smirks"),

@@ -100,8 +100,9 @@ class Rollouts:
 
     @property
     def names(self) -> list[str]:
-        """The molecules, in order."""
-        return list(dict.fromkeys(row["molecule"] for row in self.molecules))
+        """The molecules: those first that most replicas of both networks survived, else as they come."""
+        names = dict.fromkeys(row["molecule"] for row in self.molecules)
+        return sorted(names, key=lambda name: -self._survived(name))
 
     def of(self, molecule: str, ensemble: str) -> dict[str, Measured]:
         """Return what is measured of one molecule, by potential, in order."""
@@ -111,15 +112,14 @@ class Rollouts:
     def drifts(self) -> list[Drift]:
         """Return the drift of each potential, for one molecule.
 
-        It is the one that most replicas of both networks survived: a replica that comes apart says nothing of how well forces keep the
-        energy.
+        It is the first of `names`: a replica that comes apart says nothing of how well forces keep the energy.
         """
-        names = [name for name in self.names if any(DRIFT in each for each in self.of(name, CONSTANT_ENERGY).values())]
-        if not names:
-            return []
-        chosen = max(names, key=self._survived)  # the first of equals
-        measured = self.of(chosen, CONSTANT_ENERGY)
-        return [Drift(name, chosen, each[DRIFT_MAGNITUDE]) for name, each in measured.items() if DRIFT in each]
+        for molecule in self.names:
+            measured = self.of(molecule, CONSTANT_ENERGY)
+            drifts = [Drift(name, molecule, each[DRIFT_MAGNITUDE]) for name, each in measured.items() if DRIFT in each]
+            if drifts:
+                return drifts
+        return []
 
     def stable(self) -> dict[str, float]:
         """Return the share of stable replicas in all simulations of each potential, 0 to 1."""

@@ -35,7 +35,8 @@ _N_SHOWN = 3
 """Molecules with figures and lines of their own; further ones are in a table that is closed."""
 
 _STABLE = (
-    " Stable: until a bond is further from its reference mean than `rollout.max_stretch_angstrom` allows, or the energy runs away. "
+    " Stable: until a bond is further from its reference mean than `rollout.max_stretch_angstrom` allows, or the energy runs away; "
+    "until break: mean over replicas, the length of the run where there was none. "
     "Force MAE: against the labels' method along the trajectory."
 )
 
