@@ -14,6 +14,7 @@ _LINK = "{http://www.w3.org/1999/xlink}href"
 _SHAPES = ("path", "use", "rect", "circle", "ellipse", "line", "polyline", "polygon", "text", "tspan", "image")
 _AROUND = ("svg", "g", "defs", "clipPath", "mask", "linearGradient", "radialGradient", "stop", "symbol")
 _DECIMALS = re.compile(r"\d+\.\d{3,}")
+_AROUND_LETTERS = re.compile(r"\s*([A-Za-z])\s*")
 _LENGTHS = ("d", "points", "x", "y", "x1", "y1", "x2", "y2", "cx", "cy", "r", "width", "height")
 _COLOR = re.compile(r"#[0-9a-fA-F]{6}\b")
 _LOCAL = re.compile(r"url\(#([^)]+)\)")
@@ -56,6 +57,9 @@ def clean(text: str, *, prefix: str, colors: Mapping[str, str] | None = None) ->
     _drop_foreign(root)
     names = {name: f"{prefix}-{number}" for number, name in enumerate(sorted(_referenced(root)))}
     for element in root.iter():
+        element.text, element.tail = (
+            None if text is None or not text.strip() else text for text in (element.text, element.tail)
+        )
         element.tag = element.tag.removeprefix(_NAMESPACE)
         attributes = {key: _rewritten(key, value, names, colors or {}) for key, value in element.attrib.items()}
         element.attrib.clear()
@@ -98,7 +102,7 @@ def _rewritten(key: str, value: str, names: Mapping[str, str], colors: Mapping[s
     if name == "href":
         return _address(value, names)
     if name in _LENGTHS:  # a hundredth of a point is less than anyone sees, and half of the bytes
-        return _DECIMALS.sub(lambda match: f"{float(match[0]):.2f}", value).strip()
+        return _AROUND_LETTERS.sub(r"\1", _DECIMALS.sub(lambda match: f"{float(match[0]):.2f}", value)).strip()
     value = _LOCAL.sub(lambda match: f"url(#{names[match[1]]})", value)
     if "url(" in value.replace("url(#", ""):
         return None

@@ -51,14 +51,15 @@ def section(rollouts: Rollouts) -> Section:
             "are right."
         )
     ]
-    traces = [trace for trace in rollouts.traces if trace.molecule in shown]
+    traces = [trace for molecule in shown for trace in rollouts.traces if trace.molecule == molecule]
     if traces:
         blocks.append(total_energy(traces))
     blocks += [_constant_energy(rollouts, shown), _bath(rollouts, shown)]
     curves = [
         ErrorCurve(row["potential"], row["ensemble"], row["molecule"], row["force_mae_over_time_ps"])
+        for molecule in shown
         for row in rollouts.molecules
-        if row.get("force_mae_over_time_ps") and row["molecule"] in shown
+        if row.get("force_mae_over_time_ps") and row["molecule"] == molecule
     ]
     if curves:
         blocks.append(force_errors(curves))
