@@ -115,6 +115,8 @@ def _drawing(
 
 def _same_height(panel: Axes, values: Sequence[float]) -> None:
     """Give all panels one axis, logarithmic where errors differ by much, so that sources can be compared too."""
+    if not values:
+        return
     if max(values) > _DECADE * min(values):
         log_axis(panel, "y")
         panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

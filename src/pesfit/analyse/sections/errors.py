@@ -150,7 +150,7 @@ def _incomplete(predictions: Predictions) -> Text:
         for name, of_rows in predictions.predicted.items()
         if any(one is None for one in of_rows)
     }
-    words = ", ".join(f"{name} {n}" for name, n in lacking.items())
+    words = ", ".join(f"{name} for {n}" for name, n in lacking.items())
     return Text(
         f"Not every potential can do every molecule of the test set: of {total} rows there is nothing from {words}. Their errors are over "
         "fewer molecules than those of the others; a table below holds what can be compared.",
