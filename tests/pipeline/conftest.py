@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,28 @@ import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
+
+SMALLER: dict[str, Any] = {
+    "convert": {
+        "xtb": {"n_molecules": 6, "n_conformers": 2, "n_samples": 3, "sample_interval_fs": 5.0, "n_trajectory_frames": 60}
+    },
+    "split": {
+        "rules": [
+            {"source": "xtb/conformers", "by": "molecule", "train": 0.5, "validation": 0.25, "test": 0.25},
+            {"source": "xtb/trajectory", "by": "block", "train": 0.8, "validation": 0.1, "test": 0.1},
+        ]
+    },
+    "train_learned": {"network": {"n_features": 16, "n_interactions": 1}, "num_epochs": 2, "early_stopping_min_epochs": 1},
+    "rollout": {
+        "replicas": 2,
+        "gfn2_replicas": 1,
+        "constant_energy": {"length_fs": 40.0},
+        "bath": {"length_fs": 40.0, "equilibration_fs": 10.0},
+        "min_reference_frames": 20,
+        "label_frames": 2,
+    },
+}
+"""The small profile, cut down by parameters alone."""
 
 
 @dataclass(frozen=True)
@@ -73,27 +95,38 @@ def merge(base: Any, values: dict[str, Any]) -> None:
             base[key] = value
 
 
+def clone_to(path: Path) -> Checkout:
+    """Clone what is checked out here, with changes that are not committed yet."""
+    subprocess.run(["git", "clone", "--quiet", ROOT, path], check=True, capture_output=True)
+    changed = subprocess.run(
+        ["git", "ls-files", "--modified", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for file in filter(None, changed.stdout.splitlines()):
+        (path / file).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / file).exists():
+            shutil.copy(ROOT / file, path / file)
+        else:
+            (path / file).unlink(missing_ok=True)
+    return Checkout(path)
+
+
 @pytest.fixture
-def new_clone(tmp_path: Path) -> Iterator[Callable[[str], Checkout]]:
-    """Make clones of what is checked out here, with changes that are not committed yet; they vanish with the test."""
-
-    def make(name: str) -> Checkout:
-        path = tmp_path / name
-        subprocess.run(["git", "clone", "--quiet", ROOT, path], check=True, capture_output=True)
-        changed = subprocess.run(
-            ["git", "ls-files", "--modified", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        for file in filter(None, changed.stdout.splitlines()):
-            (path / file).parent.mkdir(parents=True, exist_ok=True)
-            if (ROOT / file).exists():
-                shutil.copy(ROOT / file, path / file)
-            else:
-                (path / file).unlink(missing_ok=True)
-        return Checkout(path)
-
-    yield make
+def clone(tmp_path: Path) -> Iterator[Checkout]:
+    """A fresh clone, which vanishes with the test."""
+    yield clone_to(tmp_path / "clone")
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """A clone that ran to the end with two workers and parameters `SMALLER`; tests leave it as they found it."""
+    folder = tmp_path_factory.mktemp("finished")
+    checkout = clone_to(folder / "clone")
+    checkout.edit(SMALLER)
+    checkout.run("dvc", "repro", workers=2)
+    yield checkout
+    shutil.rmtree(folder, ignore_errors=True)

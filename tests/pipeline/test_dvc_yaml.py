@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from pesfit.params.load import Params
+
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = {
     name: stage.get("do", stage)  # of `foreach`
@@ -65,7 +67,7 @@ def script(stage: str) -> Path:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_declares_the_modules_it_imports(stage: str) -> None:
-    declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")}
+    declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith("src/") and dep.endswith(".py")}
     used = closure(script(stage)) - NOT_DECLARED
     assert declared == used, f"missing: {sorted(used - declared)}; not used: {sorted(declared - used)}"
     assert str(script(stage).relative_to(ROOT)) in STAGES[stage]["deps"]
@@ -73,13 +75,21 @@ def test_a_stage_declares_the_modules_it_imports(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_declares_the_parameters_it_reads(stage: str) -> None:
+    tree = ast.parse(script(stage).read_text())
     used = {
         node.attr
-        for node in ast.walk(ast.parse(script(stage).read_text()))
+        for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
     }
-    expected = {section for name in used for section in (name, f"profiles.${{profile}}.{name}")}
-    assert set(STAGES[stage]["params"]) == expected
+    handed_on = any(
+        isinstance(argument, ast.Name) and argument.id == "params"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for argument in (*node.args, *(keyword.value for keyword in node.keywords))
+    )
+    used |= set(Params.model_fields) if handed_on else set()
+    expected = {section for name in used - {"profile"} for section in (name, f"profiles.${{profile}}.{name}")}
+    assert set(STAGES[stage]["params"]) == expected | (used & {"profile"})
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,16 @@ import pytest
 
 from pesfit.__main__ import main
 from pesfit.dataset import open_datasets, read_failures
-from tests.pipeline.conftest import Checkout
+from tests.pipeline.conftest import SMALLER, Checkout
 
-SMALLER: dict[str, Any] = {
-    "convert": {
-        "xtb": {"n_molecules": 6, "n_conformers": 2, "n_samples": 3, "sample_interval_fs": 5.0, "n_trajectory_frames": 60}
-    },
-    "split": {
-        "rules": [
-            {"source": "xtb/conformers", "by": "molecule", "train": 0.5, "validation": 0.25, "test": 0.25},
-            {"source": "xtb/trajectory", "by": "block", "train": 0.8, "validation": 0.1, "test": 0.1},
-        ]
-    },
-    "train_learned": {"network": {"n_features": 16, "n_interactions": 1}, "num_epochs": 2, "early_stopping_min_epochs": 1},
-}
 UP_TO_DATE = "Data and pipelines are up to date."
 
-NewClone = Callable[[str], Checkout]
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 300.0
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.2)
 
 
 def assert_forces_improve(errors: dict[str, Any], sources: list[str]) -> None:
@@ -38,62 +30,58 @@ def assert_forces_improve(errors: dict[str, Any], sources: list[str]) -> None:
         assert errors[source]["after"][key] < errors[source]["before"][key], source
 
 
-def test_fresh_clones_agree_to_the_byte_whatever_the_workers_and_a_second_run_does_nothing(
-    new_clone: NewClone, capsys: pytest.CaptureFixture[str]
-) -> None:
-    hashes = []
-    for workers in (1, 2, 3):
-        clone = new_clone(f"clone-{workers}")
-        clone.edit(SMALLER)
-        clone.run("dvc", "repro", workers=workers)
-        hashes.append(clone.output_hashes())
-        assert UP_TO_DATE in clone.run("dvc", "repro", workers=workers)
-    assert hashes[0] == hashes[1] == hashes[2]
-    assert "data/splits" in hashes[0]
-
-    clone.run("dvc", "repro", "--force", "--single-item", "06_fit_smirnoff", workers=4)
-    assert "outputs/learned/direct" in hashes[0]
-    assert clone.output_hashes() == hashes[0]
-
-    data = open_datasets(clone.path / "data/clustered")
+def test_it_runs_to_the_end_and_a_second_run_does_nothing(finished: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    assert UP_TO_DATE in finished.run("dvc", "repro")
+    data = open_datasets(finished.path / "data/clustered")
     assert {record.source for record in data["xtb"]} == {"xtb/conformers", "xtb/trajectory"}
-    assert not read_failures(clone.path / "data/parameterized/failures.csv")
-    assert main(["show", str(clone.path / "data/arrow/xtb")]) == 0
+    for folder in ("data/parameterized", "outputs/rollouts"):
+        assert not read_failures(finished.path / folder / "failures.csv")
+    assert main(["show", str(finished.path / "data/arrow/xtb")]) == 0
     assert "level of theory  GFN2-xTB" in capsys.readouterr().out
 
 
-def test_killed_at_any_moment_it_ends_in_the_same_bytes(new_clone: NewClone) -> None:
-    undisturbed, killed = new_clone("undisturbed"), new_clone("killed")
-    for clone in (undisturbed, killed):
-        clone.edit(SMALLER)
-    undisturbed.run("dvc", "repro")
-    for seconds, whom in ((4.0, signal.SIGKILL), (8.0, signal.SIGTERM)):
-        process = killed.start("dvc", "repro")
-        time.sleep(seconds)
+def test_other_numbers_of_workers_give_the_same_bytes(finished: Checkout, clone: Checkout) -> None:
+    clone.edit(SMALLER)
+    clone.run("dvc", "repro", workers=3)
+    expected = finished.output_hashes()
+    assert {"data/splits", "outputs/smirnoff", "outputs/learned/direct", "outputs/rollouts"} < set(expected)
+    assert clone.output_hashes() == expected
+    clone.run("dvc", "repro", "--force", "--single-item", "06_fit_smirnoff", workers=4)
+    assert clone.output_hashes() == expected
+
+
+def test_killed_at_any_moment_it_ends_in_the_same_bytes_with_one_worker_too(finished: Checkout, clone: Checkout) -> None:
+    clone.edit(SMALLER)
+    for moment, whom in (
+        ("data/raw", signal.SIGKILL),
+        ("data/arrow", signal.SIGTERM),
+        ("outputs/smirnoff", signal.SIGKILL),
+        ("outputs/learned/direct", signal.SIGTERM),
+    ):
+        process = clone.start("dvc", "repro", workers=2)
+        wait_for(clone.path / moment)
+        time.sleep(2.0)  # the next stage is under way then
         os.kill(process.pid, whom)  # dvc alone: its stage has to notice
         process.communicate(timeout=60)
-    killed.run("dvc", "repro")
-    assert killed.output_hashes() == undisturbed.output_hashes()
-    assert not [path for path in (killed.path / "data").iterdir() if path.name.startswith(".")]
+    clone.run("dvc", "repro", workers=1)
+    assert clone.output_hashes() == finished.output_hashes()
+    for folder in ("data", "outputs"):
+        assert not [path for path in (clone.path / folder).iterdir() if path.name.startswith(".") and path.name != ".gitignore"]
 
 
-def test_a_wrong_parameter_stops_before_work_and_loses_nothing(new_clone: NewClone) -> None:
-    clone = new_clone("clone")
-    clone.edit(SMALLER)
-    clone.run("dvc", "repro")
-    before = clone.output_hashes()
-    clone.edit({"cluster": {"cutoff_angstrom": -0.5}})
-    output = clone.run("dvc", "repro", status=255)
+def test_a_wrong_parameter_stops_before_work_and_loses_nothing(finished: Checkout) -> None:
+    before = finished.output_hashes()
+    finished.edit({"cluster": {"cutoff_angstrom": -0.5}})
+    output = finished.run("dvc", "repro", status=255)
     assert "profiles.small.cluster.cutoff_angstrom = -0.5: expected a number > 0 and <= 10" in output
-    clone.edit({"cluster": {"cutoff_angstrom": 0.1}})
-    clone.run("dvc", "repro")
-    assert clone.output_hashes() == before
+    finished.edit({"cluster": {"cutoff_angstrom": 0.1}})
+    finished.run("dvc", "repro")
+    assert finished.output_hashes() == before
 
 
 def test_the_published_data_run_through_every_stage(
-    new_clone: NewClone, real_data: Path, capsys: pytest.CaptureFixture[str]
+    clone: Checkout, real_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clone = new_clone("clone")
     clone.edit(
         {
             "sources": {
@@ -104,6 +92,7 @@ def test_the_published_data_run_through_every_stage(
             },
             "download": {"mirror": str(real_data / "mirror")},
             "train_learned": SMALLER["train_learned"] | {"subset_size": 50, "sources": ["rmd17"]},
+            "rollout": SMALLER["rollout"] | {"max_failed_fraction": 0.5},
         }
     )
     clone.run("dvc", "repro")
@@ -116,8 +105,7 @@ def test_the_published_data_run_through_every_stage(
     assert "PBE/def2-SVP" in capsys.readouterr().out
 
 
-def test_an_archive_that_lacks_energies_stops_the_stage_and_is_named(new_clone: NewClone, real_data: Path) -> None:
-    clone = new_clone("clone")
+def test_an_archive_that_lacks_energies_stops_the_stage_and_is_named(clone: Checkout, real_data: Path) -> None:
     mirror = clone.path / "mirror/espaloma"
     mirror.mkdir(parents=True)
     (mirror / "protein-torsion.tar.gz").write_bytes((real_data / "mirror/bad/protein-torsion-without-u_qm.tar.gz").read_bytes())

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from pesfit.arrays import FloatArray, IntArray
 from pesfit.dataset import ConformerDataset, Record, read_failures
 from pesfit.errors import DataError, MoleculeError, TooManyFailuresError
+from pesfit.models.base import Model
+from pesfit.models.base import Subject as Prepared
 from pesfit.params.rollout import Bath, ConstantEnergy, Rollout
 from pesfit.potentials.base import Batch, Potential, Prediction
 from pesfit.potentials.build import build_gfn2
+from pesfit.potentials.terms import Terms
+from pesfit.potentials.uncertainty import Deviations
 from pesfit.simulate.dynamics import Protocol, simulate
 from pesfit.simulate.relabel import relabel_dataset
 from pesfit.simulate.rollout import run_rollouts
@@ -23,6 +29,8 @@ from pesfit.simulate.subjects import Subject
 from tests.simulate import samples
 
 SMILES = ("CCO", "CC(=O)N")
+
+THRESHOLD = 0.6
 
 PARAMS = Rollout(
     replicas=3,
@@ -68,6 +76,32 @@ class Picky(Potential):
         return prediction
 
 
+class Growing:
+    """Deviations that grow with the distance from where the molecule was first asked about."""
+
+    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> Deviations:
+        away = coords - (coords[0] if reference is None else reference)
+        distance = np.sqrt((away**2).sum(axis=(1, 2)))
+        return Deviations(distance, distance, np.abs(away))
+
+
+class Simple(Model):
+    """A potential with the terms of its molecules, and, where it is asked for, deviations and a domain."""
+
+    needs_bonds = True
+
+    def __init__(self, potential: Potential, *, with_domain: bool = False) -> None:
+        super().__init__("simple", potential)
+        self.calibration = SimpleNamespace(domain_threshold=THRESHOLD) if with_domain else None
+
+    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Prepared:
+        del where
+        (topology,) = (one for one in samples.topologies(*SMILES) if one.smiles == smiles)
+        np.testing.assert_array_equal(charges, topology.charges)
+        uncertainty = None if self.calibration is None else Growing()
+        return Prepared(atomic_numbers, smiles, 0, Terms.from_topology(topology), "dataset", uncertainty)
+
+
 @pytest.fixture(scope="module")
 def subjects() -> list[Subject]:
     """Ethanol with a reference trajectory in two rows, by the force field itself, and acetamide with three conformers."""
@@ -97,17 +131,17 @@ def subjects() -> list[Subject]:
 
 
 @pytest.fixture(scope="module")
-def potentials() -> dict[str, Potential]:
+def models() -> dict[str, Model]:
     good = samples.smirnoff(*SMILES)
-    return {"good": good, "leaky": Leaky(good), "picky": Picky(good)}
+    return {"good": Simple(good, with_domain=True), "leaky": Simple(Leaky(good)), "picky": Simple(Picky(good))}
 
 
 @pytest.fixture(scope="module")
-def output(subjects, potentials, tmp_path_factory) -> tuple[Path, dict]:
+def output(subjects, models, tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("rollout")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PESFIT_WORKERS", "1")
-        metrics = run_rollouts(potentials, subjects, PARAMS, folder / "rollouts", folder / "timing.json")
+        metrics = run_rollouts(models, subjects, PARAMS, folder / "rollouts", folder / "timing.json")
     return folder, metrics
 
 
@@ -150,7 +184,7 @@ def test_measures_are_there_for_every_molecule(output) -> None:
     assert 0.0 <= min(times) < max(times) <= 0.08
 
 
-def test_trajectories_are_data_sets_with_the_potential_s_own_labels(output, potentials, subjects) -> None:
+def test_trajectories_are_data_sets_with_the_potential_s_own_labels(output, models, subjects) -> None:
     dataset = ConformerDataset(output[0] / "rollouts" / "trajectories" / "good")
     assert dataset.level_of_theory == {"rollout/good": "pesfit good"}
     rows = list(dataset)
@@ -161,7 +195,7 @@ def test_trajectories_are_data_sets_with_the_potential_s_own_labels(output, pote
     np.testing.assert_array_equal(rows[0].coords[0], subjects[0].starts[0])
     molecule = replace(samples.molecules(*SMILES)[0], coords=rows[0].coords)
     still = Protocol(1e-9, 1, temperature_kelvin=0.0, max_energy_change=1e6)
-    (run,) = simulate(potentials["good"], [molecule], still)
+    (run,) = simulate(models["good"].potential, [molecule], still)
     np.testing.assert_allclose(rows[0].energy, run.potential_energy[:, 0], rtol=0, atol=1e-9)
     np.testing.assert_allclose(rows[0].forces, run.forces[:, 0], rtol=0, atol=1e-8)
 
@@ -173,6 +207,24 @@ def test_energies_of_all_observations_are_kept(output) -> None:
     assert row["time_fs"] == [2.0 * i for i in range(31)]
     total = np.array(row["potential_energy"]) + np.array(row["kinetic_energy"])
     assert np.ptp(total) < 0.3 < np.ptp(row["kinetic_energy"])
+
+
+def test_a_rollout_carries_its_uncertainty_and_says_when_it_left_the_domain(output) -> None:
+    table = pa.ipc.open_file(output[0] / "rollouts" / "energies.arrow").read_all().to_pylist()
+    dataset = ConformerDataset(output[0] / "rollouts" / "trajectories" / "good")
+    n_left = 0
+    for row, record in zip((row for row in table if row["potential"] == "good"), dataset, strict=True):
+        away = np.linalg.norm(record.coords - record.coords[0], axis=-1).max(axis=-1)
+        np.testing.assert_allclose(row["force_deviation"], away, rtol=1e-12)
+        assert row["frame_fs"] == (0.5 * record.frame).tolist()
+        expected = next((0.5 * frame for frame, far in zip(record.frame, away, strict=True) if far > THRESHOLD), None)
+        assert row["left_domain_fs"] == expected
+        n_left += expected is not None
+    assert 0 < n_left < 12
+    summaries = output[1]["potentials"]["good"]
+    assert sum(6 * summaries[ensemble]["left_domain_fraction"] for ensemble in summaries) == pytest.approx(n_left)
+    assert "left_domain_fraction" not in output[1]["potentials"]["leaky"]["bath"]
+    assert all(row["force_deviation"] is None for row in table if row["potential"] == "leaky")
 
 
 def test_a_trajectory_relabelled_is_training_data(output, tmp_path, monkeypatch) -> None:
@@ -194,9 +246,9 @@ def test_a_trajectory_relabelled_is_training_data(output, tmp_path, monkeypatch)
     assert np.corrcoef(work, np.diff(after.energy))[0, 1] > 0.9
 
 
-def test_bytes_do_not_depend_on_the_number_of_workers(output, potentials, subjects, tmp_path, monkeypatch) -> None:
+def test_bytes_do_not_depend_on_the_number_of_workers(output, models, subjects, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "2")
-    metrics = run_rollouts(potentials, subjects, PARAMS, tmp_path / "rollouts")
+    metrics = run_rollouts(models, subjects, PARAMS, tmp_path / "rollouts")
     assert metrics == output[1]
     before = {path.relative_to(output[0] / "rollouts"): path for path in (output[0] / "rollouts").rglob("*") if path.is_file()}
     assert len(before) == 3 * 3 + 3
@@ -210,10 +262,10 @@ def test_timing_is_apart_from_what_is_declared(output) -> None:
     assert timing["good"]["bath"]["ns_per_day"] > 0.0
 
 
-def test_nothing_to_simulate_or_too_many_failures_stop_the_stage(subjects, potentials, tmp_path, monkeypatch) -> None:
+def test_nothing_to_simulate_or_too_many_failures_stop_the_stage(subjects, models, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "1")
     with pytest.raises(DataError, match="no molecule of xtb, rmd17, md17, espaloma has test conformers"):
-        run_rollouts(potentials, [], PARAMS, tmp_path)
+        run_rollouts(models, [], PARAMS, tmp_path)
     strict = PARAMS.model_copy(update={"max_failed_fraction": 0.1})
     with pytest.raises(TooManyFailuresError, match="1 of 2 molecules failed"):
-        run_rollouts({"picky": potentials["picky"]}, subjects, strict, tmp_path)
+        run_rollouts({"picky": models["picky"]}, subjects, strict, tmp_path)

@@ -9,8 +9,9 @@ from rdkit import Chem
 
 from pesfit.arrays import FloatArray, IntArray
 from pesfit.errors import DataError
+from pesfit.models.base import Model, Subject
 from pesfit.models.bonds import parse_smiles
-from pesfit.models.model import Model, Subject, open_model
+from pesfit.models.model import open_model
 from pesfit.params.rollout import PotentialName
 from pesfit.potentials.build import build_gfn2
 

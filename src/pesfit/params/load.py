@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pesfit.errors import ParamsError
+from pesfit.params.analyse import Analyse
 from pesfit.params.base import Section
 from pesfit.params.cluster import Cluster
 from pesfit.params.convert import Convert
@@ -21,6 +22,7 @@ from pesfit.params.describe import allowed, field_at
 from pesfit.params.download import Download
 from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.params.parameterize import Parameterize
+from pesfit.params.rollout import Rollout
 from pesfit.params.sources import Sources
 from pesfit.params.split import Split
 from pesfit.params.train_learned import TrainLearned
@@ -40,6 +42,8 @@ class Params(Section):
     split: Split = Field(Split(), description="05_split: training, validation and test set.")
     fit_smirnoff: FitSmirnoff = Field(FitSmirnoff(), description="06_fit_smirnoff: the fit of SMIRNOFF parameters.")
     train_learned: TrainLearned = Field(TrainLearned(), description="07_train_learned: the network, in both variants.")
+    rollout: Rollout = Field(Rollout(), description="08_rollout: short simulations with what was fitted.")
+    analyse: Analyse = Field(Analyse(), description="09_analyse: the report.")
 
 
 def load_params(path: Path) -> Params:

@@ -45,6 +45,7 @@ class Measures:
         distances_mae: ∫ |h(r) - h_reference(r)| dr; None where it is not asked for or no frame is left.
         label_times_fs: [fs], of the frames that were labelled.
         force_errors: [kcal/mol/Å], mean absolute difference of force components from the labels, of each of these frames.
+        left_fs: [fs], of each replica when it left the domain of training, None where it did not; empty where nothing says so.
     """
 
     stops: tuple[Stop | None, ...]
@@ -54,6 +55,7 @@ class Measures:
     distances_mae: float | None
     label_times_fs: tuple[float, ...]
     force_errors: tuple[float, ...]
+    left_fs: tuple[float | None, ...] = ()
 
 
 def measure(run: Run, molecule: Molecule, protocol: Protocol, wanted: Wanted) -> Measures:
@@ -106,6 +108,11 @@ def summarize(measures: Sequence[Measures]) -> dict[str, Any]:
         summary["temperature_standard_error_kelvin"] = float(np.std(temperatures, ddof=1)) / math.sqrt(n) if n > 1 else None
     distances = [measure.distances_mae for measure in measures if measure.distances_mae is not None]
     summary["distances_mae"] = float(np.mean(distances)) if distances else None
+    left = [time for measure in measures for time in measure.left_fs]
+    if left:
+        times = [time for time in left if time is not None]
+        summary["left_domain_fraction"] = len(times) / len(left)
+        summary["left_domain_first_ps"] = min(times) * 1e-3 if times else None
     errors = [np.mean(measure.force_errors) for measure in measures if measure.force_errors]
     summary["force_mae_kcal_per_mol_per_angstrom"] = float(np.mean(errors)) if errors else None
     return summary

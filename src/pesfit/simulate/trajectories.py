@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from pesfit.dataset import MAX_FRAMES_PER_ROW, Record
+from pesfit.simulate.domain import Carried
 from pesfit.simulate.dynamics import Run
 
 ENERGIES_SCHEMA = pa.schema(
@@ -20,10 +22,18 @@ ENERGIES_SCHEMA = pa.schema(
         ("time_fs", pa.list_(pa.float64())),
         ("potential_energy", pa.list_(pa.float64())),
         ("kinetic_energy", pa.list_(pa.float64())),
+        ("frame_fs", pa.list_(pa.float64())),
+        ("force_deviation", pa.list_(pa.float64())),
+        ("relative_energy_deviation", pa.list_(pa.float64())),
+        ("left_domain_fs", pa.float64()),
     ],
-    metadata={"units": "time_fs: fs; potential_energy, kinetic_energy: kcal/mol"},
+    metadata={
+        "units": "time_fs, frame_fs, left_domain_fs: fs; potential_energy, kinetic_energy, relative_energy_deviation: kcal/mol; "
+        "force_deviation: kcal/mol/angstrom"
+    },
 )
-"""One row is one replica, until it was stopped; `stopped` says why, and is null where it was not."""
+"""One row is one replica, until it was stopped; `stopped` says why, and is null where it was not. The deviations are at the stored
+frames, null for a potential without a posterior (`domain.Carried`); `left_domain_fs` is null where the domain was not left."""
 
 
 def source_of(potential: str) -> str:
@@ -62,9 +72,9 @@ def frames(run: Run, potential: str, ensemble: str, like: Record) -> Iterator[Re
             )
 
 
-def energies(run: Run, potential: str, ensemble: str, timestep_fs: float) -> pa.RecordBatch:
-    """Return the energies of each replica as rows of `ENERGIES_SCHEMA`."""
-    rows = [
+def energies(run: Run, carried: Carried | None, potential: str, ensemble: str, timestep_fs: float) -> pa.RecordBatch:
+    """Return the energies of each replica, and how sure the potential was, as rows of `ENERGIES_SCHEMA`."""
+    rows: list[dict[str, Any]] = [
         {
             "potential": potential,
             "ensemble": ensemble,
@@ -74,11 +84,23 @@ def energies(run: Run, potential: str, ensemble: str, timestep_fs: float) -> pa.
             "time_fs": run.step[:n_observed] * timestep_fs,
             "potential_energy": run.potential_energy[replica, :n_observed],
             "kinetic_energy": run.kinetic_energy[replica, :n_observed],
+            "frame_fs": run.frame_step[: run.n_frames(replica)] * timestep_fs,
+            **_deviations(carried, replica, run.n_frames(replica)),
         }
         for replica, n_observed in enumerate(run.n_observed)
     ]
     columns = [pa.array([row[field.name] for row in rows], type=field.type) for field in ENERGIES_SCHEMA]
     return pa.record_batch(columns, schema=ENERGIES_SCHEMA)
+
+
+def _deviations(carried: Carried | None, replica: int, n_frames: int) -> dict[str, Any]:
+    if carried is None:
+        return dict.fromkeys(("force_deviation", "relative_energy_deviation", "left_domain_fs"))
+    return {
+        "force_deviation": carried.score[replica, :n_frames],
+        "relative_energy_deviation": carried.relative_energy[replica, :n_frames],
+        "left_domain_fs": carried.left_fs[replica],
+    }
 
 
 def write_energies(path: Path, batches: Iterable[pa.RecordBatch]) -> None:

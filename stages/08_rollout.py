@@ -1,0 +1,32 @@
+"""Stage 08: run short simulations with every potential that was fitted, and with the method of the labels."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import _start  # noqa: F401
+
+from pesfit.dataset import open_datasets
+from pesfit.models.fitted import open_fitted
+from pesfit.params.load import Params
+from pesfit.runtime import RUNS, output_folder, run_stage
+from pesfit.simulate.rollout import run_rollouts
+from pesfit.simulate.subjects import find_subjects
+from pesfit.splits import Splits
+from pesfit.topology import ParameterizedSet
+
+
+def rollout(params: Params) -> Mapping[str, Any]:
+    subjects = find_subjects(
+        open_datasets("data/clustered"),
+        Splits.open(Path("data/splits/splits.arrow")),
+        ParameterizedSet.open(Path("data/parameterized")),
+        params.rollout,
+    )
+    models = open_fitted(params.rollout.potentials, params.parameterize.force_field)
+    with output_folder("outputs/rollouts") as output:
+        return run_rollouts(models, subjects, params.rollout, output, timing=RUNS / "rollout/timing.json")
+
+
+if __name__ == "__main__":
+    run_stage("rollout", rollout)

@@ -1,0 +1,19 @@
+"""Stage 09: evaluate everything that was fitted on the test set, and write the report."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import _start  # noqa: F401
+
+from pesfit.analyse.report import analyse
+from pesfit.params.load import Params
+from pesfit.runtime import output_folder, run_stage
+
+
+def report(params: Params) -> Mapping[str, Any]:
+    with output_folder("outputs/report") as output:
+        return analyse(params, output)
+
+
+if __name__ == "__main__":
+    run_stage("analyse", report)
