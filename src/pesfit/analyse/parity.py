@@ -140,9 +140,10 @@ def _panel(panel: Axes, points: Parity, name: str, limits: tuple[float, float], 
     inside = (predicted >= limits[0]) & (predicted <= limits[1])
     if (n_inside := int(inside.sum())) > _MANY_POINTS:
         each = -(-n_inside // _MOST_POINTS)
+        x, y = label[inside][::each], predicted[inside][::each]
         panel.hexbin(
-            label[inside][::each], predicted[inside][::each], gridsize=_BINS, extent=(*limits, *limits), bins="log", mincnt=1, linewidths=0.0,
-            cmap=palette.density(name), rasterized=True,
+            x, y, gridsize=_BINS, extent=(*limits, *limits), bins="log", mincnt=1, linewidths=0.0, cmap=palette.density(name),
+            rasterized=True,
         )  # fmt: skip
     else:
         panel.plot(label[inside], predicted[inside], "o", color=palette.color(name), markersize=2.2, alpha=0.55, mew=0.0)
