@@ -9,6 +9,8 @@ import _start  # noqa: F401
 from pesfit.dataset import open_datasets
 from pesfit.fit.distributed import serve_torchrun, torchrun_rank
 from pesfit.fit.smirnoff import fit_smirnoff
+from pesfit.models.calibrate import Labels, calibrate
+from pesfit.models.smirnoff import FORCE_FIELD_FILE, open_smirnoff
 from pesfit.params.load import Params, load_params
 from pesfit.runtime import RUNS, output_folder, run_stage
 from pesfit.splits import Splits
@@ -16,15 +18,13 @@ from pesfit.topology import ParameterizedSet
 
 
 def fit(params: Params) -> Mapping[str, Any]:
+    datasets, splits = open_datasets("data/clustered"), Splits.open(Path("data/splits/splits.arrow"))
+    parameterized = ParameterizedSet.open(Path("data/parameterized"))
     with output_folder("outputs/smirnoff") as output:
-        return fit_smirnoff(
-            open_datasets("data/clustered"),
-            ParameterizedSet.open(Path("data/parameterized")),
-            Splits.open(Path("data/splits/splits.arrow")),
-            params.fit_smirnoff,
-            output,
-            runs=RUNS / "fit_smirnoff",
-        )
+        runs = RUNS / "fit_smirnoff"
+        metrics = fit_smirnoff(datasets, parameterized, splits, params.fit_smirnoff, output, runs=runs)
+        model = open_smirnoff("the fitted force field", output / FORCE_FIELD_FILE, ["dataset"])  # charges as they are stored
+        return {**metrics, "calibration": calibrate(model, output, Labels(datasets, splits, parameterized))}
 
 
 if __name__ == "__main__":

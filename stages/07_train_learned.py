@@ -10,6 +10,8 @@ from typing import Any, get_args
 import _start  # noqa: F401
 
 from pesfit.dataset import open_datasets
+from pesfit.models.calibrate import Labels, calibrate
+from pesfit.models.network import open_network
 from pesfit.params.load import Params, load_params
 from pesfit.runtime import PLOTS, output_folder, run_stage
 from pesfit.splits import Splits
@@ -18,16 +20,14 @@ from pesfit.train.workers import is_helper
 
 
 def train(variant: Variant, params: Params) -> Mapping[str, Any]:
-    folder = LEARNED / variant
+    folder, plot = LEARNED / variant, PLOTS / f"learning-curve-{variant}.png"
+    datasets, splits = open_datasets("data/clustered"), Splits.open(Path("data/splits/splits.arrow"))
     with nullcontext(folder) if is_helper() else output_folder(folder) as output:  # torchrun's helpers write nothing
-        return train_learned(
-            variant,
-            open_datasets("data/clustered"),
-            Splits.open(Path("data/splits/splits.arrow")),
-            params.train_learned,
-            output,
-            plot=PLOTS / f"learning-curve-{variant}.png",
-        )
+        metrics = train_learned(variant, datasets, splits, params.train_learned, output, plot=plot)
+        if is_helper():
+            return metrics
+        labels = Labels(datasets, splits, sources=params.train_learned.sources)
+        return {**metrics, "calibration": calibrate(open_network(f"the {variant} network", output), output, labels)}
 
 
 if __name__ == "__main__":
