@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
 
 from pesfit.analyse.blocks import Block, Figure, Section, Text
 from pesfit.analyse.figures import Palette, log_axis, panels
@@ -82,7 +83,7 @@ def _sentences(headlines: Headlines) -> Iterator[str]:
         times = f", {number(other / one, 2)} times as much" if one > 0.0 else ""
         yield f"At constant energy the total energy of `{headlines.drifts[0].molecule}` drifts by {words}{times}."
     if headlines.stable:
-        yield f"Replicas that came to their end whole: {', '.join(_stable(headlines.stable))}."
+        yield f"Replicas that came to their end whole: {'; '.join(_stable(headlines.stable))}."
 
 
 def _stable(shares: Mapping[str, float]) -> Iterator[str]:
@@ -136,6 +137,7 @@ def _errors(axes: Axes, errors: Sequence[ForceError], names: Sequence[str], pale
             axes.plot([error.low, error.high], [row, row], color=color, linewidth=1.4)
         axes.plot(error.value, row, palette.marker(error.potential), color=color, markersize=7.0)
         axes.annotate(number(error.value, 3), (error.value, row), (0, 7), textcoords="offset points", ha="center", fontsize=8.0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.set_xlim(0.0, 1.15 * max([error.value for error in errors] + [error.high or 0.0 for error in errors]))
 
 
