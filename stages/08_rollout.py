@@ -23,7 +23,7 @@ def rollout(params: Params) -> Mapping[str, Any]:
         ParameterizedSet.open(Path("data/parameterized")),
         params.rollout,
     )
-    models = open_fitted(params.rollout.potentials, params.parameterize.force_field)
+    models = open_fitted(params.rollout.potentials)
     with output_folder("outputs/rollouts") as output:
         return run_rollouts(models, subjects, params.rollout, output, timing=RUNS / "rollout/timing.json")
 

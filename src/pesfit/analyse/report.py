@@ -72,7 +72,7 @@ def analyse(params: Params, output: Path, inputs: Inputs = Inputs()) -> dict[str
     """
     datasets = open_datasets(inputs.data / "clustered")
     splits = Splits.open(inputs.data / "splits/splits.arrow")
-    models = open_fitted(FITTED, params.parameterize.force_field, inputs.smirnoff, inputs.learned)
+    models = open_fitted(FITTED, inputs.data / "parameterized", inputs.smirnoff, inputs.learned)
     predictions = predict_test(
         models,
         datasets,

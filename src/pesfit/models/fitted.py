@@ -15,7 +15,7 @@ from pesfit.models.model import open_model
 from pesfit.params.rollout import PotentialName
 from pesfit.potentials.build import build_gfn2
 
-SMIRNOFF, LEARNED = Path("outputs/smirnoff"), Path("outputs/learned")
+PARAMETERIZED, SMIRNOFF, LEARNED = Path("data/parameterized"), Path("outputs/smirnoff"), Path("outputs/learned")
 
 
 class Gfn2Model(Model):
@@ -33,13 +33,16 @@ class Gfn2Model(Model):
 
 
 def open_fitted(
-    names: Iterable[PotentialName], force_field: str, smirnoff: Path = SMIRNOFF, learned: Path = LEARNED
+    names: Iterable[PotentialName],
+    parameterized: Path = PARAMETERIZED,
+    smirnoff: Path = SMIRNOFF,
+    learned: Path = LEARNED,
 ) -> dict[str, Model]:
     """Open potentials of a run of the pipeline.
 
     Args:
         names: which.
-        force_field: `parameterize.force_field`, which the fit started from: `smirnoff-initial`.
+        parameterized: output of stage 03, with the force field that the fit started from: `smirnoff-initial`.
         smirnoff: output of stage 06.
         learned: outputs of stage 07, each under the name of its variant.
 
@@ -50,8 +53,8 @@ def open_fitted(
         DataError: where a stage has not written its output, or it is damaged.
         ForceFieldError: where a force field cannot be read.
     """
-    folders: dict[PotentialName, str | Path] = {
-        "smirnoff-initial": force_field,
+    folders: dict[PotentialName, Path] = {
+        "smirnoff-initial": parameterized / "force-field.offxml",
         "smirnoff": smirnoff,
         "conservative": learned / "conservative",
         "direct": learned / "direct",
@@ -61,9 +64,10 @@ def open_fitted(
         if name == "gfn2":
             models[name] = Gfn2Model(name)
             continue
-        if isinstance(folder := folders[name], Path) and not folder.is_dir():
+        folder = folders[name]
+        if not folder.exists():
             raise DataError(
                 f"{folder} is missing; `dvc repro` runs the stage that writes it, `dvc checkout` brings it back from the cache"
             )
-        models[name] = open_model(folders[name])
+        models[name] = open_model(folder)
     return models
