@@ -35,6 +35,7 @@ SMALLER: dict[str, Any] = {
         "bath": {"length_fs": 40.0, "equilibration_fs": 10.0},
         "min_reference_frames": 20,
         "label_frames": 2,
+        "probes": {"temperatures_kelvin": [1000.0], "replicas": 1, "frames": 2, "equilibration_fs": 20.0, "conformers": 2},
     },
 }
 """The small profile, cut down by parameters alone."""

@@ -17,6 +17,7 @@ from pesfit.dataset import ConformerDataset, Record, read_failures
 from pesfit.errors import DataError, MoleculeError, TooManyFailuresError
 from pesfit.models.base import Model
 from pesfit.models.base import Subject as Prepared
+from pesfit.params.probes import Probes
 from pesfit.params.rollout import Bath, ConstantEnergy, Rollout
 from pesfit.potentials.base import Batch, Potential, Prediction
 from pesfit.potentials.build import build_gfn2
@@ -42,6 +43,7 @@ PARAMS = Rollout(
     frame_fs=10.0,
     min_reference_frames=10,
     label_frames=4,
+    probes=Probes(temperatures_kelvin=(), stretch_angstrom=(0.3,), conformers=2),
     shards=2,
     max_failed_fraction=0.3,
 )
@@ -227,6 +229,13 @@ def test_a_rollout_carries_its_uncertainty_and_says_when_it_left_the_domain(outp
     assert all(row["force_deviation"] is None for row in table if row["potential"] == "leaky")
 
 
+def test_probes_are_beside_the_trajectories(output) -> None:
+    probes = ConformerDataset(output[0] / "rollouts" / "probes")
+    assert probes.level_of_theory == {"probe/stretched-0.3A": "GFN2-xTB"}
+    assert [record.n_conformers for record in probes] == [2, 2]
+    assert output[1]["n_probe_failures"] == 0
+
+
 def test_a_trajectory_relabelled_is_training_data(output, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "1")
     dataset = ConformerDataset(output[0] / "rollouts" / "trajectories" / "picky")
@@ -251,7 +260,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(output, models, subjects, 
     metrics = run_rollouts(models, subjects, PARAMS, tmp_path / "rollouts")
     assert metrics == output[1]
     before = {path.relative_to(output[0] / "rollouts"): path for path in (output[0] / "rollouts").rglob("*") if path.is_file()}
-    assert len(before) == 3 * 3 + 3
+    assert len(before) == 3 * 3 + 3 + 4
     for name, path in before.items():
         assert (tmp_path / "rollouts" / name).read_bytes() == path.read_bytes(), name
 

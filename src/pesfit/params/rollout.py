@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from pesfit.params.base import MaxFailed, Section
+from pesfit.params.probes import Probes
 
 PotentialName = Literal["smirnoff-initial", "smirnoff", "conservative", "direct", "gfn2"]
 
@@ -78,6 +79,7 @@ class Rollout(MaxFailed):
         le=10_000_000,
         description="Frames of each molecule whose forces are compared with the labels' method, where it is GFN2-xTB.",
     )
+    probes: Probes = Field(Probes(), description="Conformers on purpose outside of what potentials are trained on.")
     shards: int = Field(2, ge=1, le=10_000, description="Groups the molecules are dealt into; each is simulated as one graph.")
     seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of velocities and noise; every potential gets the same.")
 

@@ -18,11 +18,13 @@ from pesfit.models.base import Model
 from pesfit.parallel import ordered_map
 from pesfit.params.rollout import Rollout
 from pesfit.simulate.measures import Measures, force_error_over_time, summarize
+from pesfit.simulate.probes import write_probes
 from pesfit.simulate.subjects import Subject, make_replicas
 from pesfit.simulate.tasks import ENSEMBLES, GFN2, STAGE, Participant, make_tasks, pickled, prepare, run_pickled
 from pesfit.simulate.trajectories import energies, frames, source_of, write_energies
 
-TRAJECTORIES, ENERGIES_FILE, MEASURES_FILE, FAILURES_FILE = "trajectories", "energies.arrow", "measures.json", "failures.csv"
+TRAJECTORIES, PROBES = "trajectories", "probes"
+ENERGIES_FILE, MEASURES_FILE, FAILURES_FILE = "energies.arrow", "measures.json", "failures.csv"
 _DIGITS = 10
 
 
@@ -39,6 +41,7 @@ def run_rollouts(
     - `trajectories/<potential>/`: a data set of frames with the potential's own energies and forces, `source` `rollout/<potential>`;
       `relabel.relabel_dataset` makes training data of it;
     - `energies.arrow`: all observations, and standard deviations where there is a posterior (`trajectories.ENERGIES_SCHEMA`);
+    - `probes/`: conformers on purpose outside of the training domain (`probes.write_probes`);
     - `measures.json`: what is measured for each potential, ensemble and molecule;
     - `failures.csv`: molecules that a potential cannot be asked about, with ids `<potential>/<molecule>`.
 
@@ -82,12 +85,14 @@ def run_rollouts(
                     writers[task.name].write(record)
     write_energies(output / ENERGIES_FILE, batches)
     write_failures(output / FAILURES_FILE, failures)
+    probe_failures = write_probes(subjects, params.probes, output / PROBES)
     _write_json(output / MEASURES_FILE, _by_molecule(measured, subjects))
     if timing is not None:
         _write_json(timing, _timing(speeds, params.timestep_fs))
     return {
         "n_molecules": len(subjects),
         "n_failures": len(failures),
+        "n_probe_failures": len(probe_failures),
         "potentials": {
             name: {ensemble: summarize(list(measured[name, ensemble].values())) for ensemble in ENSEMBLES} for name in models
         },
