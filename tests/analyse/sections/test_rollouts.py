@@ -42,7 +42,7 @@ def measured(potential: str, ensemble: str, molecule: str) -> dict[str, Any]:
     return values
 
 
-def written(folder: Path, molecules: dict[str, int]) -> tuple[Path, Path]:
+def written(folder: Path, molecules: dict[str, int], *, with_deviations: bool = False) -> tuple[Path, Path]:
     rows = [
         {"potential": name, "ensemble": kind, "molecule": molecule, "smiles": None, "source": "toy", "n_atoms": n_atoms}
         | measured(name, kind, molecule)
@@ -70,7 +70,10 @@ def written(folder: Path, molecules: dict[str, int]) -> tuple[Path, Path]:
                 "time_fs": times,
                 "potential_energy": total - 7.0,
                 "kinetic_energy": np.full(len(times), 7.0),
+                "frame_fs": times,
             }
+            if with_deviations and row["potential"] == "conservative":
+                values |= {"force_deviation": 1.0 + times / 10.0, "left_domain_fs": 40.0 if replica == 0 else None}
             columns = [pa.array([values.get(field.name)], type=field.type) for field in ENERGIES_SCHEMA]
             batches.append(pa.record_batch(columns, schema=ENERGIES_SCHEMA))
     write_energies(folder / "energies.arrow", batches)
@@ -137,6 +140,18 @@ def test_a_potential_that_runs_away_is_left_out_where_one_looks_closer(read: Rol
     assert max(panels[1].get_ylim()) < 1e-3
     crosses = [line for line in panels[2].lines if line.get_marker() == "x"]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in crosses] == [(0.04, pytest.approx(0.08))]
+
+
+def test_where_a_replica_leaves_the_domain_is_marked(tmp_path: Path) -> None:
+    read = Rollouts.read(*written(tmp_path, MOLECULES, with_deviations=True))
+    (figure,) = [block for block in rollouts.section(read).blocks if isinstance(block, Figure) and block.name == "certainty"]
+    assert "4 of 8 replicas leave" in figure.alt
+    with style(Palette()):
+        panels = figure.draw(Palette()).axes
+    assert len(panels) == 4
+    for axes in panels:
+        marks = [line for line in axes.lines if line.get_marker() == "o"]
+        assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in marks] == [(0.04, pytest.approx(5.0))]
 
 
 def test_failures_are_pointed_at_and_times_are_not_on_the_page(read: Rollouts) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ from pesfit.analyse.blocks import Figure
 from pesfit.analyse.figures import Palette, log_axis, panels
 from pesfit.analyse.names import in_order, label_of
 from pesfit.analyse.numbers import number
-from pesfit.analyse.sections.rollout_measures import BATH, CONSTANT_ENERGY, Trace
+from pesfit.analyse.sections.rollout_measures import BATH, CONSTANT_ENERGY, Certainty, Trace
 
 _ENSEMBLES = {CONSTANT_ENERGY: "constant energy", BATH: "bath"}
 _MAX_LINES = 12
@@ -88,21 +88,19 @@ def force_errors(curves: Sequence[ErrorCurve]) -> Figure:
     errors = [error for curve in curves for _, error in curve.points]
 
     def draw(palette: Palette) -> Canvas:
-        canvas, axes = panels(palette, len(molecules) * len(kinds), columns=len(kinds), height=2.5)
-        pairs = [(molecule, kind) for molecule in molecules for kind in kinds]
-        for panel, (molecule, kind) in zip(axes, pairs, strict=True):
+        def draw_panel(panel: Axes, molecule: str, kind: str) -> None:
             for name in names:
                 for curve in curves:
                     if (curve.molecule, curve.ensemble, curve.potential) == (molecule, kind, name):
                         _curve(panel, curve, palette)
-            panel.set_title(f"{molecule}, {_ENSEMBLES[kind]}")
-            panel.set_xlabel("time [ps]")
-            if min(errors) > 0.0:
-                log_axis(panel, "y")
-                panel.set_ylim(min(errors) / 1.5, max(errors) * 1.5)
-        for panel in axes[:: 1 if palette.narrow else len(kinds)]:
-            panel.set_ylabel("force MAE [kcal/mol/Å]")
-        return _with_legend(canvas, axes, palette)
+
+        return _grid(
+            palette,
+            [(molecule, kind) for molecule in molecules for kind in kinds],
+            draw_panel,
+            "force MAE [kcal/mol/Å]",
+            errors,
+        )
 
     last = [
         f"{label_of(each.potential)} {number(each.points[-1][1], 2)} ({each.molecule}, {_ENSEMBLES[each.ensemble]})"
@@ -115,6 +113,58 @@ def force_errors(curves: Sequence[ErrorCurve]) -> Figure:
         draw,
         note="Against GFN2-xTB at frames of the potential's own trajectories, mean over replicas; stopped replicas end.",
     )
+
+
+def certainty(replicas: Sequence[Certainty]) -> Figure:
+    """Return the figure of standard deviations of forces along simulations, a panel for each molecule and ensemble."""
+    molecules = list(dict.fromkeys(each.molecule for each in replicas))
+    kinds = [kind for kind in _ENSEMBLES if any(each.ensemble == kind for each in replicas)]
+    values = [float(value) for each in replicas for value in each.deviation]
+
+    def draw(palette: Palette) -> Canvas:
+        def draw_panel(panel: Axes, molecule: str, kind: str) -> None:
+            for each in replicas:
+                if (each.molecule, each.ensemble) == (molecule, kind):
+                    _certainty(panel, each, palette)
+
+        return _grid(
+            palette,
+            [(molecule, kind) for molecule in molecules for kind in kinds],
+            draw_panel,
+            "deviation [kcal/mol/Å]",
+            values,
+        )
+
+    left = sum(each.left_ps is not None for each in replicas)
+    return Figure(
+        "certainty",
+        "How sure the potential is along its own simulations",
+        f"Standard deviation of the least certain atom's force over time; {left} of {len(replicas)} replicas leave the domain of training.",
+        draw,
+        note="Lines: replicas; circles: where one leaves the domain, since hardly any training conformer has so large a deviation.",
+    )
+
+
+def _grid(
+    palette: Palette,
+    pairs: Sequence[tuple[str, str]],
+    draw_panel: Callable[[Axes, str, str], None],
+    label: str,
+    values: Sequence[float],
+) -> Canvas:
+    """Draw a panel for each molecule and ensemble, on one scale, which is logarithmic where values are above 0."""
+    columns = len({kind for _, kind in pairs})
+    canvas, axes = panels(palette, len(pairs), columns=columns, height=2.5)
+    for panel, (molecule, kind) in zip(axes, pairs, strict=True):
+        draw_panel(panel, molecule, kind)
+        panel.set_title(f"{molecule}, {_ENSEMBLES[kind]}")
+        panel.set_xlabel("time [ps]")
+        if min(values) > 0.0:
+            log_axis(panel, "y")
+            panel.set_ylim(min(values) / 1.5, max(values) * 1.5)
+    for panel in axes[:: 1 if palette.narrow else columns]:
+        panel.set_ylabel(label)
+    return _with_legend(canvas, axes, palette)
 
 
 def _reach(traces: Sequence[Trace]) -> float:
@@ -157,6 +207,14 @@ def _curve(axes: Axes, curve: ErrorCurve, palette: Palette) -> None:
     times, errors = zip(*curve.points, strict=True)
     (line,) = axes.plot(times, errors, color=palette.color(curve.potential), label=label_of(curve.potential))
     line.set(marker=palette.marker(curve.potential), markersize=3.5, linewidth=1.3)
+
+
+def _certainty(axes: Axes, replica: Certainty, palette: Palette) -> None:
+    color = palette.color(replica.potential)
+    axes.plot(replica.time_ps, replica.deviation, color=color, linewidth=0.9, alpha=0.7, label=label_of(replica.potential))
+    if replica.left_ps is not None:
+        at = float(np.interp(replica.left_ps, replica.time_ps, replica.deviation))
+        axes.plot(replica.left_ps, at, "o", color=color, markerfacecolor=palette.surface, markeredgewidth=1.4)
 
 
 def _with_legend(canvas: Canvas, axes: Sequence[Axes], palette: Palette) -> Canvas:

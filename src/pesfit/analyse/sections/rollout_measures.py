@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -45,6 +45,27 @@ class Trace:
     stopped: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Certainty:
+    """How sure a potential was along one replica of its own.
+
+    Attributes:
+        potential: that the replica ran with.
+        ensemble: `constant_energy` or `bath`.
+        molecule: its name.
+        time_ps: [ps], of the stored frames, shape (n,).
+        deviation: [kcal/mol/Å], of the least certain atom's force, shape (n,).
+        left_ps: [ps], when the replica left the domain of training; None where it did not.
+    """
+
+    potential: str
+    ensemble: str
+    molecule: str
+    time_ps: FloatArray
+    deviation: FloatArray
+    left_ps: float | None
+
+
 @dataclass(frozen=True)
 class Drift:
     """How the total energy of a molecule drifts at constant energy.
@@ -69,12 +90,14 @@ class Rollouts:
         molecules: the same for each molecule alone, with `potential`, `ensemble`, `molecule`, `source`, `smiles`, `n_atoms`.
         traces: total energy of every replica at constant energy.
         n_failures: of molecules with potentials that cannot be asked about them.
+        certainties: of every replica with a potential that has a posterior.
     """
 
     summaries: Mapping[str, Mapping[str, Measured]]
     molecules: Sequence[Measured]
     traces: Sequence[Trace]
     n_failures: int
+    certainties: Sequence[Certainty] = ()
 
     @classmethod
     def read(cls, folder: Path, metrics: Path) -> Rollouts:
@@ -91,11 +114,13 @@ class Rollouts:
         molecules: list[Measured] = read_json(folder / "measures.json")
         n_atoms = {row["molecule"]: row["n_atoms"] for row in molecules}
         of = values["potentials"]
+        replicas = _replicas(folder / "energies.arrow")
         return cls(
             summaries={kind: {name: of[name][kind] for name in in_order(of)} for kind in (CONSTANT_ENERGY, BATH)},
             molecules=molecules,
-            traces=list(_traces(folder / "energies.arrow", n_atoms)),
+            traces=[_trace(row, n_atoms) for row in replicas if row["ensemble"] == CONSTANT_ENERGY and row["time_fs"]],
             n_failures=values["n_failures"],
+            certainties=[_certainty(row) for row in replicas if row.get("force_deviation")],
         )
 
     @property
@@ -136,18 +161,32 @@ class Rollouts:
         return min((each["stable_fraction"] or 0.0 for name, each in measured.items() if name in _COMPARED), default=0.0)
 
 
-def _traces(path: Path, n_atoms: Mapping[str, int]) -> Iterator[Trace]:
+def _replicas(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"{path} is missing; `dvc repro` runs 08_rollout, which writes it")
     with pa.OSFile(str(path)) as file:
-        rows = pa.ipc.open_file(file).read_all().to_pylist()
-    for row in rows:
-        if row["ensemble"] == CONSTANT_ENERGY and row["time_fs"]:
-            total = np.array(row["potential_energy"]) + np.array(row["kinetic_energy"])
-            yield Trace(
-                potential=row["potential"],
-                molecule=row["molecule"],
-                time_ps=np.array(row["time_fs"]) * 1e-3,
-                change=(total - total[0]) / n_atoms[row["molecule"]],
-                stopped=row["stopped"] is not None,
-            )
+        rows: list[dict[str, Any]] = pa.ipc.open_file(file).read_all().to_pylist()
+    return rows
+
+
+def _trace(row: Mapping[str, Any], n_atoms: Mapping[str, int]) -> Trace:
+    total = np.array(row["potential_energy"]) + np.array(row["kinetic_energy"])
+    return Trace(
+        potential=row["potential"],
+        molecule=row["molecule"],
+        time_ps=np.array(row["time_fs"]) * 1e-3,
+        change=(total - total[0]) / n_atoms[row["molecule"]],
+        stopped=row["stopped"] is not None,
+    )
+
+
+def _certainty(row: Mapping[str, Any]) -> Certainty:
+    left = row["left_domain_fs"]
+    return Certainty(
+        potential=row["potential"],
+        ensemble=row["ensemble"],
+        molecule=row["molecule"],
+        time_ps=np.array(row["frame_fs"]) * 1e-3,
+        deviation=np.array(row["force_deviation"]),
+        left_ps=None if left is None else left * 1e-3,
+    )

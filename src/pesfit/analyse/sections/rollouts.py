@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pesfit.analyse.blocks import Block, Cell, Column, Section, Table, Text
 from pesfit.analyse.names import label_of
-from pesfit.analyse.sections.rollout_figures import ErrorCurve, force_errors, total_energy
+from pesfit.analyse.sections.rollout_figures import ErrorCurve, certainty, force_errors, total_energy
 from pesfit.analyse.sections.rollout_measures import (
     BATH,
     CONSTANT_ENERGY,
@@ -63,6 +63,9 @@ def section(rollouts: Rollouts) -> Section:
     ]
     if curves:
         blocks.append(force_errors(curves))
+    certainties = [each for molecule in shown for each in rollouts.certainties if each.molecule == molecule]
+    if certainties:
+        blocks.append(certainty(certainties))
     if len(rollouts.names) > _N_SHOWN:
         blocks.append(_molecules(rollouts))
     if rollouts.n_failures:
@@ -81,19 +84,20 @@ def section(rollouts: Rollouts) -> Section:
 
 
 def _constant_energy(rollouts: Rollouts, shown: Sequence[str]) -> Table:
+    rows = _rows(rollouts, CONSTANT_ENERGY, shown)
     columns = (
         Column("potential_label", "potential"),
         Column("n_replicas", "replicas"),
         Column(DRIFT, "drift", "kcal/mol/ps/atom", digits=2, error=DRIFT_ERROR),
         Column(DRIFT_MAGNITUDE, "|drift|", "kcal/mol/ps/atom", digits=2, best="lowest"),
         Column(_FLUCTUATION, "fluctuation", "kcal/mol/atom", digits=2),
-        *_common_columns(),
+        *_common_columns(rows),
     )
     return Table(
         "rollouts-constant-energy",
         "Simulations at constant energy",
         columns,
-        _rows(rollouts, CONSTANT_ENERGY, shown),
+        rows,
         note="Drift: slope of the total energy, ± its standard error over replicas; |drift|: mean of the replicas' absolute slopes. "
         "Fluctuation: rms about the line, which shrinks with the square of the time step where forces derive from an energy."
         + _STABLE,
@@ -103,15 +107,13 @@ def _constant_energy(rollouts: Rollouts, shown: Sequence[str]) -> Table:
 
 def _bath(rollouts: Rollouts, shown: Sequence[str]) -> Table:
     rows = _rows(rollouts, BATH, shown)
-    columns = [
+    columns = (
         Column("potential_label", "potential"),
         Column("n_replicas", "replicas"),
         Column("temperature_kelvin", "temperature", "K", error="temperature_standard_error_kelvin"),
         Column("distances_mae", "error of h(r)", best="lowest"),
-        *_common_columns(),
-    ]
-    if any(row["left_domain_percent"] is not None for row in rows):
-        columns.append(Column("left_domain_percent", "left the domain", "% of replicas"))
+        *_common_columns(rows),
+    )
     return Table(
         "rollouts-bath",
         "Simulations in a bath",
@@ -122,12 +124,15 @@ def _bath(rollouts: Rollouts, shown: Sequence[str]) -> Table:
     )
 
 
-def _common_columns() -> list[Column]:
-    return [
+def _common_columns(rows: Sequence[Mapping[str, Cell]]) -> list[Column]:
+    columns = [
         Column("stable_percent", "stable", "% of replicas", best="highest"),
         Column("stable_time_ps", "until break", "ps"),
         Column(_FORCE, "force MAE", "kcal/mol/Å", best="lowest"),
     ]
+    if any(row["left_domain_percent"] is not None for row in rows):
+        columns.append(Column("left_domain_percent", "left the domain", "% of replicas"))
+    return columns
 
 
 def _rows(rollouts: Rollouts, ensemble: str, shown: Sequence[str]) -> list[dict[str, Cell]]:
@@ -150,7 +155,7 @@ def _row(potential: str, group: str, measured: Measured) -> dict[str, Cell]:
 
 def _molecules(rollouts: Rollouts) -> Table:
     words = {CONSTANT_ENERGY: "constant energy", BATH: "bath"}
-    rows = [
+    rows: list[dict[str, Cell]] = [
         _row(name, f"{molecule}, {words[ensemble]}", each)
         | {key: each[key] for key in ("molecule", "ensemble", "smiles", "n_atoms")}
         for ensemble in words
@@ -164,6 +169,6 @@ def _molecules(rollouts: Rollouts) -> Table:
         Column(_FLUCTUATION, "fluctuation", "kcal/mol/atom", digits=2),
         Column("temperature_kelvin", "temperature", "K"),
         Column("distances_mae", "error of h(r)"),
-        *_common_columns(),
+        *_common_columns(rows),
     )
     return Table("rollouts-molecules", "Simulations of every molecule", columns, rows, folded=True, group="group")
