@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from pesfit.__main__ import main
 from pesfit.dataset import open_datasets, read_failures
 from tests.pipeline.conftest import SMALLER, Checkout
+from tests.pipeline.test_dvc_yaml import STAGES
 
 UP_TO_DATE = "Data and pipelines are up to date."
 
@@ -38,6 +41,22 @@ def test_it_runs_to_the_end_and_a_second_run_does_nothing(finished: Checkout, ca
         assert not read_failures(finished.path / folder / "failures.csv")
     assert main(["show", str(finished.path / "data/arrow/xtb")]) == 0
     assert "level of theory  GFN2-xTB" in capsys.readouterr().out
+
+
+def test_what_dvc_shows_is_there(finished: Checkout) -> None:
+    finished.run("dvc", "plots", "show", "--out", "plots")
+    page = (finished.path / "plots/index.html").read_text()
+    shutil.rmtree(finished.path / "plots")
+    for name in ("validation_force_mae_kcal_per_mol_per_angstrom", "label_kcal_per_mol", "smirnoff-initial"):
+        assert name in page
+    metrics = json.loads(finished.run("dvc", "metrics", "show", "--json"))[""]["data"]
+    assert {Path(path).stem.partition("-")[0] for path in metrics} == {
+        name.partition("_")[2].partition("@")[0] for name in STAGES
+    }
+    report = finished.path / "outputs/report"
+    assert "<svg" in (report / "index.html").read_text()
+    numbers = json.loads((report / "numbers.json").read_text())
+    assert {row["potential"] for row in numbers["test-errors"]["test-force-errors"]} >= {"smirnoff", "conservative", "direct"}
 
 
 def test_other_numbers_of_workers_give_the_same_bytes(finished: Checkout, clone: Checkout) -> None:
