@@ -32,6 +32,9 @@ _RASTER_DPI = 200
 PIXELS_PER_INCH = 96
 """Of a page: an inch of a figure is as many of its pixels."""
 
+_LONG_LABEL = 22
+"""Characters of a label beside which no other has room on a narrow page."""
+
 WIDE_INCHES = 9.4
 NARROW_INCHES = 3.55
 """Widths of figures on a page of 1280 pixels, and of 390."""
@@ -169,6 +172,15 @@ def panels(palette: Palette, n_panels: int, *, columns: int = 3, height: float =
     canvas = Canvas(figsize=(palette.width * share, height * n_rows), layout="constrained")
     FigureCanvasAgg(canvas)
     return canvas, [canvas.add_subplot(n_rows, n_columns, number + 1) for number in range(n_panels)]
+
+
+def legend(canvas: Canvas, palette: Palette, *, columns: int = 5) -> None:
+    """Put one legend of everything that any panel labels above them all, in the order in which it comes."""
+    found = {label: handle for axes in canvas.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if found:
+        narrow = 1 if max(map(len, found)) > _LONG_LABEL else 2
+        n_columns = narrow if palette.narrow else min(columns, len(found))
+        canvas.legend(list(found.values()), list(found), loc="outside upper left", ncols=n_columns)
 
 
 def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:

@@ -114,7 +114,7 @@ def _rewritten(key: str, value: str, names: Mapping[str, str], colors: Mapping[s
 def _address(value: str, names: Mapping[str, str]) -> str | None:
     if value.startswith("#"):
         return f"#{names[value[1:]]}"
-    return value if value.startswith("data:image/png;base64,") else None
+    return "".join(value.split()) if value.startswith("data:image/png;base64,") else None
 
 
 def _number(length: str | None) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from pesfit.analyse.blocks import Block, Cell, Column, Figure, Section, Table, Text
-from pesfit.analyse.figures import Palette, log_axis, panels
+from pesfit.analyse.figures import Palette, legend, log_axis, panels
 from pesfit.analyse.names import label_of
 from pesfit.analyse.reading import read_json, read_rows
 
@@ -110,13 +110,12 @@ def _curves(trainings: Sequence[Training]) -> Figure:
             _lines(loss, training, "loss", palette)
             _lines(error, training, _MAE, palette)
         loss.set_title("Loss of the training objective")
-        error.set_title("Force MAE [kcal/mol/Å]")
+        error.set_title("Force MAE (kcal/mol/Å)")
         for axes in (loss, error):
             log_axis(axes, "y")
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        handles, labels = loss.get_legend_handles_labels()
-        canvas.legend(handles, labels, loc="outside lower center", ncols=1 if palette.narrow else 4)
+        legend(canvas, palette)
         return canvas
 
     ends = "; ".join(
@@ -137,10 +136,10 @@ def _lines(axes: Axes, training: Training, name: str, palette: Palette) -> None:
     color = palette.color(training.variant)
     label = label_of(training.variant)
     axes.plot(
-        training.epochs, training.curves[f"train_{name}"], color=color, linestyle=":", linewidth=1.2, label=f"{label}: training"
+        training.epochs, training.curves[f"train_{name}"], color=color, linestyle=":", linewidth=1.2, label=f"{label}, training"
     )
     validation = f"validation_{name}"
-    axes.plot(training.epochs, training.curves[validation], color=color, label=f"{label}: validation")
+    axes.plot(training.epochs, training.curves[validation], color=color, label=f"{label}, validation")
     axes.plot(
         training.best_epoch,
         training.at_best(validation),

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from pesfit.analyse.blocks import Block, Cell, Column, Facts, Figure, Section, Table, Text
-from pesfit.analyse.figures import Palette, panels
+from pesfit.analyse.figures import Palette, legend, panels
 from pesfit.analyse.numbers import number
 from pesfit.analyse.sections.parameter_changes import Change, Fit
 
@@ -75,9 +75,9 @@ def _largest(changes: Sequence[Change]) -> Figure:
         for axes in both:
             axes.set_xlim(-reach, reach)
         seen = [name for name in _WORDS if any(change.handler == name for change in ranked)]
-        handles = [both[0].plot([], [], "o", color=colors[name], label=_WORDS[name])[0] for name in seen]
-        if handles:
-            canvas.legend(handles=handles, loc="outside upper left", ncols=2 if palette.narrow else len(seen))
+        for name in seen:
+            both[0].plot([], [], "o", color=colors[name], label=_WORDS[name])
+        legend(canvas, palette)
         return canvas
 
     told = ", ".join(f"{change.label} {change.in_prior_deviations or 0.0:+.1f}" for change in ranked[:5])
@@ -120,7 +120,7 @@ def _by_kind(changes: Sequence[Change]) -> Figure:
                 axes.errorbar(x, y, errors, fmt="o", color=shown, markersize=3.0, elinewidth=0.8, alpha=1.0 if chosen else 0.55)
             axes.axhline(0.0, color=palette.muted, linewidth=0.8)
             axes.set_title(f"{_WORDS.get(handler, handler).capitalize()}: {name}")
-            axes.set_xlabel(f"before [{members[0].unit}]")
+            axes.set_xlabel(f"before ({members[0].unit})")
             axes.set_ylabel("change")
         return canvas
 
@@ -162,7 +162,7 @@ def _table(name: str, title: str, changes: Sequence[Change], note: str = "", *, 
 
 def _kind(change: Change) -> str:
     name = "k" if change.name.startswith("k") else change.name
-    return f"{_WORDS.get(change.handler, change.handler).capitalize()}: {name} [{change.unit}]"
+    return f"{_WORDS.get(change.handler, change.handler).capitalize()}: {name} ({change.unit})"
 
 
 def _row(change: Change) -> dict[str, Cell]:

@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from pesfit.analyse.blocks import Figure
-from pesfit.analyse.figures import Palette, log_axis, panels
+from pesfit.analyse.figures import Palette, legend, log_axis, panels
 from pesfit.analyse.names import in_order, label_of
 from pesfit.analyse.numbers import number
 from pesfit.analyse.sections.rollout_measures import BATH, CONSTANT_ENERGY, Certainty, Trace
 
 _ENSEMBLES = {CONSTANT_ENERGY: "constant energy", BATH: "bath"}
-_MAX_LINES = 12
+_MAX_LINES = 5
 """Replicas that are drawn one by one for each potential; the mean is of all."""
 _GAP = 3.0
 """Potentials whose energies go this many times as far as those of the next one are left out where one looks closer."""
@@ -58,14 +58,15 @@ def total_energy(traces: Sequence[Trace]) -> Figure:
         canvas, axes = panels(palette, 2 * len(molecules), columns=2, height=2.7)
         for row, molecule in enumerate(molecules):
             calm = _calm(reach[molecule])
-            for panel, chosen in zip(axes[2 * row : 2 * row + 2], (list(of[molecule]), calm), strict=True):
-                _panel(panel, {name: of[molecule][name] for name in chosen}, palette)
-            left = [label_of(name) for name in of[molecule] if name not in calm]
+            wild = [name for name in of[molecule] if name not in calm]
+            _panel(axes[2 * row], of[molecule], palette, one_by_one=wild or calm)
+            _panel(axes[2 * row + 1], {name: of[molecule][name] for name in calm}, palette, one_by_one=calm)
             axes[2 * row].set_title(molecule)
-            axes[2 * row + 1].set_title("without " + " and ".join(left) if left else "the same")
+            axes[2 * row + 1].set_title("without " + " and ".join(label_of(name) for name in wild) if wild else "the same")
         for panel in axes[:: 1 if palette.narrow else 2]:
-            panel.set_ylabel("change [kcal/mol/atom]")
-        return _with_legend(canvas, axes, palette)
+            panel.set_ylabel("change (kcal/mol/atom)")
+        legend(canvas, palette)
+        return canvas
 
     told = "; ".join(
         f"{molecule}: " + ", ".join(f"{label_of(name)} {number(value, 2)}" for name, value in each.items())
@@ -76,7 +77,7 @@ def total_energy(traces: Sequence[Trace]) -> Figure:
         "Total energy at constant energy: what a direct force costs",
         f"Change of the total energy over time; the largest, in kcal/mol/atom, of {told}.",
         draw,
-        note="Thin: replicas; thick: the mean of those that lasted; a cross where a replica was stopped.",
+        note=f"Thin: up to {_MAX_LINES} replicas; thick: the mean of those that lasted; a cross where a replica was stopped.",
     )
 
 
@@ -98,7 +99,7 @@ def force_errors(curves: Sequence[ErrorCurve]) -> Figure:
             palette,
             [(molecule, kind) for molecule in molecules for kind in kinds],
             draw_panel,
-            "force MAE [kcal/mol/Å]",
+            "force MAE (kcal/mol/Å)",
             errors,
         )
 
@@ -131,7 +132,7 @@ def certainty(replicas: Sequence[Certainty]) -> Figure:
             palette,
             [(molecule, kind) for molecule in molecules for kind in kinds],
             draw_panel,
-            "deviation [kcal/mol/Å]",
+            "deviation (kcal/mol/Å)",
             values,
         )
 
@@ -158,13 +159,14 @@ def _grid(
     for panel, (molecule, kind) in zip(axes, pairs, strict=True):
         draw_panel(panel, molecule, kind)
         panel.set_title(f"{molecule}, {_ENSEMBLES[kind]}")
-        panel.set_xlabel("time [ps]")
+        panel.set_xlabel("time (ps)")
         if min(values) > 0.0:
             log_axis(panel, "y")
             panel.set_ylim(min(values) / 1.5, max(values) * 1.5)
     for panel in axes[:: 1 if palette.narrow else columns]:
         panel.set_ylabel(label)
-    return _with_legend(canvas, axes, palette)
+    legend(canvas, palette)
+    return canvas
 
 
 def _reach(traces: Sequence[Trace]) -> float:
@@ -180,17 +182,17 @@ def _calm(reach: Mapping[str, float]) -> list[str]:
     return [name for name in reach if name in calm]
 
 
-def _panel(axes: Axes, of: Mapping[str, Sequence[Trace]], palette: Palette) -> None:
+def _panel(axes: Axes, of: Mapping[str, Sequence[Trace]], palette: Palette, one_by_one: Sequence[str]) -> None:
     for name, members in of.items():
-        _traces(axes, name, members, palette)
+        _traces(axes, name, members, palette, _MAX_LINES if name in one_by_one else 0)
     axes.axhline(0.0, color=palette.muted, linewidth=0.8, zorder=1)
-    axes.set_xlabel("time [ps]")
+    axes.set_xlabel("time (ps)")
     axes.set_xlim(left=0.0)
 
 
-def _traces(axes: Axes, name: str, traces: Sequence[Trace], palette: Palette) -> None:
+def _traces(axes: Axes, name: str, traces: Sequence[Trace], palette: Palette, n_lines: int) -> None:
     color = palette.color(name)
-    for trace in traces[:_MAX_LINES]:
+    for trace in traces[:n_lines]:
         axes.plot(trace.time_ps, trace.change, color=color, linewidth=0.6, alpha=0.45)
     for trace in traces:
         if trace.stopped:
@@ -215,10 +217,3 @@ def _certainty(axes: Axes, replica: Certainty, palette: Palette) -> None:
     if replica.left_ps is not None:
         at = float(np.interp(replica.left_ps, replica.time_ps, replica.deviation))
         axes.plot(replica.left_ps, at, "o", color=color, markerfacecolor=palette.surface, markeredgewidth=1.4)
-
-
-def _with_legend(canvas: Canvas, axes: Sequence[Axes], palette: Palette) -> Canvas:
-    found = {label: handle for each in axes for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
-    columns = 1 if palette.narrow else max(1, len(found))
-    canvas.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns)
-    return canvas
