@@ -10,9 +10,9 @@ from pesfit.params.probes import Probes
 
 def test_times_are_whole_multiples() -> None:
     assert Probes(timestep_fs=0.5, frame_fs=10.0, equilibration_fs=0.0).frames == 32
-    with pytest.raises(ValidationError, match="frame_fs = 20 is not a whole number of times timestep_fs = 0.3"):
+    with pytest.raises(ValidationError, match=r"frame_fs = 20 is not a whole number of times timestep_fs = 0.3"):
         Probes(timestep_fs=0.3)
-    with pytest.raises(ValidationError, match="equilibration_fs = 50 is not a whole number of times frame_fs = 20"):
+    with pytest.raises(ValidationError, match=r"equilibration_fs = 50 is not a whole number of times frame_fs = 20"):
         Probes(equilibration_fs=50.0)
 
 

@@ -82,10 +82,12 @@ def calibrate(model: Model, folder: Path, labels: Labels) -> dict[str, Any] | No
         return None
     raw = copy(model)
     raw.calibration = None
-    judged = {}
-    for split, largest in (("validation", MAX_VALIDATION), ("train", MAX_TRAINING)):
-        judged[split] = _Judged.join(_judge(raw, _rows(labels, split, largest), f"calibrate, {split}"))
-    validation, training = judged["validation"], judged["train"]
+    validation_rows, training_rows = (
+        list(_rows(labels, "validation", MAX_VALIDATION)),
+        list(_rows(labels, "train", MAX_TRAINING)),
+    )
+    found = list(_judge(raw, [*validation_rows, *training_rows]))
+    validation, training = _Judged.join(found[: len(validation_rows)]), _Judged.join(found[len(validation_rows) :])
     relative = Scale.fit(validation.relative_errors, validation.relative_deviations)
     total = Scale.fit(validation.energy_errors, validation.energy_deviations) if model.has_total_energies else relative
     forces = Scale.fit(validation.force_errors, validation.force_deviations)
@@ -185,13 +187,14 @@ def _spread(conformers: Sequence[LongArray], largest: int) -> Iterator[LongArray
         start += len(of_row)
 
 
-def _judge(model: Model, rows: Iterable[_Row], label: str) -> Iterator[_Judged]:
+def _judge(model: Model, rows: Iterable[_Row]) -> Iterator[_Judged]:
+    """Yield one result for each row."""
     pieces = list(_pieces(rows, _ATOMS_A_PIECE[model.needs_bonds]))
     results = ordered_map(
         # As bytes: torch would otherwise send tensors through shared memory, of which containers have little.
         partial(_judge_piece, pickle.dumps(model)),
         pieces,
-        label=label,
+        label="calibrate",
         n_items=len(pieces),
         unit="piece",
     )

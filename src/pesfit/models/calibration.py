@@ -148,6 +148,9 @@ class Calibration:
         expected = {"units", *(field.name for field in fields(cls))}
         if set(stored) != expected or stored["units"] != _UNITS:
             raise ValueError(f"keys {', '.join(sorted(stored))} and units {stored.get('units')}")
+        for name in _UNITS:
+            if set(stored[name]) != {field.name for field in fields(Scale)}:
+                raise ValueError(f"{name} has {', '.join(stored[name])}")
         scales = {name: Scale(**stored[name]) for name in _UNITS}
         threshold = stored["domain_threshold"]
         numbers = [threshold, *(value for scale in scales.values() for value in asdict(scale).values())]
