@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from pesfit.__main__ import main
 from pesfit.application import md as md_module
 from pesfit.application.geometries import embedded
 from pesfit.application.predict import predict
+from pesfit.models.calibration import Calibration
 from pesfit.models.model import open_model
 from pesfit.units import EV
 
@@ -74,6 +76,23 @@ def test_md_writes_frames(smirnoff: Path, tmp_path: Path, capsys: pytest.Capture
         == 0
     )
     assert "starts here" in capsys.readouterr().err
+
+
+def test_what_is_outside_of_the_training_domain_is_said(
+    smirnoff: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "smirnoff"
+    shutil.copytree(smirnoff, folder)
+    geometries = [embedded(smiles, smiles, 0) for smiles in ("CC", "CSC")]  # the fit has seen no sulfur
+    near, far = (np.linalg.norm(of.deviations.forces, axis=1).max() for of in predict(open_model(smirnoff), geometries))  # type: ignore[union-attr]
+    Calibration(domain_threshold=0.5 * (near + far)).write(folder)
+    assert main(["predict", str(folder), "CC", "CSC", "--output", str(tmp_path / "out.extxyz")]) == 0
+    assert [atoms.info["outside_domain"] for atoms in ase.io.read(tmp_path / "out.extxyz", index=":")] == [False, True]
+    for smiles, is_outside in (("CC", False), ("CSC", True)):
+        assert main(["predict", str(folder), smiles]) == 0
+        assert ("outside of the training domain" in capsys.readouterr().out) == is_outside
+    assert main(["md", str(folder), "CSC", "--steps", "2", "--every", "1", "--output", str(tmp_path / "md.extxyz")]) == 0
+    assert "at 0 fs first outside of the training domain" in capsys.readouterr().err
 
 
 def test_md_keeps_frames_when_it_ends_early(

@@ -112,6 +112,7 @@ def _md(options: argparse.Namespace) -> None:
     from pesfit.application.frames import write_frame
     from pesfit.application.geometries import read_geometries
     from pesfit.application.md import ExplodedError, Run, Simulation
+    from pesfit.application.table import OUTSIDE
     from pesfit.application.whole_file import check_output, whole_file
     from pesfit.models.model import open_model
 
@@ -131,7 +132,7 @@ def _md(options: argparse.Namespace) -> None:
     _say(start.note)
     if len(geometries) > 1:
         _say(f"{start.where}: starts here; {options.file} holds {len(geometries)} geometries")
-    n_frames = 0
+    n_frames, outside = 0, None
     ended: KeyboardInterrupt | ExplodedError | None = None
     with whole_file(options.output) as stream:
         bar = tqdm(total=run.n_steps, desc="md", unit="step", dynamic_ncols=True, mininterval=0.5)
@@ -139,11 +140,15 @@ def _md(options: argparse.Namespace) -> None:
             for frame in simulation.frames(bar.update):
                 write_frame(stream, frame)
                 n_frames += 1
+                if outside is None and frame.deviations is not None and frame.deviations.outside_domain:
+                    outside = frame.info["time_fs"]
         except (KeyboardInterrupt, ExplodedError) as error:
             ended = error
         finally:
             bar.close()
     _say(f"{options.output}: {n_frames} frames, in eV and Å")
+    if outside is not None:
+        _say(f"at {outside:g} fs first {OUTSIDE}")
     if ended is not None:
         _say("the frames so far are kept")
         raise ended

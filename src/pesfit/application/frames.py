@@ -46,7 +46,7 @@ class Frame:
 def write_frame(stream: TextIO, frame: Frame) -> None:
     """Append a frame, which `ase.io.read` gives back with energy, forces and charges in its calculator.
 
-    Deviations are `energy_std`, `relative_energy_std` [eV] and the column `forces_std` [eV/Å].
+    Deviations are `energy_std`, `relative_energy_std` [eV], the column `forces_std` [eV/Å], and `outside_domain` where the model knows.
     """
     atoms = ase.Atoms(numbers=frame.atomic_numbers, positions=frame.coords, masses=frame.masses)
     atoms.info.update({key: value for key, value in frame.info.items() if value is not None})
@@ -54,6 +54,8 @@ def write_frame(stream: TextIO, frame: Frame) -> None:
         atoms.info["energy_std"] = frame.deviations.energy / EV
         atoms.info["relative_energy_std"] = frame.deviations.relative_energy / EV
         atoms.arrays["forces_std"] = frame.deviations.forces / EV
+        if frame.deviations.outside_domain is not None:
+            atoms.info["outside_domain"] = frame.deviations.outside_domain
     if frame.velocities is not None and frame.masses is not None:
         momenta = np.asarray(frame.masses)[:, None] * frame.velocities / ase.units.fs
         atoms.set_momenta(momenta)  # type: ignore[no-untyped-call]

@@ -85,7 +85,7 @@ class Simulation:
     """
 
     def __init__(self, model: Model, geometry: Geometry, run: Run) -> None:
-        self._geometry, self._run = geometry, run
+        self._model, self._geometry, self._run = model, geometry, run
         self.subject: Subject = model.subject(geometry.atomic_numbers, geometry.smiles, geometry.where)
         list(predict_molecule(model, self.subject, [geometry]))  # says clearly what is wrong with the start
         self._masses = standard_masses(geometry.atomic_numbers)
@@ -157,7 +157,7 @@ class Simulation:
         coords, deviations = self._coords.numpy().copy(), None
         if self.subject.uncertainty is not None:
             found = self.subject.uncertainty(coords[None], self._geometry.coords)
-            deviations = FrameDeviations(float(found.energy[0]), float(found.relative_energy[0]), found.forces[0])
+            deviations = FrameDeviations.of(self._model, found, 0)
         kinetic = self._kinetic_energy()
         return Frame(
             self._geometry.atomic_numbers,

@@ -14,6 +14,7 @@ from pesfit.errors import DataError, PesfitError
 from pesfit.models.model import Model, Subject
 from pesfit.potentials.base import collate
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
+from pesfit.potentials.uncertainty import Deviations
 
 _MAX_ATOMS = 20_000
 """Atoms evaluated in one go, which bounds memory."""
@@ -27,11 +28,25 @@ class FrameDeviations:
         energy: [kcal/mol].
         relative_energy: [kcal/mol].
         forces: [kcal/mol/Å], shape (n_atoms, 3).
+        outside_domain: whether the model is less sure of an atom's force than on nearly all of its training data
+            (`Calibration.domain_threshold`); None where it does not know.
     """
 
     energy: float
     relative_energy: float
     forces: FloatArray
+    outside_domain: bool | None = None
+
+    @classmethod
+    def of(cls, model: Model, deviations: Deviations, conformer: int) -> FrameDeviations:
+        """Take those of one conformer."""
+        threshold = None if model.calibration is None else model.calibration.domain_threshold
+        return cls(
+            float(deviations.energy[conformer]),
+            float(deviations.relative_energy[conformer]),
+            deviations.forces[conformer],
+            None if threshold is None else bool(deviations.score[conformer] > threshold),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +113,7 @@ def predict_molecule(model: Model, subject: Subject, conformers: Sequence[Geomet
         first_energy = float(energies[0]) if first_energy is None else first_energy
         deviations = None if subject.uncertainty is None else subject.uncertainty(coords, reference)
         for i, geometry in enumerate(chunk):
-            of_frame = None
-            if deviations is not None:
-                of_frame = FrameDeviations(
-                    float(deviations.energy[i]), float(deviations.relative_energy[i]), deviations.forces[i]
-                )
+            of_frame = None if deviations is None else FrameDeviations.of(model, deviations, i)
             energy = float(energies[i])
             yield Predicted(geometry, energy, energy - first_energy, forces[i], charges, subject.charge_method, of_frame)
 

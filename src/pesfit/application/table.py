@@ -6,6 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from pesfit.application.predict import Predicted
 
+OUTSIDE = (
+    "outside of the training domain: the model is less sure of an atom's force here than on nearly all of its training data"
+)
+
 
 def table(model: str, predicted: Sequence[Predicted]) -> Iterator[str]:
     """Yield lines: for each conformer its energy, and a line for each atom with its position and the force on it.
@@ -24,6 +28,8 @@ def table(model: str, predicted: Sequence[Predicted]) -> Iterator[str]:
         deviations = of.deviations
         yield f"energy           {_with(of.energy, None if deviations is None else deviations.energy)}"
         yield f"relative energy  {_with(of.relative_energy, None if deviations is None else deviations.relative_energy)}"
+        if deviations is not None and deviations.outside_domain:
+            yield OUTSIDE
         names = ["x", "y", "z", "Fx", "Fy", "Fz"] + (["sFx", "sFy", "sFz"] if deviations is not None else [])
         yield "  " + "".join(f"{name:>11}" for name in names)
         for i, number in enumerate(of.geometry.atomic_numbers):
