@@ -22,10 +22,12 @@ from pesfit.analyse.figures import (
     SURFACE,
     Palette,
     Rendered,
+    legend,
     log_axis,
     panels,
     power_of_ten,
     render,
+    style,
 )
 from pesfit.analyse.names import POTENTIALS
 
@@ -164,6 +166,29 @@ def test_a_figure_that_does_not_look_at_the_room_is_drawn_once() -> None:
 def test_the_png_has_two_pixels_for_each_of_the_pages(rendered: Rendered) -> None:
     width, _ = struct.unpack(">II", rendered.png[16:24])
     assert width == pytest.approx(2 * rendered.wide.width, abs=2)
+
+
+@pytest.mark.parametrize(("high", "ticks"), [(15.0, [1.0, 2.0, 5.0, 10.0]), (1500.0, [1.0, 10.0, 100.0, 1000.0])])
+def test_an_axis_of_few_decades_has_more_ticks(high: float, ticks: list[float]) -> None:
+    with style(Palette()):
+        _, (axes,) = panels(Palette(), 1)
+        log_axis(axes, "y")
+        axes.set_ylim(0.9, high)
+        assert [tick for tick in axes.get_yticks() if 0.9 <= tick <= high] == ticks
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_one_legend_names_each_thing_once(narrow: bool) -> None:
+    palette = Palette(narrow=narrow)
+    with style(palette):
+        canvas, axes = panels(palette, 2)
+        legend(canvas, palette)
+        assert canvas.legends == []  # nothing to name
+        for each in axes:
+            each.plot([0.0], [0.0], label="same")
+        axes[1].plot([0.0], [0.0], label="other")
+        legend(canvas, palette)
+    assert [text.get_text() for text in canvas.legends[0].get_texts()] == ["same", "other"]
 
 
 @pytest.mark.parametrize(

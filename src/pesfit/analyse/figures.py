@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pesfit.analyse import svg
 from pesfit.analyse.blocks import Figure
@@ -187,8 +187,18 @@ def log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
     """Make an axis logarithmic, with labels such as 0.01 and 10⁻⁵ that are text like all others."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis.set_major_locator(_Decades())
     axis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+class _Decades(LogLocator):
+    """Ticks at 1, 10, 100; on an axis of less than two decades at 1, 2, 5, 10 too."""
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        """Return where ticks are."""
+        self.set_params(subs=(1.0, 2.0, 5.0) if vmin > 0.0 and vmax / vmin < 100.0 else (1.0,))
+        return [float(tick) for tick in super().tick_values(vmin, vmax)]
 
 
 def power_of_ten(value: float) -> str:
