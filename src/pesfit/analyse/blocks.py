@@ -64,7 +64,9 @@ class Figure:
         name: file name without suffix, likewise.
         title: one line above it.
         alt: what it shows, in words, for those who do not see it.
-        draw: returns a matplotlib figure; called with the style's rcParams active and the palette (`figures.Palette`) as its argument.
+        draw: returns a matplotlib figure; called with the style's rcParams active and the palette (`figures.Palette`) as its argument,
+            twice: for a wide page and for a phone. `figures.panels`, `figures.legend` and `figures.log_axis` know both. Text is shown as
+            it is, without TeX.
         note: below it.
     """
 

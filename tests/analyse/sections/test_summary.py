@@ -33,7 +33,7 @@ def test_each_result_is_one_sentence() -> None:
         "At constant energy the total energy of `ethanol` drifts by 0.0020 kcal/mol/ps/atom with the conservative"
     )
     assert drift.endswith("and 0.50 with the direct one, 250 times as much.")
-    assert stable == "Replicas that came to their end whole: GFN2-xTB 100 %; PaiNN, direct 50 %."
+    assert stable == "Replicas that came to their end whole: GFN2-xTB 100\u202f%; PaiNN, direct 50\u202f%."
     assert more == "And one more."
 
 

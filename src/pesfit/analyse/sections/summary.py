@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from pesfit.analyse.blocks import Block, Figure, Section, Text
 from pesfit.analyse.figures import Palette, log_axis, panels
 from pesfit.analyse.names import in_order, label_of
-from pesfit.analyse.numbers import number
+from pesfit.analyse.numbers import NARROW_SPACE, number
 from pesfit.analyse.sections.rollout_measures import Drift
 
 _NETWORKS = ("conservative", "direct")
@@ -88,7 +88,7 @@ def _sentences(headlines: Headlines) -> Iterator[str]:
 
 def _stable(shares: Mapping[str, float]) -> Iterator[str]:
     for name in in_order(shares):
-        yield f"{label_of(name)} {100.0 * shares[name]:.0f} %"
+        yield f"{label_of(name)} {100.0 * shares[name]:.0f}{NARROW_SPACE}%"
 
 
 def _sources(errors: Sequence[ForceError]) -> list[str]:
