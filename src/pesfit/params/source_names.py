@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable
 from typing import get_args
 
 from pesfit.errors import ParamsError
-from pesfit.params.sources import EspalomaSubset, Sources
+from pesfit.params.sources import BUILT_IN, EspalomaSubset
 
 KNOWN_SOURCES = (
-    *Sources.model_fields,
+    *BUILT_IN,
     "xtb/conformers",
     "xtb/trajectory",
     *(f"espaloma/{subset}" for subset in get_args(EspalomaSubset)),

@@ -15,6 +15,7 @@ from pesfit.params.sources import Sources
 from pesfit.sources.converted import Converted, examined
 from pesfit.sources.espaloma import ESPALOMA_LEVELS, PUBLISHED_MOLECULES, convert_espaloma
 from pesfit.sources.md17 import MD17_LEVELS, RMD17_LEVELS, RMD17Archive, read_md17
+from pesfit.sources.own import convert_own, open_raw
 from pesfit.sources.physical_check import PhysicsCheck
 from pesfit.sources.xtb import XTB_LEVELS, build_xtb
 
@@ -28,10 +29,11 @@ Metrics = dict[str, Any]
 def convert_sources(raw: Path, sources: Sources, params: Convert, output: Path) -> Metrics:
     """Convert every source that is asked for.
 
-    Writes `<output>/<espaloma|rmd17|md17|xtb>/`, each a data set with `failures.csv` beside it, and `splits.json` in that of rMD17.
+    Writes `<output>/<espaloma|rmd17|md17|xtb>/`, and one folder for each data set of the user's own, each with `failures.csv` in it, and
+    `splits.json` in that of rMD17.
 
     Args:
-        raw: what stage 01 wrote: `espaloma/<subset>.tar.gz`, `rmd17/rmd17.tar.bz2`, `md17/<file>.npz`.
+        raw: what stage 01 wrote: `espaloma/<subset>.tar.gz`, `rmd17/rmd17.tar.bz2`, `md17/<file>.npz`, `own/<name>/`.
         sources: which data go in.
         params: section `convert`.
         output: a folder that exists, for one folder a source.
@@ -60,6 +62,9 @@ def convert_sources(raw: Path, sources: Sources, params: Convert, output: Path) 
     if sources.xtb:
         built = (item if isinstance(item, Failure) else examined(item) for item in build_xtb(params.xtb))
         metrics["xtb"] = _write(output / "xtb", built, XTB_LEVELS, limit)
+    for own in sources.own:
+        opened = open_raw(own, raw)
+        metrics[own.name] = _write(output / own.name, convert_own(own, opened), opened.levels, limit)
     if not metrics:
         raise DataError("no source is asked for; name one in section `sources` of params.yaml, such as `xtb: true`")
     return metrics
@@ -135,9 +140,10 @@ def _write(path: Path, items: Iterable[Converted | Failure], levels: Mapping[str
         _check_sources(tallies)
         check_failed_fraction(failures, n_items, max_failed_fraction)
         if writer.n_records == 0:
-            raise DataError(
-                f"{path.name}: none of {n_items} molecules is left; see its filter in section `convert` of params.yaml"
+            why = (
+                f"the first failed: {failures[0].message}" if failures else "see its filter in section `convert` of params.yaml"
             )
+            raise DataError(f"{path.name}: none of {n_items} molecules is left; {why}")
     write_failures(path / FAILURES, failures)
     return {"failures": len(failures), **{source: tally.metrics(source) for source, tally in sorted(tallies.items())}}
 

@@ -8,6 +8,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pesfit.params.sources import Sources
 from pesfit.sources.cache import CachedFile, cache_folder, copy_checked
 from pesfit.sources.catalog import MIRROR_LAYOUT, ORIGINS, PUBLISHED, Hosts, RawFile, raw_files, read_listing
 from pesfit.sources.integrity import ChecksumError, Expected, Received, check_archive, expected_from_sums, read_sums
+from pesfit.sources.own_copy import copy_own
 from pesfit.sources.part import check_free_space
 from pesfit.sources.retry import Patience, tell
 from pesfit.sources.transfer import fetch, fetch_text
@@ -24,6 +26,17 @@ from pesfit.sources.transfer import fetch, fetch_text
 MANIFEST = "manifest.json"
 
 _SUMS = {"sha256": "SHA256SUMS", "md5": "MD5SUMS"}
+_OWN_ORIGIN = "own data"
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A file that is there: its path below the output, its source, who publishes it, and what it is."""
+
+    path: str
+    source: str
+    published_at: str
+    received: Received
 
 
 def download_sources(
@@ -34,7 +47,9 @@ def download_sources(
     hosts: Hosts = PUBLISHED,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
-    """Fetch the files that `sources` names to `output/<source>/<name>` and list them in `output/manifest.json`.
+    """Fetch the files that `sources` names to `output/<source>/<name>`, and list them in `output/manifest.json`.
+
+    Data sets of the user's own come first, being at hand; they are copied to `output/own/<name>/`.
 
     Args:
         sources: which data go in; `xtb` needs no file.
@@ -49,8 +64,10 @@ def download_sources(
 
     Raises:
         DownloadError: if a file cannot be had whole and unchanged; `output` may then hold some whole files.
+        DataError: if a data set of the user's own is missing, or not what it should be.
         ParamsError: if the mirror or the cache folder is something that cannot be used.
     """
+    copied = copy_own(sources.own, output)
     files = raw_files(sources, hosts)
     patience = Patience(params.retries, params.timeout_s, sleep)
     for source in dict.fromkeys(file.source for file in files):
@@ -65,8 +82,10 @@ def download_sources(
         )
     else:
         received = _from_folder(files, Path(params.mirror).expanduser(), output)
-    _write_manifest(files, received, output)
-    return _metrics(files, received)
+    listed = [_Listed(file.path, file.source, ORIGINS[file.source], item) for file, item in zip(files, received, strict=True)]
+    listed += [_Listed(path, path.split("/")[1], _OWN_ORIGIN, item) for path, item in copied.items()]
+    _write_manifest(listed, output)
+    return _metrics(listed)
 
 
 def _from_folder(files: Sequence[RawFile], mirror: Path, output: Path) -> list[Received]:
@@ -210,26 +229,35 @@ def _provide(
         return copy_checked(place.path, target, Expected(received.size, sha256=received.sha256, said_by="the cache"), file.name)
 
 
-def _write_manifest(files: Sequence[RawFile], received: Sequence[Received], output: Path) -> None:
+def _write_manifest(listed: Sequence[_Listed], output: Path) -> None:
     manifest = {
         "format": 1,
         "files": [
-            {"path": file.path, "size_bytes": item.size, "sha256": item.sha256, "published_at": ORIGINS[file.source]}
-            for file, item in zip(files, received, strict=True)
+            {
+                "path": file.path,
+                "size_bytes": file.received.size,
+                "sha256": file.received.sha256,
+                "published_at": file.published_at,
+            }
+            for file in listed
         ],
     }
     (output / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def _metrics(files: Sequence[RawFile], received: Sequence[Received]) -> dict[str, Any]:
-    sizes = defaultdict(list)
-    for file, item in zip(files, received, strict=True):
-        sizes[file.source].append(item.size)
+def _metrics(listed: Sequence[_Listed]) -> dict[str, Any]:
+    sources: dict[str, list[_Listed]] = defaultdict(list)
+    for file in listed:
+        sources[file.source].append(file)
     return {
-        "n_files": len(files),
-        "size_bytes": sum(item.size for item in received),
+        "n_files": len(listed),
+        "size_bytes": sum(file.received.size for file in listed),
         "sources": {
-            source: {"n_files": len(of_source), "size_bytes": sum(of_source), "published_at": ORIGINS[source]}
-            for source, of_source in sizes.items()
+            source: {
+                "n_files": len(files),
+                "size_bytes": sum(file.received.size for file in files),
+                "published_at": files[0].published_at,
+            }
+            for source, files in sources.items()
         },
     }
