@@ -175,9 +175,26 @@ def predict_test(
     rows = find_test_rows(datasets, splits, parameterized)
     if not rows:
         raise DataError("the test set is empty: no data set has a conformer in it; look at `split.rules` in params.yaml")
+    return predict_rows(models, rows, max_failed_fraction=max_failed_fraction)
+
+
+def predict_rows(
+    models: Mapping[str, Model], rows: Sequence[TestRow], *, max_failed_fraction: float = 1.0, label: str = "test set"
+) -> Predictions:
+    """Evaluate potentials on any labelled conformers, in worker processes; see `predict_test`.
+
+    Args:
+        models: opened potentials, by name.
+        rows: the conformers.
+        max_failed_fraction: of pairs of a potential and a row.
+        label: what the progress bar says.
+
+    Raises:
+        TooManyFailuresError: where more than `max_failed_fraction` fail.
+    """
     tasks = [_Task(name, model, tuple(piece)) for name, model in models.items() for piece in _pieces(rows)]
     found: dict[str, list[Predicted | Failure]] = {name: [] for name in models}
-    for task, results in zip(tasks, _mapped(tasks), strict=True):
+    for task, results in zip(tasks, _mapped(tasks, label), strict=True):
         found[task.name].extend(results)
     failures = tuple(result for results in found.values() for result in results if isinstance(result, Failure))
     check_failed_fraction(failures, len(models) * len(rows), max_failed_fraction)
@@ -208,10 +225,10 @@ def _pieces(rows: Sequence[TestRow]) -> Iterator[list[TestRow]]:
         yield piece
 
 
-def _mapped(tasks: Sequence[_Task]) -> Iterator[list[Predicted | Failure]]:
+def _mapped(tasks: Sequence[_Task], label: str) -> Iterator[list[Predicted | Failure]]:
     if sum(row.n_conformers * row.n_atoms for task in tasks for row in task.rows) < _WORTH_WORKERS:
-        return map(_predict_rows, tqdm(tasks, desc="test set", unit="piece", dynamic_ncols=True))
-    return ordered_map(_predict_rows, tasks, label="test set", n_items=len(tasks), unit="piece")
+        return map(_predict_rows, tqdm(tasks, desc=label, unit="piece", dynamic_ncols=True))
+    return ordered_map(_predict_rows, tasks, label=label, n_items=len(tasks), unit="piece")
 
 
 def _predict_rows(task: _Task) -> list[Predicted | Failure]:

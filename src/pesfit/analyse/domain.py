@@ -1,0 +1,177 @@
+"""Do deviations tell what a model was not trained on: test conformers of its molecules against other molecules and against probes.
+
+The score of a conformer is the deviation of its least certain atom's force (`Deviations.score`). AUROC compares the scores of a set from
+outside with those of the test conformers of molecules that have training conformers, which are inside. The model's own threshold says of
+each conformer whether it is flagged; of those inside, hardly any should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from pesfit.analyse.calibration import auroc, auroc_interval, half_width
+from pesfit.analyse.intervals import Interval
+from pesfit.analyse.predictions import Predicted, Predictions
+from pesfit.analyse.rows import TestRow
+from pesfit.arrays import FloatArray
+from pesfit.dataset import ConformerDataset
+from pesfit.splits import Splits
+from pesfit.train.metrics import Bootstrap
+
+INSIDE, OTHER_MOLECULES = "inside", "another molecule"
+"""Names of sets: test conformers of molecules with training conformers, and of molecules without."""
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The conformers of one set, as a model with a posterior sees them.
+
+    Attributes:
+        score: [kcal/mol/Å], shape (n_conformers,).
+        errors, deviations: of force components with labels [kcal/mol/Å], shape (n_components,).
+        n_molecules: how many there are.
+    """
+
+    score: FloatArray
+    errors: FloatArray
+    deviations: FloatArray
+    n_molecules: int
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How well a model tells one set from what is inside.
+
+    Attributes:
+        potential: name of the model.
+        name: of the set: `INSIDE`, `OTHER_MOLECULES`, or the source of probes.
+        n_conformers, n_molecules: in it.
+        auroc: against `INSIDE`; None for that set itself, or where nothing is inside.
+        auroc_interval: over resamples of conformers.
+        flagged: share of conformers above the model's threshold; None where it has none.
+        coverage_95: share of force components within the interval of nominal coverage 0.95; None without labels that can be compared.
+        median_score: [kcal/mol/Å].
+        force_rmse: [kcal/mol/Å]; None likewise.
+    """
+
+    potential: str
+    name: str
+    n_conformers: int
+    n_molecules: int
+    auroc: float | None
+    auroc_interval: Interval | None
+    flagged: float | None
+    coverage_95: float | None
+    median_score: float
+    force_rmse: float | None
+
+
+def training_groups(datasets: Mapping[str, ConformerDataset], splits: Splits) -> frozenset[str]:
+    """Return the groups of molecules that have training conformers.
+
+    Raises:
+        DataError: where the splits do not fit the data sets.
+    """
+    return frozenset(
+        group
+        for name, dataset in datasets.items()
+        for id_, group in zip(*(dataset.table.column(key).to_pylist() for key in ("id", "group")), strict=True)
+        if len(splits.conformers(name, id_, "train"))
+    )
+
+
+def probe_rows(dataset: ConformerDataset, name: str = "probes") -> list[TestRow]:
+    """Return all conformers of a data set of probes, with the charges that it holds.
+
+    Args:
+        dataset: as `simulate.probes.write_probes` writes it.
+        name: what messages call it.
+    """
+    return [
+        TestRow(
+            dataset=name,
+            id=record.id,
+            source=record.source,
+            group=record.group,
+            smiles=record.smiles,
+            atomic_numbers=record.atomic_numbers,
+            coords=record.coords,
+            energy=record.energy,
+            forces=record.forces,
+            lowest_energy=float(record.energy.min()),
+            charges=record.charges,
+        )
+        for record in dataset
+    ]
+
+
+def scored_sets(
+    potential: str, test: Predictions, probes: Predictions, trained: Collection[str], *, same_level: bool
+) -> dict[str, Scored]:
+    """Sort what a model with a posterior says into sets; those that are empty are left out.
+
+    Args:
+        potential: name of the model.
+        test: what it says of the test set.
+        probes: what it says of probes. Those of molecules that it was not trained on tell nothing of heat or stretched bonds, and are left
+            out.
+        trained: groups with training conformers.
+        same_level: whether the probes' labels are of the level of theory that the model was trained on; only then errors count.
+    """
+    sets: dict[str, list[tuple[TestRow, Predicted]]] = {INSIDE: [], OTHER_MOLECULES: []}
+    for row, predicted in test.of(potential):
+        sets[INSIDE if row.group in trained else OTHER_MOLECULES].append((row, predicted))
+    for row, predicted in probes.of(potential):
+        if row.group in trained:
+            sets.setdefault(row.source, []).append((row, predicted))
+    return {
+        name: _scored(rows, with_errors=same_level or name in (INSIDE, OTHER_MOLECULES)) for name, rows in sets.items() if rows
+    }
+
+
+def separate(potential: str, sets: Mapping[str, Scored], threshold: float | None, bootstrap: Bootstrap) -> list[Separation]:
+    """Compare each set with what is inside.
+
+    Args:
+        potential: name of the model.
+        sets: from `scored_sets`.
+        threshold: [kcal/mol/Å], the model's (`Calibration.domain_threshold`).
+        bootstrap: for intervals.
+    """
+    inside = sets.get(INSIDE)
+    found = []
+    for name, scored in sets.items():
+        reference = None if inside is None or name == INSIDE else inside.score
+        errors = np.abs(scored.errors)
+        found.append(
+            Separation(
+                potential=potential,
+                name=name,
+                n_conformers=len(scored.score),
+                n_molecules=scored.n_molecules,
+                auroc=None if reference is None else auroc(reference, scored.score),
+                auroc_interval=None if reference is None else auroc_interval(reference, scored.score, bootstrap),
+                flagged=None if threshold is None else float(np.mean(scored.score > threshold)),
+                coverage_95=float(np.mean(errors <= half_width(_LEVEL) * scored.deviations)) if len(errors) else None,
+                median_score=float(np.median(scored.score)),
+                force_rmse=float(np.sqrt(np.mean(errors**2))) if len(errors) else None,
+            )
+        )
+    return found
+
+
+def _scored(rows: list[tuple[TestRow, Predicted]], *, with_errors: bool) -> Scored:
+    score, errors, deviations = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
+    for row, predicted in rows:
+        if predicted.deviations is None:
+            continue
+        score.append(predicted.deviations.score)
+        if row.forces is not None and with_errors:
+            errors.append((predicted.forces - row.forces).reshape(-1))
+            deviations.append(predicted.deviations.forces.reshape(-1))
+    n_molecules = len({row.group for row, _ in rows})
+    return Scored(np.concatenate(score), np.concatenate(errors), np.concatenate(deviations), n_molecules)
