@@ -85,13 +85,20 @@ def analyse(params: Params, output: Path, inputs: Inputs = Inputs()) -> dict[str
     sections = [
         summary.section(Headlines("force MAE", _headlines(found), simulated.drifts(), simulated.stable())),
         run.section(Run.read(params, inputs.data / "arrow", inputs.metrics)),
-        *errors.sections(predictions, params.analyse, count_frames(datasets, splits), count_training_sizes(datasets, splits)),
+        *errors.sections(
+            predictions, found, params.analyse, count_frames(datasets, splits), count_training_sizes(datasets, splits)
+        ),
         rollouts.section(simulated),
         learning.section([_training(variant, inputs) for variant in get_args(Variant)]),
         parameters.section(Fit.read(inputs.smirnoff, inputs.metrics / "fit_smirnoff.json", params.fit_smirnoff)),
         failures.section(failures.read_all(_failure_files(inputs)) | {"09_analyse": predictions.failures}),
     ]
-    write_report(output, TITLE, f"profile {params.profile}", sections)
+    write_report(
+        output,
+        TITLE,
+        f"Profile `{params.profile}`: SMIRNOFF and PaiNN fitted to quantum-chemical energies and forces",
+        sections,
+    )
     _write_parity(predictions, params, output / TABLES)
     return {"failures": len(predictions.failures), "errors": found}
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from pesfit.analyse.blocks import Block, Figure, Gallery, Table, Text
+from pesfit.analyse.errors import summaries
 from pesfit.analyse.figures import Palette, render, style
 from pesfit.analyse.predictions import Predictions
 from pesfit.analyse.sections.errors import sections
 from pesfit.params.analyse import Analyse
+from pesfit.train.metrics import Bootstrap
 from tests.analyse.samples import ETHANOL, ETHANOL_SMILES, predicted, predictions, row
 
 PARAMS = Analyse(bootstrap=20, worst_molecules=2)
@@ -23,7 +25,8 @@ def _two_sources() -> Predictions:
 
 
 def _blocks(found: Predictions, params: Analyse = PARAMS) -> list[Block]:
-    return [block for section in sections(found, params, training_sizes={9: 70}) for block in section.blocks]
+    errors = summaries(found, Bootstrap(params.bootstrap, params.seed))
+    return [block for section in sections(found, errors, params, training_sizes={9: 70}) for block in section.blocks]
 
 
 def _table(blocks: list[Block], name: str) -> Table:

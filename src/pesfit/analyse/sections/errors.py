@@ -35,6 +35,7 @@ _RELATIVE = (
 
 def sections(
     predictions: Predictions,
+    found: Summaries,
     params: Analyse,
     frames: Mapping[tuple[str, str], Frames] | None = None,
     training_sizes: Mapping[int, int] | None = None,
@@ -43,12 +44,12 @@ def sections(
 
     Args:
         predictions: on the test set.
+        found: its errors, from `errors.summaries`.
         params: section `analyse`.
         frames: of molecules of MD17 and rMD17, from `published.count_frames`.
         training_sizes: number of training conformers by number of atoms, from `rows.count_training_sizes`.
     """
     bootstrap = Bootstrap(params.bootstrap, params.seed)
-    found = summaries(predictions, bootstrap)
     errors: list[Block] = [force_table(found), energy_table(found)]
     if not predictions.is_complete:
         errors.insert(0, _incomplete(predictions))
@@ -96,6 +97,7 @@ def force_table(found: Summaries, *, common: bool = False) -> Table:
         columns=[*_LEADING, Column("conformers", "conformers"), *_with_intervals(names, _FORCE)],
         rows=_rows(found, ("molecules", "conformers", "force_components", "resampled"), names),
         note=_DEFINITIONS,
+        group="group",
     )
 
 
@@ -113,14 +115,15 @@ def energy_table(found: Summaries) -> Table:
         columns=[*_LEADING, Column("energies", "conformers"), *_with_intervals(names | total, _ENERGY)],
         rows=_rows(found, ("molecules", "energies", "resampled"), names | total | hidden),
         note=f"{_RELATIVE} Total energies are of networks alone.",
+        group="group",
     )
 
 
-_LEADING = (Column("source", "source"), Column("potential_label", "potential"), Column("molecules", "molecules"))
+_LEADING = (Column("potential_label", "potential"), Column("molecules", "molecules"))
 
 
 def _with_intervals(names: Mapping[str, str], unit: str) -> list[Column]:
-    return [Column(key, label, unit, interval=f"{key}_interval_95") for key, label in names.items()]
+    return [Column(key, label, unit, interval=f"{key}_interval_95", best="lowest") for key, label in names.items()]
 
 
 def _rows(found: Summaries, counts: Sequence[str], names: Mapping[str, str]) -> list[dict[str, Cell]]:
@@ -133,7 +136,10 @@ def _rows(found: Summaries, counts: Sequence[str], names: Mapping[str, str]) -> 
             if source not in of_sources:
                 continue
             values = of_sources[source]
-            row: dict[str, Cell] = {"source": source, "potential": potential, "potential_label": label_of(potential)}
+            group = "all sources" if source == ALL else source
+            row: dict[str, Cell] = {
+                "group": group, "source": source, "potential": potential, "potential_label": label_of(potential)
+            }  # fmt: skip
             row |= {name: values.get(name) for name in counts}
             for name in names:
                 row[name] = values.get(name)
