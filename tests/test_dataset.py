@@ -153,5 +153,7 @@ def test_failures_survive_a_round_trip_and_too_many_stop_the_stage(tmp_path: Pat
     write_failures(tmp_path / "failures.csv", failures)
     assert read_failures(tmp_path / "failures.csv") == failures
     check_failed_fraction(failures, 70, 0.1)
+    lacking = [Failure(str(i), "rollout", "UnknownElementError", "not trained on N") for i in range(60)]
+    check_failed_fraction([*failures, *lacking], 70, 0.1)
     with pytest.raises(TooManyFailuresError, match=r'(?s)7 of 60 molecules failed.*m0: ValueError: odd, "quoted".*2 more'):
         check_failed_fraction(failures, 60, 0.1)

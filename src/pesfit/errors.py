@@ -15,7 +15,8 @@ class PesfitError(Exception):
         ├── ParamsError            exit status 2: params.yaml, a command line, or an environment variable
         ├── DownloadError          a URL, its size, checksum, or the disk it goes to
         ├── DataError              a file or data set that is not what it should be
-        │   └── ArchiveError       an archive or a member of it that is truncated, corrupted or incomplete
+        │   ├── ArchiveError       an archive or a member of it that is truncated, corrupted or incomplete
+        │   └── UnknownElementError  an element that the training set of a network lacks
         ├── ForceFieldError        a force field, or a section of it that is not supported
         ├── TooManyFailuresError   more molecules failed than `max_failed_fraction` allows
         └── MoleculeError          one molecule; caught where molecules are looped over and kept as a `Failure`
@@ -40,6 +41,13 @@ class DataError(PesfitError):
 
 class ArchiveError(DataError):
     """An archive, or an entry in it, is truncated, corrupted or incomplete."""
+
+
+class UnknownElementError(DataError):
+    """A network is asked about an element that its training set lacks.
+
+    Who trains on some of the data expects that of the others; it does not count in `check_failed_fraction`.
+    """
 
 
 class ForceFieldError(PesfitError):
@@ -80,13 +88,14 @@ def check_failed_fraction(failures: Sequence[Failure], n_molecules: int, max_fai
     """Stop when too many molecules failed.
 
     Args:
-        failures: one for each molecule that failed.
+        failures: one for each molecule that failed; those of an `UnknownElementError` are left out.
         n_molecules: how many were tried.
         max_failed_fraction: 0 to 1; what may fail at most.
 
     Raises:
         TooManyFailuresError: with the head of the table in its message.
     """
+    failures = [failure for failure in failures if failure.kind != UnknownElementError.__name__]
     if len(failures) <= max_failed_fraction * n_molecules:
         return
     head = "".join(f"\n  {failure.id}: {failure.kind}: {failure.message}" for failure in failures[:5])

@@ -251,7 +251,7 @@ def test_elements_that_are_not_trained_on_are_failures(tmp_path: Path, monkeypat
     rows = [replace(row, split=np.full(10, 2, dtype=np.uint8)) if row.id == "odd/0" else row for row in splits]
     metrics = train((datasets, Splits(rows)), tmp_path, changed(num_epochs=1))
     (failure,) = read_failures(tmp_path / "conservative/failures.csv")
-    assert (failure.id, failure.kind) == ("odd/0", "UnknownElement")
+    assert (failure.id, failure.kind) == ("odd/0", "UnknownElementError")
     assert "atomic numbers 9 are not in the training set" in failure.message
     assert metrics["failures"] == 1
     assert metrics["errors"]["test"]["all"]["conformers"] == 10

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pesfit.errors import DataError
+from pesfit.errors import DataError, UnknownElementError
 from pesfit.params.train_learned import Network
 from pesfit.potentials.base import Batch, Potential, Prediction
 from pesfit.potentials.neighbors import Edges, find_edges
@@ -103,12 +103,12 @@ class PaiNNPotential(Potential):
             int64, shape (n_atoms,).
 
         Raises:
-            DataError: naming an element that was not in training.
+            UnknownElementError: naming an element that was not in training.
         """
         index = self._index_of_element[atomic_numbers.long().clamp(0, 255)]
         if bool((index < 0).any()):
             numbers = sorted(set(atomic_numbers[index < 0].tolist()))
-            raise DataError(
+            raise UnknownElementError(
                 f"this potential was not trained on {', '.join(_symbol(number) for number in numbers)}; it knows "
                 f"{', '.join(_symbol(number) for number in self.config.elements)}"
             )
@@ -123,7 +123,7 @@ class PaiNNPotential(Potential):
             batch: its `edges` are used where they have this cutoff, and found otherwise.
 
         Raises:
-            DataError: naming an element that was not in training.
+            UnknownElementError: naming an element that was not in training.
         """
         element = self.element_index(batch.atomic_numbers)
         first, second = _pairs(batch, self.config.network.cutoff_angstrom)

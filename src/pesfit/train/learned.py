@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pesfit.dataset import ConformerDataset, Record, write_failures
-from pesfit.errors import Failure, ParamsError
+from pesfit.errors import Failure, ParamsError, UnknownElementError
 from pesfit.params.source_names import check_source_names, covers
 from pesfit.params.train_learned import TrainLearned
 from pesfit.potentials.painn import PaiNNConfig, PaiNNPotential, build_painn, load_painn, transfer_weights
@@ -193,7 +193,7 @@ def train_together(group: Group, job: Job) -> Outcome:
                 "inference_us_per_atom_and_process": times,
             }
         )
-    last_layer = fit_last_layer(potential, data, params.objective, group) if potential.conservative else None
+    last_layer = None
     return Outcome(potential, flat, trained, evaluations, data, failures, last_layer)
 
 
@@ -206,44 +206,6 @@ def _start_folder(variant: Variant, params: TrainLearned, learned: Path) -> Path
             f"train_learned.init_from = {params.init_from}: {folder} holds no trained network; train that variant first, or set null"
         )
     return folder
-
-
-def _load(job: Job, device: torch.device) -> tuple[dict[str, TrainingData], list[Failure]]:
-    """Load all splits that have conformers; training and validation set must."""
-    datasets = {name: ConformerDataset(path) for name, path in job.datasets.items()}
-    params, cutoff = job.params, job.params.network.cutoff_angstrom
-
-    def is_chosen(record: Record) -> bool:
-        return not params.sources or any(covers(name, record.source) for name in params.sources)
-
-    data = {
-        "train": load_training_data(
-            datasets, job.splits, "train", cutoff, uses=is_chosen, subset_size=params.subset_size, seed=params.seed
-        )
-    }
-    known = set(data["train"].elements)
-    failures: dict[str, Failure] = {}
-
-    def can_be_evaluated(record: Record) -> bool:
-        unknown = sorted(set(record.atomic_numbers.tolist()) - known)
-        if unknown and is_chosen(record):
-            message = f"atomic numbers {', '.join(str(number) for number in unknown)} are not in the training set"
-            failures[record.id] = Failure(record.id, STAGE, "UnknownElement", message)
-        return is_chosen(record) and not unknown
-
-    data["validation"] = load_training_data(datasets, job.splits, "validation", cutoff, uses=can_be_evaluated)
-    if _has_conformers(datasets, job.splits, "test", can_be_evaluated):
-        data["test"] = load_training_data(datasets, job.splits, "test", cutoff, uses=can_be_evaluated)
-    return {split: part.to(device) for split, part in data.items()}, list(failures.values())
-
-
-def _has_conformers(datasets: Mapping[str, ConformerDataset], splits: Splits, split: str, uses: Any) -> bool:
-    return any(
-        len(splits.conformers(name, record.id, split)) > 0
-        for name, dataset in datasets.items()
-        for record in dataset
-        if uses(record)
-    )
 
 
 def _build(job: Job, train: TrainingData) -> PaiNNPotential:
