@@ -134,5 +134,12 @@ class TrainLearned(Section):
         "auto",
         description="Compile the training step: always, never, or where it pays and there is a C++ compiler (else eagerly).",
     )
+    last_layer_conformers: int = Field(
+        20_000,
+        ge=1,
+        le=1_000_000_000,
+        description="Conformers, at most, that say how certain the last layer of the conservative network is; of a larger set evenly "
+        "spaced ones. Fewer cost less time, and their deviations are larger, in nearly the same order.",
+    )
     bootstrap: int = Field(1000, ge=10, le=1_000_000, description="Resamples for the intervals of errors.")
     seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the first weights, the order of batches, and resamples.")

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pesfit.dataset import ConformerDataset, Record, write_failures
-from pesfit.errors import Failure, ParamsError, UnknownElementError
-from pesfit.params.source_names import check_source_names, covers
+from pesfit.dataset import ConformerDataset, write_failures
+from pesfit.errors import ParamsError
+from pesfit.params.source_names import check_source_names
 from pesfit.params.train_learned import TrainLearned
 from pesfit.potentials.painn import PaiNNConfig, PaiNNPotential, build_painn, load_painn, transfer_weights
 from pesfit.runtime import RUNS, SCRATCH
@@ -26,7 +26,7 @@ from pesfit.splits import SPLITS, Splits
 from pesfit.train.atomrefs import fit_atomrefs
 from pesfit.train.batches import epoch_batches
 from pesfit.train.checkpoint import FORMAT_VERSION
-from pesfit.train.data import TrainingData, load_training_data
+from pesfit.train.data import TrainingData
 from pesfit.train.evaluate import Evaluation, evaluate_split
 from pesfit.train.field import count_operations, mean_jacobian_asymmetry
 from pesfit.train.flat import FlatParameters
@@ -35,6 +35,7 @@ from pesfit.train.last_layer import LastLayer, fit_last_layer
 from pesfit.train.loop import SECONDS_BETWEEN_CHECKPOINTS, Ingredients, Run, Trained
 from pesfit.train.metrics import Bootstrap, summarise
 from pesfit.train.plot import plot_learning_curve
+from pesfit.train.sets import Sets, load_sets
 from pesfit.train.step import GradientStep
 from pesfit.train.tracking import Tracker
 from pesfit.train.workers import is_helper, run_together
@@ -141,8 +142,7 @@ class Outcome:
         flat: its weights.
         trained: the run.
         evaluations: of each split that has conformers.
-        data: of each split, likewise.
-        failures: conformers that no network of these data can evaluate.
+        sets: the data.
         last_layer: of the conservative variant; None of the direct one, whose forces the energy's last layer does not make.
     """
 
@@ -150,15 +150,16 @@ class Outcome:
     flat: FlatParameters
     trained: Trained
     evaluations: dict[str, Evaluation]
-    data: dict[str, TrainingData]
-    failures: list[Failure]
+    sets: Sets
     last_layer: LastLayer | None
 
 
 def train_together(group: Group, job: Job) -> Outcome:
     """Train in one of the processes of a group."""
     params = job.params
-    data, failures = _load(job, group.device)
+    datasets = {name: ConformerDataset(path) for name, path in job.datasets.items()}
+    sets = load_sets(datasets, job.splits, params, STAGE, group.device)
+    data = sets.data
     potential = _build(job, data["train"]).to(group.device)
     flat = FlatParameters(potential)
     n_batches = len(epoch_batches(data["train"].n_atoms, params.batching, params.seed, epoch=0))
@@ -194,7 +195,9 @@ def train_together(group: Group, job: Job) -> Outcome:
             }
         )
     last_layer = None
-    return Outcome(potential, flat, trained, evaluations, data, failures, last_layer)
+    if potential.conservative:
+        last_layer = fit_last_layer(potential, data, params.objective, params.last_layer_conformers, group)
+    return Outcome(potential, flat, trained, evaluations, sets, last_layer)
 
 
 def _start_folder(variant: Variant, params: TrainLearned, learned: Path) -> Path | None:
@@ -238,7 +241,7 @@ def _write(output: Path, outcome: Outcome) -> None:
         outcome.potential.save(output)
     if outcome.last_layer is not None:
         outcome.last_layer.posterior.write(output)
-    write_failures(output / "failures.csv", outcome.failures)
+    write_failures(output / "failures.csv", outcome.sets.failures)
     rows = outcome.trained.history
     with (output / "history.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
@@ -247,7 +250,7 @@ def _write(output: Path, outcome: Outcome) -> None:
 
 
 def _metrics(outcome: Outcome, job: Job) -> dict[str, Any]:
-    trained, params, data = outcome.trained, job.params, outcome.data
+    trained, params, data = outcome.trained, job.params, outcome.sets.data
     bootstrap = Bootstrap(params.bootstrap, params.seed)
     return {
         "variant": job.variant,
@@ -258,7 +261,7 @@ def _metrics(outcome: Outcome, job: Job) -> dict[str, Any]:
         "best_epoch": trained.best_epoch,
         "stopped_early": len(trained.history) < params.num_epochs,
         "best_validation_loss": trained.history[trained.best_epoch - 1]["validation_loss"],
-        "failures": len(outcome.failures),
+        "failures": len(outcome.sets.failures),
         "cost": asdict(count_operations(outcome.potential, data["train"])),
         "force_jacobian_asymmetry": mean_jacobian_asymmetry(
             outcome.potential, data.get("test", data["validation"]), _JACOBIANS
