@@ -7,7 +7,7 @@ each conformer whether it is flagged; of those inside, hardly any should be.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from pesfit.analyse.predictions import Predicted, Predictions
 from pesfit.analyse.rows import TestRow
 from pesfit.arrays import FloatArray
 from pesfit.dataset import ConformerDataset
+from pesfit.params.source_names import covers
 from pesfit.splits import Splits
 from pesfit.train.metrics import Bootstrap
 
@@ -70,8 +71,13 @@ class Separation:
     force_rmse: float | None
 
 
-def training_groups(datasets: Mapping[str, ConformerDataset], splits: Splits) -> frozenset[str]:
+def training_groups(datasets: Mapping[str, ConformerDataset], splits: Splits, sources: Sequence[str] = ()) -> frozenset[str]:
     """Return the groups of molecules that have training conformers.
+
+    Args:
+        datasets: by name.
+        splits: of these data sets.
+        sources: that are trained on (`params.source_names.covers`); without any, all.
 
     Raises:
         DataError: where the splits do not fit the data sets.
@@ -79,8 +85,10 @@ def training_groups(datasets: Mapping[str, ConformerDataset], splits: Splits) ->
     return frozenset(
         group
         for name, dataset in datasets.items()
-        for id_, group in zip(*(dataset.table.column(key).to_pylist() for key in ("id", "group")), strict=True)
-        if len(splits.conformers(name, id_, "train"))
+        for id_, group, source in zip(
+            *(dataset.table.column(key).to_pylist() for key in ("id", "group", "source")), strict=True
+        )
+        if len(splits.conformers(name, id_, "train")) and (not sources or any(covers(wanted, source) for wanted in sources))
     )
 
 
