@@ -20,11 +20,9 @@ from pesfit.models.base import Subject as Prepared
 from pesfit.params.probes import Probes
 from pesfit.params.rollout import Bath, ConstantEnergy, Rollout
 from pesfit.potentials.base import Batch, Potential, Prediction
-from pesfit.potentials.build import build_gfn2
 from pesfit.potentials.terms import Terms
 from pesfit.potentials.uncertainty import Deviations
 from pesfit.simulate.dynamics import Protocol, simulate
-from pesfit.simulate.relabel import relabel_dataset
 from pesfit.simulate.rollout import run_rollouts
 from pesfit.simulate.subjects import Subject
 from tests.simulate import samples
@@ -234,25 +232,6 @@ def test_probes_are_beside_the_trajectories(output) -> None:
     assert probes.level_of_theory == {"probe/stretched-0.3A": "GFN2-xTB"}
     assert [record.n_conformers for record in probes] == [2, 2]
     assert output[1]["n_probe_failures"] == 0
-
-
-def test_a_trajectory_relabelled_is_training_data(output, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
-    dataset = ConformerDataset(output[0] / "rollouts" / "trajectories" / "picky")
-    assert relabel_dataset(dataset, tmp_path / "relabelled") == []
-    relabelled = ConformerDataset(tmp_path / "relabelled")
-    assert relabelled.level_of_theory == {"rollout/picky": "GFN2-xTB"}
-    before, after = dataset[0], relabelled[0]
-    np.testing.assert_array_equal(before.coords, after.coords)
-    assert (before.id, before.group, before.frame.tolist()) == (after.id, after.group, after.frame.tolist())
-    molecule = replace(samples.molecules(*SMILES)[0], coords=after.coords, terms=None)
-    (run,) = simulate(build_gfn2(), [molecule], Protocol(1e-9, 1, temperature_kelvin=0.0, max_energy_change=1e6))
-    np.testing.assert_allclose(after.energy, run.potential_energy[:, 0], rtol=0, atol=1e-6)
-    # Its forces really belong to its energies: along the trajectory, dE = -F dx to second order.
-    steps = np.diff(after.coords, axis=0)
-    assert np.abs(after.forces).max() > 5.0
-    work = -0.5 * ((after.forces[1:] + after.forces[:-1]) * steps).sum(axis=(1, 2))
-    assert np.corrcoef(work, np.diff(after.energy))[0, 1] > 0.9
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(output, models, subjects, tmp_path, monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""`python -m pesfit predict` and `python -m pesfit md`."""
+"""`python -m pesfit predict`, `md` and `label`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHARGE_METHODS = tuple(method for method in get_args(ChargeMethod) if method !=
 
 
 def add_commands(commands: Any) -> None:
-    """Add both commands to the subparsers of the command line; nothing heavy is imported before one runs."""
+    """Add the commands to the subparsers of the command line; nothing heavy is imported before one runs."""
     predict = commands.add_parser(
         "predict",
         help="print or write energies and forces, with standard deviations where the model has a posterior",
@@ -56,11 +56,56 @@ def add_commands(commands: Any) -> None:
     md.add_argument("--every", metavar="N", type=int, default=10, help="steps between frames (%(default)s)")
     md.add_argument("--output", metavar="FILE", type=Path, default=Path("traj.extxyz"), help="where frames go (%(default)s)")
     _add_common(md, seed="of velocities, noise and ETKDG", run=_md)
+    _add_label(commands)
 
 
 def _add_common(parser: argparse.ArgumentParser, seed: str, run: Callable[[argparse.Namespace], None]) -> None:
     parser.add_argument("--smiles", help=_SMILES)
     parser.add_argument("--seed", type=int, default=0, help=f"{seed} (%(default)s)")
+    _add_charges(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_label(commands: Any) -> None:
+    label = commands.add_parser(
+        "label",
+        help="write a data set with a model's energies and forces: a trajectory becomes training data",
+        description="Evaluate conformers of a data set with GFN2-xTB or a model, and write a data set with these energies and forces; all "
+        "else is kept. What cannot be evaluated is left out and listed in failures.csv of the new folder. Work is spread over all cores; "
+        "PESFIT_WORKERS sets another number of processes. The folder appears when it is whole.",
+    )
+    label.add_argument("model", metavar="MODEL", help=f"`gfn2` for GFN2-xTB, or {_MODEL}")
+    label.add_argument(
+        "dataset", metavar="DATASET", type=Path, help="a data set, such as outputs/rollouts/trajectories/conservative"
+    )
+    label.add_argument("output", metavar="OUTPUT", type=Path, help="folder to be made")
+    label.add_argument("--source", metavar="NAME", help="`source` of the new rows (labelled/<what it was>)")
+    label.add_argument(
+        "--every",
+        metavar="N",
+        type=int,
+        default=1,
+        help="take the first conformer of each row and every N-th after it (%(default)s)",
+    )
+    label.add_argument(
+        "--max-conformers", metavar="N", type=int, help="of these, take at most N in all, evenly spread over the data set"
+    )
+    label.add_argument(
+        "--most-uncertain",
+        metavar="N",
+        type=int,
+        help="of these, take the N with the largest deviation of the force on an atom",
+    )
+    label.add_argument(
+        "--by",
+        metavar="MODEL",
+        help="the model with a posterior that says how unsure it is, for --most-uncertain (MODEL itself)",
+    )
+    _add_charges(label)
+    label.set_defaults(run=_label)
+
+
+def _add_charges(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--charges",
         metavar="METHOD",
@@ -69,7 +114,6 @@ def _add_common(parser: argparse.ArgumentParser, seed: str, run: Callable[[argpa
         default=["nagl", "sqm"],
         help=f"where SMIRNOFF takes partial charges from, tried in this order, of {', '.join(_CHARGE_METHODS)} (nagl sqm)",
     )
-    parser.set_defaults(run=run)
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -152,6 +196,26 @@ def _md(options: argparse.Namespace) -> None:
     if ended is not None:
         _say("the frames so far are kept")
         raise ended
+
+
+def _label(options: argparse.Namespace) -> None:
+    from pesfit.application.choice import Choice
+    from pesfit.application.label import FAILURES, label_dataset
+    from pesfit.application.teacher import Teacher
+    from pesfit.dataset import ConformerDataset
+
+    by = None if options.by is None else Teacher(options.by, tuple(options.charges))
+    choice = Choice(options.every, options.max_conformers, options.most_uncertain, by)
+    teacher = Teacher(options.model, tuple(options.charges))
+    summary = label_dataset(teacher, ConformerDataset(options.dataset), options.output, choice, options.source)
+    _say(
+        f"{options.output}: {summary.n_conformers} conformers in {summary.n_rows} rows, labelled with {teacher.level_of_theory}"
+    )
+    if summary.failures:
+        _say(
+            f"{summary.n_left_out} conformers are left out; {len(summary.failures)} rows are in {options.output / FAILURES}, the first: "
+            f"{summary.failures[0].id}: {summary.failures[0].message}"
+        )
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,166 @@
+"""A model that is asked about rows of data sets, in worker processes that open it for themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from pesfit.arrays import FloatArray
+from pesfit.dataset import Record
+from pesfit.errors import DataError, Failure, MoleculeError, PesfitError
+from pesfit.gfn2 import LEVEL_OF_THEORY
+from pesfit.models.fitted import Gfn2Model
+from pesfit.models.model import CHARGE_METHODS, Model, Subject, open_model
+from pesfit.params.parameterize import ChargeMethod
+from pesfit.potentials.base import collate
+from pesfit.potentials.internal_coordinates import CoincidentAtomsError
+
+GFN2 = "gfn2"
+"""Name of GFN2-xTB itself, which needs no file."""
+STAGE = "label"
+"""What failures call it."""
+
+_MAX_ATOMS = 20_000
+"""Atoms evaluated in one go, which bounds memory; a constant, since what is joined may change the last bits."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What names a model; the same for every process.
+
+    Attributes:
+        name: `gfn2`, or what `open_model` takes.
+        charge_methods: where SMIRNOFF takes partial charges from that rows do not bring, tried in this order.
+    """
+
+    name: str
+    charge_methods: tuple[ChargeMethod, ...] = CHARGE_METHODS
+
+    @property
+    def level_of_theory(self) -> str:
+        """What data sets say of its labels: `GFN2-xTB`, or `pesfit` and the model's name."""
+        return LEVEL_OF_THEORY if self.name == GFN2 else f"pesfit {self.name}"
+
+    def open(self) -> Model:
+        """Open the model anew, to be kept for the rows that follow.
+
+        Raises:
+            DataError: as `open_model`, and likewise ForceFieldError and ParamsError.
+        """
+        _opened.cache_clear()
+        _prepared.cache_clear()
+        return _opened(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """One row with new labels.
+
+    Attributes:
+        record: the conformers that have finite ones; None where there are none.
+        failure: why the row, or some of its conformers, are left out; None where nothing is.
+        n_left_out: conformers that are left out.
+    """
+
+    record: Record | None
+    failure: Failure | None = None
+    n_left_out: int = 0
+
+
+def label(teacher: Teacher, record: Record) -> Labelled:
+    """Replace a row's energies and forces by those of a model."""
+    torch.set_num_threads(1)  # so that sums have one order, and processes do not fight for cores
+    try:
+        subject, potential = _subject(teacher, record), _opened(teacher).potential
+
+        def energy_and_forces(coords: FloatArray) -> FloatArray:
+            with torch.no_grad():
+                prediction = potential(collate([subject.conformers(coords)]))
+            return np.column_stack([prediction.energy.numpy(), prediction.forces.reshape(len(coords), -1).numpy()])
+
+        found = _ask(energy_and_forces, record.coords, 1 + 3 * record.n_atoms)
+    except PesfitError as error:
+        return Labelled(None, Failure.from_exception(record.id, STAGE, error), record.n_conformers)
+    finite = np.isfinite(found.values).all(axis=1)
+    kept, lost = np.flatnonzero(finite), np.flatnonzero(~finite)
+    failure = _left_out(teacher, record, lost.tolist(), found.problem) if len(lost) else None
+    if not len(kept):
+        return Labelled(None, failure, len(lost))
+    labelled = replace(record, energy=found.values[:, 0], forces=found.values[:, 1:].reshape(record.coords.shape))
+    return Labelled(labelled.select(kept), failure, len(lost))
+
+
+def score(teacher: Teacher, record: Record) -> FloatArray | Failure:
+    """Return how unsure a model with a posterior is of each conformer [kcal/mol/Å], shape (n_conformers,): `Deviations.score`.
+
+    It is NaN for conformers that it cannot say anything of.
+    """
+    torch.set_num_threads(1)  # as above
+    try:
+        uncertainty = _subject(teacher, record).uncertainty
+        if uncertainty is None:
+            raise DataError(f"{teacher.name} has no posterior, so that it cannot say how unsure it is")
+        found = _ask(lambda coords: uncertainty(coords).score[:, None], record.coords, 1)
+    except PesfitError as error:
+        return Failure.from_exception(record.id, STAGE, error)
+    return found.values[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """Numbers for each conformer, NaN where there are none, shape (n_conformers, width), and the first reason, to end a sentence with."""
+
+    values: FloatArray
+    problem: str
+
+
+def _ask(ask: Callable[[FloatArray], FloatArray], coords: FloatArray, width: int) -> _Answers:
+    """Ask about conformers together, and one by one where one of them is refused (two atoms at the same place)."""
+    values = np.full((len(coords), width), np.nan)
+    problem = ""
+    usable = np.flatnonzero(np.isfinite(coords).all(axis=(1, 2)))
+    step = max(1, _MAX_ATOMS // coords.shape[1])
+    for part in (usable[start : start + step] for start in range(0, len(usable), step)):
+        try:
+            values[part] = ask(coords[part])
+        except MoleculeError:
+            for one in part:
+                try:
+                    values[one] = ask(coords[one : one + 1])[0]
+                except CoincidentAtomsError as error:
+                    problem = problem or f": atoms {error.atoms[0]} and {error.atoms[1]} are at the same place"
+                except MoleculeError as error:
+                    problem = problem or f": {error}"
+    return _Answers(values, problem)
+
+
+def _left_out(teacher: Teacher, record: Record, lost: list[int], why: str) -> Failure:
+    frames = ", ".join(str(record.frame[i]) for i in lost[:10]) + (", ..." if len(lost) > 10 else "")
+    message = f"{teacher.name} gives no finite energy and forces for {len(lost)} of {record.n_conformers} conformers (frames {frames})"
+    return Failure.from_exception(record.id, STAGE, MoleculeError(f"{message}{why}"))
+
+
+@lru_cache(maxsize=1)
+def _opened(teacher: Teacher) -> Model:
+    return Gfn2Model(GFN2) if teacher.name == GFN2 else open_model(teacher.name, teacher.charge_methods)
+
+
+def _subject(teacher: Teacher, record: Record) -> Subject:
+    charges = None if record.charges is None else record.charges.tobytes()
+    numbers = record.atomic_numbers.astype(np.int32).tobytes()
+    return replace(_prepared(teacher, numbers, record.smiles, charges), total_charge=record.total_charge)
+
+
+@lru_cache(maxsize=64)
+def _prepared(teacher: Teacher, numbers: bytes, smiles: str | None, charges: bytes | None) -> Subject:
+    """Prepare a molecule once, however many rows it has."""
+    return _opened(teacher).subject(
+        np.frombuffer(numbers, dtype=np.int32),
+        smiles,
+        "a row without SMILES" if smiles is None else smiles,
+        None if charges is None else np.frombuffer(charges, dtype=np.float64),
+    )
