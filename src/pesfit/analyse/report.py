@@ -22,7 +22,6 @@ from pesfit.analyse.sections.run import Run
 from pesfit.analyse.sections.summary import ForceError, Headlines
 from pesfit.analyse.uncertainty import Judged, judge_predictions
 from pesfit.dataset import ConformerDataset, open_datasets
-from pesfit.gfn2 import LEVEL_OF_THEORY
 from pesfit.models.base import Model
 from pesfit.models.fitted import LEARNED, SMIRNOFF, open_fitted
 from pesfit.params.load import Params
@@ -126,13 +125,18 @@ def _uncertainty(  # noqa: PLR0913, PLR0917 - all that the stage has read
     bootstrap = Bootstrap(params.analyse.bootstrap, params.analyse.seed)
     sure = {name: model for name, model in models.items() if model.has_posterior}
     calibrations = {name: model.calibration for name, model in sure.items()}
-    probes = predict_rows(sure, probe_rows(ConformerDataset(inputs.rollouts / PROBES)), label=PROBES)
+    made = ConformerDataset(inputs.rollouts / PROBES)
+    probes = predict_rows(sure, probe_rows(made), label=PROBES)
     levels = {level for dataset in datasets.values() for level in dataset.level_of_theory.values()}
     separations: list[Separation] = []
     for name, calibration in calibrations.items():
         sources = params.train_learned.sources if name in get_args(Variant) else ()
         sets = scored_sets(
-            name, test, probes, training_groups(datasets, splits, sources), same_level=levels == {LEVEL_OF_THEORY}
+            name,
+            test,
+            probes,
+            training_groups(datasets, splits, sources),
+            same_level=levels == set(made.level_of_theory.values()),
         )
         separations += separate(name, sets, None if calibration is None else calibration.domain_threshold, bootstrap)
     return judge_predictions(test, calibrations, bootstrap), separations
@@ -175,7 +179,7 @@ def _failure_files(inputs: Inputs) -> dict[str, list[Path]]:
         "04_cluster": [inputs.data / "clustered/failures.csv"],
         "06_fit_smirnoff": [inputs.smirnoff / "failures.csv"],
         **{f"07_train_learned@{variant}": [inputs.learned / variant / "failures.csv"] for variant in get_args(Variant)},
-        "08_rollout": [inputs.rollouts / "failures.csv"],
+        "08_rollout": [inputs.rollouts / "failures.csv", inputs.rollouts / PROBES / "failures.csv"],
     }
 
 
