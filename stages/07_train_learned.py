@@ -10,8 +10,8 @@ from typing import Any, get_args
 import _start  # noqa: F401
 
 from pesfit.dataset import open_datasets
-from pesfit.models.calibrate import Labels, calibrate
-from pesfit.models.network import open_network
+from pesfit.models.calibrate import Labels
+from pesfit.models.calibrate_network import calibrate_network
 from pesfit.params.load import Params, load_params
 from pesfit.runtime import PLOTS, output_folder, run_stage
 from pesfit.splits import Splits
@@ -27,7 +27,7 @@ def train(variant: Variant, params: Params) -> Mapping[str, Any]:
         if is_helper():
             return metrics
         labels = Labels(datasets, splits, sources=params.train_learned.sources)
-        return {**metrics, "calibration": calibrate(open_network(f"the {variant} network", output), output, labels)}
+        return {**metrics, **calibrate_network(f"the {variant} network", output, labels)}
 
 
 if __name__ == "__main__":

@@ -141,5 +141,12 @@ class TrainLearned(Section):
         description="Conformers, at most, that say how certain the last layer of the conservative network is; of a larger set evenly "
         "spaced ones. Fewer cost less time, and their deviations are larger, in nearly the same order.",
     )
+    ensemble: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="Further networks trained like the conservative one, from seeds seed + 1, seed + 2, ..., whose spread is shown beside "
+        "the deviations of the last layer; each costs another training.",
+    )
     bootstrap: int = Field(1000, ge=10, le=1_000_000, description="Resamples for the intervals of errors.")
     seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the first weights, the order of batches, and resamples.")

@@ -22,6 +22,11 @@ class FlatParameters:
         for parameter, view in zip(parameters, self.views(self.vector.detach(), model), strict=True):
             parameter.data = view
 
+    @torch.no_grad()
+    def set(self, values: Tensor) -> None:
+        """Overwrite all weights; values of shape (n_parameters,)."""
+        self.vector.copy_(values)
+
     @staticmethod
     def views(vector: Tensor, model: nn.Module) -> list[Tensor]:
         """Cut a vector, such as a gradient, into tensors of the shapes of the model's parameters."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pesfit.dataset import ConformerDataset, write_failures
+from pesfit.dataset import ConformerDataset
 from pesfit.errors import ParamsError
 from pesfit.params.source_names import check_source_names
 from pesfit.params.train_learned import TrainLearned
@@ -28,14 +27,13 @@ from pesfit.train.batches import epoch_batches
 from pesfit.train.checkpoint import FORMAT_VERSION
 from pesfit.train.data import TrainingData
 from pesfit.train.evaluate import Evaluation, evaluate_split
-from pesfit.train.field import count_operations, mean_jacobian_asymmetry
 from pesfit.train.flat import FlatParameters
 from pesfit.train.group import Group
-from pesfit.train.last_layer import LastLayer, fit_last_layer
+from pesfit.train.last_layer import fit_last_layer
 from pesfit.train.loop import SECONDS_BETWEEN_CHECKPOINTS, Ingredients, Run, Trained
-from pesfit.train.metrics import Bootstrap, summarise
+from pesfit.train.outcome import Outcome
 from pesfit.train.plot import plot_learning_curve
-from pesfit.train.sets import Sets, load_sets
+from pesfit.train.sets import load_sets
 from pesfit.train.step import GradientStep
 from pesfit.train.tracking import Tracker
 from pesfit.train.workers import is_helper, run_together
@@ -44,8 +42,8 @@ STAGE = "train_learned"
 Variant = Literal["conservative", "direct"]
 LEARNED = Path("outputs/learned")
 
-_JACOBIANS = 5
-"""Test conformers whose force Jacobian is looked at."""
+_AFTERWARDS = {"bootstrap", "ensemble", "last_layer_conformers"}
+"""Parameters that no training depends on: a killed run goes on when they change."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,8 @@ def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
 
     Writes `config.json` and `model.safetensors` (the moving average of the weights when the validation loss was lowest), the same under
     `last/` (at the end of the run), `history.csv` (the learning curve) and `failures.csv`; the conservative variant also
-    `last-layer.npz` (posterior of the last layer). The bytes depend on data, parameters and the
-    kind of processor alone, not on the number of processes, nor on whether and where the run was killed in between.
+    `last-layer.npz` (posterior of the last layer), and the networks of the ensemble under `ensemble/<number>/`. The bytes depend on data,
+    parameters and the kind of processor alone, not on the number of processes, nor on whether and where the run was killed in between.
 
     Args:
         variant: how forces come out: `conservative`, -dE/dx, or `direct`, from a head of their own.
@@ -107,11 +105,15 @@ def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
     outcome = run_together(train_together, job, params.batching.n_shards)
     if is_helper():
         return {}
-    _write(output, outcome)
+    outcome.write(output)
     if plot is not None:
         plot.parent.mkdir(parents=True, exist_ok=True)
         plot_learning_curve(plot, outcome.trained.history, f"Training of the {variant} network")
-    metrics = _metrics(outcome, job)
+    metrics = {
+        "variant": variant,
+        "started_from": None if start is None else params.init_from,
+        **outcome.metrics(params),
+    }
     shutil.rmtree(folders.scratch / variant, ignore_errors=True)
     return metrics
 
@@ -122,6 +124,7 @@ class Job:
 
     Attributes:
         start: folder of the network to start from; None for random weights.
+        companion: 0 for the network itself, from 1 for those trained beside it.
     """
 
     variant: Variant
@@ -131,27 +134,26 @@ class Job:
     start: Path | None
     folders: Folders
     seconds_between_checkpoints: float
+    companion: int = 0
 
+    @property
+    def companions(self) -> list[Job]:
+        """The trainings that differ from this one by their seed alone."""
+        n = self.params.ensemble if self.variant == "conservative" else 0
+        return [
+            replace(self, params=self.params.model_copy(update={"seed": self.params.seed + i}), companion=i)
+            for i in range(1, n + 1)
+        ]
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What a process has when the run is over.
+    @property
+    def run_name(self) -> str:
+        """Name of the folder for TensorBoard."""
+        return f"{STAGE}-{self.variant}" + (f"-ensemble-{self.companion}" if self.companion else "")
 
-    Attributes:
-        potential: with the best weights.
-        flat: its weights.
-        trained: the run.
-        evaluations: of each split that has conformers.
-        sets: the data.
-        last_layer: of the conservative variant; None of the direct one, whose forces the energy's last layer does not make.
-    """
-
-    potential: PaiNNPotential
-    flat: FlatParameters
-    trained: Trained
-    evaluations: dict[str, Evaluation]
-    sets: Sets
-    last_layer: LastLayer | None
+    @property
+    def label(self) -> str:
+        """What the progress bar says."""
+        return f"train {self.variant}" + (f", ensemble {self.companion}/{self.params.ensemble}" if self.companion else "")
 
 
 def train_together(group: Group, job: Job) -> Outcome:
@@ -173,17 +175,33 @@ def train_together(group: Group, job: Job) -> Outcome:
             batch_size=len(data["train"]) / n_batches,
         )
     ingredients = Ingredients(potential, flat, step, data["train"], data["validation"], params)
-    folder = job.folders.runs / f"{STAGE}-{job.variant}" if group.is_first else None
-    checkpoint = job.folders.scratch / job.variant / f"{_digest(job, data, flat.vector)}.safetensors"
-    with Tracker(folder, f"train {job.variant}", params.num_epochs) as tracker:
+    trained, evaluations = _train_one(group, job, ingredients, data)
+    last_layer = None
+    if potential.conservative:
+        last_layer = fit_last_layer(potential, data, params.objective, params.last_layer_conformers, group)
+    companions = []
+    for companion in job.companions:
+        # The same module and step with other weights, so that nothing is compiled again.
+        flat.set(FlatParameters(_build(companion, data["train"])).vector)
+        companions.append(_train_one(group, companion, replace(ingredients, params=companion.params), {})[0])
+    flat.set(trained.best)
+    return Outcome(potential, flat, trained, evaluations, sets, last_layer, companions)
+
+
+def _train_one(
+    group: Group, job: Job, ingredients: Ingredients, judged: Mapping[str, TrainingData]
+) -> tuple[Trained, dict[str, Evaluation]]:
+    """Train from the weights that the ingredients have, leave the best ones there, and evaluate these."""
+    potential, flat, step = ingredients.potential, ingredients.flat, ingredients.step
+    checkpoint = job.folders.scratch / job.variant / f"{_digest(job, ingredients)}.safetensors"
+    with Tracker(job.folders.runs / job.run_name if group.is_first else None, job.label, job.params.num_epochs) as tracker:
         trained = Run(ingredients, group, tracker, checkpoint, job.seconds_between_checkpoints).train()
-        with torch.no_grad():
-            flat.vector.copy_(trained.best)
+        flat.set(trained.best)
         evaluations, times = {}, {}
-        for split in (split for split in SPLITS if split in data):
+        for split in (split for split in SPLITS if split in judged):
             started = time.perf_counter()
-            evaluations[split] = evaluate_split(potential, data[split], params.objective, group)
-            times[split] = 1e6 * (time.perf_counter() - started) * group.size / int(data[split].n_atoms.sum())
+            evaluations[split] = evaluate_split(potential, judged[split], job.params.objective, group)
+            times[split] = 1e6 * (time.perf_counter() - started) * group.size / int(judged[split].n_atoms.sum())
         tracker.write_times(
             {
                 "processes": group.size,
@@ -194,10 +212,7 @@ def train_together(group: Group, job: Job) -> Outcome:
                 "inference_us_per_atom_and_process": times,
             }
         )
-    last_layer = None
-    if potential.conservative:
-        last_layer = fit_last_layer(potential, data, params.objective, params.last_layer_conformers, group)
-    return Outcome(potential, flat, trained, evaluations, sets, last_layer)
+    return trained, evaluations
 
 
 def _start_folder(variant: Variant, params: TrainLearned, learned: Path) -> Path | None:
@@ -220,52 +235,14 @@ def _build(job: Job, train: TrainingData) -> PaiNNPotential:
     return potential
 
 
-def _digest(job: Job, data: Mapping[str, TrainingData], weights: Tensor) -> str:
+def _digest(job: Job, ingredients: Ingredients) -> str:
     """Return what a checkpoint is kept under: it stands for everything the run depends on."""
-    settings = [FORMAT_VERSION, torch.__version__, job.variant, job.params.model_dump(mode="json")]
+    settings = [FORMAT_VERSION, torch.__version__, job.variant, job.params.model_dump(mode="json", exclude=_AFTERWARDS)]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for split in ("train", "validation"):
-        for value in vars(data[split]).values():
+    for data in (ingredients.train, ingredients.validation):
+        for value in vars(data).values():
             array = value.cpu().numpy() if isinstance(value, Tensor) else value
             if isinstance(array, np.ndarray):
                 digest.update(np.ascontiguousarray(array).data)
-    digest.update(weights.detach().cpu().numpy().data)
+    digest.update(ingredients.flat.vector.detach().cpu().numpy().data)
     return digest.hexdigest()[:32]
-
-
-def _write(output: Path, outcome: Outcome) -> None:
-    with torch.no_grad():
-        outcome.flat.vector.copy_(outcome.trained.last)
-        outcome.potential.save(output / "last")
-        outcome.flat.vector.copy_(outcome.trained.best)
-        outcome.potential.save(output)
-    if outcome.last_layer is not None:
-        outcome.last_layer.posterior.write(output)
-    write_failures(output / "failures.csv", outcome.sets.failures)
-    rows = outcome.trained.history
-    with (output / "history.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: f"{value:.10g}" for name, value in row.items()} for row in rows)
-
-
-def _metrics(outcome: Outcome, job: Job) -> dict[str, Any]:
-    trained, params, data = outcome.trained, job.params, outcome.sets.data
-    bootstrap = Bootstrap(params.bootstrap, params.seed)
-    return {
-        "variant": job.variant,
-        "started_from": params.init_from if job.start is not None else None,
-        "weights": outcome.flat.vector.numel(),
-        "epochs": len(trained.history),
-        "steps": int(trained.history[-1]["step"]),
-        "best_epoch": trained.best_epoch,
-        "stopped_early": len(trained.history) < params.num_epochs,
-        "best_validation_loss": trained.history[trained.best_epoch - 1]["validation_loss"],
-        "failures": len(outcome.sets.failures),
-        "cost": asdict(count_operations(outcome.potential, data["train"])),
-        "force_jacobian_asymmetry": mean_jacobian_asymmetry(
-            outcome.potential, data.get("test", data["validation"]), _JACOBIANS
-        ),
-        "errors": {split: summarise(evaluation.errors, bootstrap) for split, evaluation in outcome.evaluations.items()},
-        "last_layer": None if outcome.last_layer is None else outcome.last_layer.metrics(),
-    }
