@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +200,9 @@ def _md(options: argparse.Namespace) -> None:
 
 
 def _label(options: argparse.Namespace) -> None:
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")  # processes use the cores; these read it when they start
+
     from pesfit.application.choice import Choice
     from pesfit.application.label import FAILURES, label_dataset
     from pesfit.application.teacher import Teacher
