@@ -12,6 +12,7 @@ from pesfit.analyse.domain import INSIDE, OTHER_MOLECULES, Scored, probe_rows, s
 from pesfit.analyse.predictions import Predicted
 from pesfit.analyse.rows import TestRow
 from pesfit.dataset import ConformerDataset, DatasetWriter, Record
+from pesfit.models.calibration import Calibration
 from pesfit.potentials.uncertainty import Deviations
 from pesfit.splits import SplitRow, Splits
 from pesfit.train.metrics import Bootstrap
@@ -33,23 +34,29 @@ def test_molecules_with_training_conformers_are_inside_and_probes_of_others_are_
     hot = [row("known/2", n_conformers=2, source="probe/hot-1000K"), row("new/1", source="probe/hot-1000K")]
     said = predictions(test, {"a": [says(test[0], 2.0, 0.0), None, says(test[2], 5.0, 1.0)]})
     of_probes = predictions(hot, {"a": [says(each, 7.0, 1.0) for each in hot]})
-    sets = scored_sets("a", said, of_probes, {"known"}, same_level=True)
+    sets = scored_sets(
+        "a", said, of_probes, {"known"}, Calibration(domain_threshold=6.0, group_thresholds={"known": 1.5}), same_level=True
+    )
     assert {name: (len(scored.score), scored.n_molecules) for name, scored in sets.items()} == {
         INSIDE: (4, 1),
         OTHER_MOLECULES: (3, 1),
         "probe/hot-1000K": (2, 1),
     }
     np.testing.assert_allclose(sets["probe/hot-1000K"].score, 7.0)
+    assert sets[INSIDE].flagged.tolist() == [True] * 4, "by the molecule's own threshold"
+    assert sets[OTHER_MOLECULES].flagged.tolist() == [False] * 3, "by that of all"
     np.testing.assert_allclose(sets["probe/hot-1000K"].errors, np.ones(2 * 9))
-    others = scored_sets("a", said, of_probes, {"known"}, same_level=False)
-    assert len(others["probe/hot-1000K"].errors) == 0
+    others = scored_sets("a", said, of_probes, {"known"}, None, same_level=False)
+    assert len(others["probe/hot-1000K"].errors) == len(others["probe/hot-1000K"].flagged) == 0
     assert len(others[OTHER_MOLECULES].errors) == 27
 
 
 def test_sets_are_separated_flagged_and_covered() -> None:
-    inside = Scored(np.array([1.0, 2.0, 3.0, 4.0]), np.zeros(0), np.zeros(0), 2)
-    outside = Scored(np.array([3.5, 5.0]), np.array([1.9, -2.1, 0.5, 4.0]), np.array([1.0, 1.0, 1.0, 2.1]), 1)
-    first, second = separate("a", {INSIDE: inside, "probe/hot-1000K": outside}, 3.2, BOOTSTRAP)
+    inside = Scored(np.array([1.0, 2.0, 3.0, 4.0]), np.zeros(0), np.zeros(0), 2, np.array([False, False, False, True]))
+    outside = Scored(
+        np.array([3.5, 5.0]), np.array([1.9, -2.1, 0.5, 4.0]), np.array([1.0, 1.0, 1.0, 2.1]), 1, np.array([True, True])
+    )
+    first, second = separate("a", {INSIDE: inside, "probe/hot-1000K": outside}, BOOTSTRAP)
     assert (first.auroc, first.auroc_interval, first.flagged, first.coverage_95, first.force_rmse) == (
         None,
         None,
@@ -62,7 +69,7 @@ def test_sets_are_separated_flagged_and_covered() -> None:
     assert second.auroc_interval.low < 7 / 8 < second.auroc_interval.high
     assert (second.flagged, second.coverage_95, second.median_score) == (1.0, 0.75, 4.25)
     assert second.force_rmse == pytest.approx(np.sqrt((1.9**2 + 2.1**2 + 0.25 + 16.0) / 4))
-    (alone,) = separate("a", {OTHER_MOLECULES: outside}, None, BOOTSTRAP)
+    (alone,) = separate("a", {OTHER_MOLECULES: replace(outside, flagged=np.zeros(0, dtype=bool))}, BOOTSTRAP)
     assert (alone.auroc, alone.flagged) == (None, None)
 
 

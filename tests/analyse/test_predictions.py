@@ -13,7 +13,8 @@ from pesfit.analyse.predictions import Predictions, predict_test
 from pesfit.arrays import FloatArray
 from pesfit.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.errors import DataError, TooManyFailuresError
-from pesfit.models.model import Model, open_model
+from pesfit.models.base import Model
+from pesfit.models.model import open_model
 from pesfit.parameterize.build import parameterize_datasets
 from pesfit.params.parameterize import Charges, Parameterize
 from pesfit.splits import SplitRow, Splits

@@ -18,7 +18,6 @@ import torch.utils.data.dataloader
 from pesfit.errors import DataError
 from pesfit.params.train_learned import Network
 from pesfit.potentials.base import Batch, Conformers, collate
-from pesfit.potentials.build import load_learned
 from pesfit.potentials.neighbors import Edges, find_edges
 from pesfit.potentials.painn import PaiNNConfig, PaiNNPotential, Variant, build_painn, load_painn, transfer_weights
 
@@ -205,7 +204,7 @@ def test_saved_potentials_reload_to_the_same_numbers_and_bytes(variant: Variant,
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_potentials_saved_by_the_first_version_say_what_they_said(variant: Variant) -> None:
     said = json.loads((GOLDEN / "predictions.json").read_text())[variant]
-    prediction = load_learned(GOLDEN / variant)(molecules())
+    prediction = load_painn(GOLDEN / variant)(molecules())
     close(prediction.energy, torch.tensor(said["energy"], dtype=torch.float64), 1e-4)
     close(prediction.forces, torch.tensor(said["forces"], dtype=torch.float64), 1e-4)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from pesfit.dataset import ConformerDataset, Record, read_failures
 from pesfit.errors import DataError, MoleculeError, TooManyFailuresError
 from pesfit.models.base import Model
 from pesfit.models.base import Subject as Prepared
+from pesfit.models.calibration import Calibration
 from pesfit.params.probes import Probes
 from pesfit.params.rollout import Bath, ConstantEnergy, Rollout
 from pesfit.potentials.base import Batch, Potential, Prediction
@@ -92,7 +92,7 @@ class Simple(Model):
 
     def __init__(self, potential: Potential, *, with_domain: bool = False) -> None:
         super().__init__("simple", potential)
-        self.calibration = SimpleNamespace(domain_threshold=THRESHOLD) if with_domain else None
+        self.calibration = Calibration(domain_threshold=THRESHOLD) if with_domain else None
 
     def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Prepared:
         del where

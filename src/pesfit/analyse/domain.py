@@ -1,7 +1,7 @@
 """Do deviations tell what a model was not trained on: test conformers of its molecules against other molecules and against probes.
 
 The score of a conformer is the deviation of its least certain atom's force (`Deviations.score`). AUROC compares the scores of a set from
-outside with those of the test conformers of molecules that have training conformers, which are inside. The model's own threshold says of
+outside with those of the test conformers of molecules that have training conformers, which are inside. `Calibration.threshold_of` says of
 each conformer whether it is flagged; of those inside, hardly any should be.
 """
 
@@ -16,8 +16,9 @@ from pesfit.analyse.calibration import auroc, auroc_interval, half_width
 from pesfit.analyse.intervals import Interval
 from pesfit.analyse.predictions import Predicted, Predictions
 from pesfit.analyse.rows import TestRow
-from pesfit.arrays import FloatArray
+from pesfit.arrays import BoolArray, FloatArray
 from pesfit.dataset import ConformerDataset
+from pesfit.models.calibration import Calibration
 from pesfit.params.source_names import covers
 from pesfit.splits import Splits
 from pesfit.train.metrics import Bootstrap
@@ -35,12 +36,14 @@ class Scored:
         score: [kcal/mol/Å], shape (n_conformers,).
         errors, deviations: of force components with labels [kcal/mol/Å], shape (n_components,).
         n_molecules: how many there are.
+        flagged: whether the score is above where the molecule's domain ends; empty where that is not known, shape (n_conformers,).
     """
 
     score: FloatArray
     errors: FloatArray
     deviations: FloatArray
     n_molecules: int
+    flagged: BoolArray
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Separation:
         n_conformers, n_molecules: in it.
         auroc: against `INSIDE`; None for that set itself, or where nothing is inside.
         auroc_interval: over resamples of conformers.
-        flagged: share of conformers above the model's threshold; None where it has none.
+        flagged: share of conformers above where their molecule's domain ends; None where the model does not know.
         coverage_95: share of force components within the interval of nominal coverage 0.95; None without labels that can be compared.
         median_score: [kcal/mol/Å].
         force_rmse: [kcal/mol/Å]; None likewise.
@@ -117,8 +120,14 @@ def probe_rows(dataset: ConformerDataset, name: str = "probes") -> list[TestRow]
     ]
 
 
-def scored_sets(
-    potential: str, test: Predictions, probes: Predictions, trained: Collection[str], *, same_level: bool
+def scored_sets(  # noqa: PLR0913 - what is judged, and by what
+    potential: str,
+    test: Predictions,
+    probes: Predictions,
+    trained: Collection[str],
+    calibration: Calibration | None,
+    *,
+    same_level: bool,
 ) -> dict[str, Scored]:
     """Sort what a model with a posterior says into sets; those that are empty are left out.
 
@@ -128,6 +137,7 @@ def scored_sets(
         probes: what it says of probes. Those of molecules that it was not trained on tell nothing of heat or stretched bonds, and are left
             out.
         trained: groups with training conformers.
+        calibration: of the model, which knows where domains end.
         same_level: whether the probes' labels are of the level of theory that the model was trained on; only then errors count.
     """
     sets: dict[str, list[tuple[TestRow, Predicted]]] = {INSIDE: [], OTHER_MOLECULES: []}
@@ -137,17 +147,18 @@ def scored_sets(
         if row.group in trained:
             sets.setdefault(row.source, []).append((row, predicted))
     return {
-        name: _scored(rows, with_errors=same_level or name in (INSIDE, OTHER_MOLECULES)) for name, rows in sets.items() if rows
+        name: _scored(rows, calibration or Calibration(), with_errors=same_level or name in (INSIDE, OTHER_MOLECULES))
+        for name, rows in sets.items()
+        if rows
     }
 
 
-def separate(potential: str, sets: Mapping[str, Scored], threshold: float | None, bootstrap: Bootstrap) -> list[Separation]:
+def separate(potential: str, sets: Mapping[str, Scored], bootstrap: Bootstrap) -> list[Separation]:
     """Compare each set with what is inside.
 
     Args:
         potential: name of the model.
         sets: from `scored_sets`.
-        threshold: [kcal/mol/Å], the model's (`Calibration.domain_threshold`).
         bootstrap: for intervals.
     """
     inside = sets.get(INSIDE)
@@ -163,7 +174,7 @@ def separate(potential: str, sets: Mapping[str, Scored], threshold: float | None
                 n_molecules=scored.n_molecules,
                 auroc=None if reference is None else auroc(reference, scored.score),
                 auroc_interval=None if reference is None else auroc_interval(reference, scored.score, bootstrap),
-                flagged=None if threshold is None else float(np.mean(scored.score > threshold)),
+                flagged=float(np.mean(scored.flagged)) if len(scored.flagged) else None,
                 coverage_95=float(np.mean(errors <= half_width(_LEVEL) * scored.deviations)) if len(errors) else None,
                 median_score=float(np.median(scored.score)),
                 force_rmse=float(np.sqrt(np.mean(errors**2))) if len(errors) else None,
@@ -172,14 +183,24 @@ def separate(potential: str, sets: Mapping[str, Scored], threshold: float | None
     return found
 
 
-def _scored(rows: list[tuple[TestRow, Predicted]], *, with_errors: bool) -> Scored:
+def _scored(rows: list[tuple[TestRow, Predicted]], calibration: Calibration, *, with_errors: bool) -> Scored:
     score, errors, deviations = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
+    flagged = [np.zeros(0, dtype=np.bool_)]
     for row, predicted in rows:
         if predicted.deviations is None:
             continue
         score.append(predicted.deviations.score)
+        threshold = calibration.threshold_of(row.group)
+        if threshold is not None:
+            flagged.append(predicted.deviations.score > threshold)
         if row.forces is not None and with_errors:
             errors.append((predicted.forces - row.forces).reshape(-1))
             deviations.append(predicted.deviations.forces.reshape(-1))
     n_molecules = len({row.group for row, _ in rows})
-    return Scored(np.concatenate(score), np.concatenate(errors), np.concatenate(deviations), n_molecules)
+    return Scored(
+        score=np.concatenate(score),
+        errors=np.concatenate(errors),
+        deviations=np.concatenate(deviations),
+        n_molecules=n_molecules,
+        flagged=np.concatenate(flagged),
+    )

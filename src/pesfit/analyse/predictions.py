@@ -20,7 +20,7 @@ from pesfit.analyse.rows import TestRow, find_test_rows
 from pesfit.arrays import FloatArray
 from pesfit.dataset import ConformerDataset
 from pesfit.errors import DataError, Failure, MoleculeError, check_failed_fraction
-from pesfit.models.model import Model, Subject
+from pesfit.models.base import Model, Subject
 from pesfit.parallel import ordered_map
 from pesfit.potentials.base import collate
 from pesfit.potentials.uncertainty import Deviations

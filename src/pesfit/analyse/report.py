@@ -136,9 +136,10 @@ def _uncertainty(  # noqa: PLR0913, PLR0917 - all that the stage has read
             test,
             probes,
             training_groups(datasets, splits, sources),
+            calibration,
             same_level=levels == set(made.level_of_theory.values()),
         )
-        separations += separate(name, sets, None if calibration is None else calibration.domain_threshold, bootstrap)
+        separations += separate(name, sets, bootstrap)
     return judge_predictions(test, calibrations, bootstrap), separations
 
 

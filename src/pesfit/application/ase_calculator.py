@@ -14,8 +14,10 @@ from torch import Tensor
 from pesfit.application.geometries import Geometry, checked
 from pesfit.application.predict import predict_molecule
 from pesfit.errors import DataError
+from pesfit.models.base import Model, Subject
 from pesfit.models.bonds import BondsFromSmiles
-from pesfit.models.model import CHARGE_METHODS, Model, Subject, open_model
+from pesfit.models.model import open_model
+from pesfit.models.smirnoff import CHARGE_METHODS
 from pesfit.params.parameterize import ChargeMethod
 from pesfit.potentials.base import Prediction, collate
 from pesfit.units import EV

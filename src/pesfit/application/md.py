@@ -15,7 +15,7 @@ from pesfit.application.predict import FrameDeviations, predict_molecule
 from pesfit.arrays import FloatArray
 from pesfit.dynamics import Integrator, langevin, rigid_directions, verlet
 from pesfit.errors import ParamsError, PesfitError
-from pesfit.models.model import Model, Subject
+from pesfit.models.base import Model, Subject
 from pesfit.potentials.base import Prediction
 from pesfit.simulate.dynamics import Protocol
 from pesfit.simulate.replicas import Molecule, RandomNumbers, as_batch, standard_masses

@@ -11,7 +11,7 @@ import torch
 from pesfit.application.geometries import Geometry
 from pesfit.arrays import FloatArray
 from pesfit.errors import DataError, PesfitError
-from pesfit.models.model import Model, Subject
+from pesfit.models.base import Model, Subject
 from pesfit.potentials.base import collate
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 from pesfit.potentials.uncertainty import Deviations

@@ -17,7 +17,7 @@ from pesfit.arrays import FloatArray, LongArray
 from pesfit.dataset import ConformerDataset, Record
 from pesfit.errors import MoleculeError, PesfitError
 from pesfit.models.base import Model
-from pesfit.models.calibration import DOMAIN_QUANTILE, Calibration, Scale
+from pesfit.models.calibration import DOMAIN_QUANTILE, MIN_CONFORMERS, Calibration, Scale
 from pesfit.parallel import ordered_map
 from pesfit.params.source_names import covers
 from pesfit.potentials.base import collate
@@ -91,9 +91,17 @@ def calibrate(model: Model, folder: Path, labels: Labels) -> dict[str, Any] | No
     relative = Scale.fit(validation.relative_errors, validation.relative_deviations)
     total = Scale.fit(validation.energy_errors, validation.energy_deviations) if model.has_total_energies else relative
     forces = Scale.fit(validation.force_errors, validation.force_deviations)
-    scores = forces.factor * training.scores
-    threshold = float(np.quantile(scores, DOMAIN_QUANTILE)) if len(scores) else None
-    calibration = Calibration(total, relative, forces, threshold)
+    by_group: dict[str, list[FloatArray]] = {}
+    for row, judged in zip(training_rows, found[len(validation_rows) :], strict=True):
+        by_group.setdefault(row.record.group, []).append(forces.factor * judged.scores)
+    scores = {group: np.concatenate(parts) for group, parts in by_group.items()}
+    calibration = Calibration(
+        total,
+        relative,
+        forces,
+        _threshold(np.concatenate([_nothing(), *scores.values()])),
+        {group: float(np.quantile(of, DOMAIN_QUANTILE)) for group, of in scores.items() if len(of) >= MIN_CONFORMERS},
+    )
     calibration.write(folder)
     return {
         **calibration.metrics(),
@@ -101,6 +109,10 @@ def calibrate(model: Model, folder: Path, labels: Labels) -> dict[str, Any] | No
         "training_conformers": len(training.scores),
         "rows_left_out": validation.n_left_out + training.n_left_out,
     }
+
+
+def _threshold(scores: FloatArray) -> float | None:
+    return float(np.quantile(scores, DOMAIN_QUANTILE)) if len(scores) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ CALIBRATION_FILE = "calibration.json"
 FORMAT_VERSION = 1
 DOMAIN_QUANTILE = 0.999
 """Share of training conformers whose score is at most the threshold."""
+
+MIN_CONFORMERS = 100
+"""Training conformers of a molecule from which on it has a threshold of its own."""
 
 _SMALLEST = 1e-6
 """Of the root mean square deviation: less is a zero with rounding, such as that of a force which symmetry forbids."""
@@ -83,12 +87,22 @@ class Calibration:
         forces: of each component [kcal/mol/Å].
         domain_threshold: [kcal/mol/Å], the score (`Deviations.score`, corrected) that `DOMAIN_QUANTILE` of the training conformers do not
             exceed; None without any.
+        group_thresholds: [kcal/mol/Å], the same of molecules by their `group`, where enough of their own conformers were trained on.
     """
 
     energy: Scale = Scale()
     relative_energy: Scale = Scale()
     forces: Scale = Scale()
     domain_threshold: float | None = None
+    group_thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def threshold_of(self, group: str) -> float | None:
+        """Return where the domain of a molecule ends: its own threshold, or that of the training set as a whole.
+
+        A set of one long trajectory and many molecules with few conformers each has a threshold that these few set, and which the
+        molecule of the trajectory would hardly reach before it breaks.
+        """
+        return self.group_thresholds.get(group, self.domain_threshold)
 
     def apply(self, deviations: Deviations) -> Deviations:
         """Multiply a posterior's deviations by the factors."""
@@ -117,11 +131,15 @@ class Calibration:
                 f"{name}_noise_{unit}": scale.noise,
                 f"{name}_values": scale.n_values,
             }
-        return result | {"domain_threshold_kcal_per_mol_per_angstrom": self.domain_threshold}
+        return result | {
+            "domain_threshold_kcal_per_mol_per_angstrom": self.domain_threshold,
+            "molecules_with_a_threshold_of_their_own": len(self.group_thresholds),
+        }
 
     def write(self, folder: Path) -> None:
         """Write `calibration.json` into a model's folder."""
         stored = {"format_version": FORMAT_VERSION, "units": _UNITS, **asdict(self)}
+        stored["group_thresholds"] = dict(sorted(self.group_thresholds.items()))
         (folder / CALIBRATION_FILE).write_text(json.dumps(stored, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -145,19 +163,19 @@ class Calibration:
 
     @classmethod
     def _of(cls, stored: dict[str, Any]) -> Calibration:
-        expected = {"units", *(field.name for field in fields(cls))}
+        expected = {"units", *(each.name for each in fields(cls))}
         if set(stored) != expected or stored["units"] != _UNITS:
             raise ValueError(f"keys {', '.join(sorted(stored))} and units {stored.get('units')}")
         for name in _UNITS:
             if set(stored[name]) != {field.name for field in fields(Scale)}:
                 raise ValueError(f"{name} has {', '.join(stored[name])}")
         scales = {name: Scale(**stored[name]) for name in _UNITS}
-        threshold = stored["domain_threshold"]
-        numbers = [threshold, *(value for scale in scales.values() for value in asdict(scale).values())]
+        threshold, of_groups = stored["domain_threshold"], dict(stored["group_thresholds"])
+        numbers = [threshold, *of_groups.values(), *(value for scale in scales.values() for value in asdict(scale).values())]
         for number in numbers:
             if number is not None and (isinstance(number, bool) or not math.isfinite(number) or number < 0.0):
                 raise ValueError(f"{number!r} where a number of at least 0 is expected")
-        return cls(**scales, domain_threshold=None if threshold is None else float(threshold))
+        return cls(**scales, domain_threshold=None if threshold is None else float(threshold), group_thresholds=of_groups)
 
 
 _UNITS = {

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pesfit.errors import DataError
-from pesfit.models.base import Model, Subject
+from pesfit.models.base import Model
 from pesfit.models.network import open_network
 from pesfit.models.smirnoff import CHARGE_METHODS, FORCE_FIELD_FILE, open_smirnoff
 from pesfit.params.parameterize import ChargeMethod
 from pesfit.potentials.painn import CONFIG_FILE
-
-__all__ = ["CHARGE_METHODS", "Model", "Subject", "open_model"]
 
 
 def open_model(model: str | Path, charge_methods: Sequence[ChargeMethod] = CHARGE_METHODS) -> Model:

@@ -1,15 +1,11 @@
-"""The one place that knows all families of potentials by name; what is above sees `Potential` alone."""
+"""Potentials that are no files: SMIRNOFF force fields by either engine, and GFN2-xTB. `models` opens what the pipeline fitted."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pesfit.potentials.base import Potential
 from pesfit.topology import ForceField
-
-if TYPE_CHECKING:
-    from pesfit.potentials.painn import PaiNNPotential
 
 Engine = Literal["pesfit", "smee"]
 
@@ -39,17 +35,3 @@ def build_gfn2() -> Potential:
     from pesfit.potentials.gfn2_potential import Gfn2Potential
 
     return Gfn2Potential()
-
-
-def load_learned(folder: Path | str) -> PaiNNPotential:
-    """Read a trained network, of either variant, as stage 07 saves it.
-
-    Args:
-        folder: such as `outputs/learned/conservative`.
-
-    Raises:
-        DataError: where a file is missing, damaged, or has another format version.
-    """
-    from pesfit.potentials.painn import load_painn
-
-    return load_painn(folder).eval()

@@ -37,11 +37,13 @@ class Participant:
     Attributes:
         molecule: with the model's own terms.
         uncertainty: of the model for this molecule; None where it has no posterior.
+        domain_threshold: [kcal/mol/Å], see `domain.carry`; None where it is not known.
         wanted: what is measured, by ensemble.
     """
 
     molecule: Molecule
     uncertainty: Uncertainty | None
+    domain_threshold: float | None
     wanted: Mapping[Ensemble, Wanted]
 
 
@@ -52,7 +54,6 @@ class Task:
     Attributes:
         name: of the potential.
         potential: what is simulated with.
-        domain_threshold: [kcal/mol/Å], see `domain.carry`; None where it is not known.
         ensemble: which.
         protocol: how it is run.
         participants: at least one.
@@ -60,7 +61,6 @@ class Task:
 
     name: str
     potential: Potential
-    domain_threshold: float | None
     ensemble: Ensemble
     protocol: Protocol
     participants: Sequence[Participant]
@@ -93,7 +93,10 @@ def prepare(model: Model, name: str, subject: Subject, molecule: Molecule, param
     has_labels = subject.level_of_theory == LEVEL_OF_THEORY and name != GFN2
     label_frames = params.label_frames if has_labels else 0
     bath = Wanted(params.bath.equilibration_fs, _reference(subject, params), label_frames)
-    return Participant(mine, prepared.uncertainty, {"constant_energy": Wanted(0.0, None, label_frames), "bath": bath})
+    threshold = None if model.calibration is None else model.calibration.threshold_of(first.group)
+    return Participant(
+        mine, prepared.uncertainty, threshold, {"constant_energy": Wanted(0.0, None, label_frames), "bath": bath}
+    )
 
 
 def make_tasks(
@@ -101,12 +104,10 @@ def make_tasks(
 ) -> Iterator[Task]:
     """Yield tasks in the order of the models, each molecule in one of `shards` of them."""
     for name, model in models.items():
-        calibration = model.calibration
-        threshold = None if calibration is None else calibration.domain_threshold
         for ensemble in ENSEMBLES:
             for shard in range(min(params.shards, len(participants[name]))):
                 dealt = participants[name][shard :: params.shards]
-                yield Task(name, model.potential, threshold, ensemble, protocol_of(ensemble, params), dealt)
+                yield Task(name, model.potential, ensemble, protocol_of(ensemble, params), dealt)
 
 
 def protocol_of(ensemble: Ensemble, params: Rollout) -> Protocol:
@@ -148,9 +149,9 @@ def run(task: Task) -> Result:
     for participant, one in zip(task.participants, runs, strict=True):
         carried = None
         if participant.uncertainty is not None:
-            carried = carry(one, participant.uncertainty, task.domain_threshold, step_fs)
+            carried = carry(one, participant.uncertainty, participant.domain_threshold, step_fs)
         measures = measure(one, participant.molecule, task.protocol, participant.wanted[task.ensemble])
-        if carried is not None and task.domain_threshold is not None:
+        if carried is not None and participant.domain_threshold is not None:
             measures = replace(measures, left_fs=carried.left_fs)
         found.append((one, carried, measures))
     return Result(found, task.protocol.n_steps * sum(molecule.n_replicas for molecule in molecules), seconds)

@@ -32,7 +32,8 @@ _ABOUT = (
 _DOMAIN = (
     "The score of a conformer is the deviation of its least certain atom's force. AUROC is the probability that a conformer from outside "
     "has a higher score than a test conformer of a molecule that was trained on (0.5: no idea). Flagged: score above what 0.1 % of the "
-    "training conformers exceed, which is high where some molecules of the training set are hardly known. Probes are of molecules that "
+    "molecule's own training conformers exceed where it has at least a hundred, and of all training conformers where it has fewer; that is "
+    "high where some molecules of the training set are hardly known. Probes are of molecules that "
     "were trained on, labelled with GFN2-xTB; intervals are over resamples of conformers, and too narrow where these follow each other."
 )
 _NOTES: dict[Quantity, str] = {
