@@ -13,8 +13,10 @@ from pesfit.arrays import FloatArray
 from pesfit.dataset import Record
 from pesfit.errors import DataError, Failure, MoleculeError, PesfitError
 from pesfit.gfn2 import LEVEL_OF_THEORY
+from pesfit.models.base import Model, Subject
 from pesfit.models.fitted import Gfn2Model
-from pesfit.models.model import CHARGE_METHODS, Model, Subject, open_model
+from pesfit.models.model import open_model
+from pesfit.models.smirnoff import CHARGE_METHODS
 from pesfit.params.parameterize import ChargeMethod
 from pesfit.potentials.base import collate
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError

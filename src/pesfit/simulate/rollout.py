@@ -39,7 +39,7 @@ def run_rollouts(
     Writes to `output`:
 
     - `trajectories/<potential>/`: a data set of frames with the potential's own energies and forces, `source` `rollout/<potential>`;
-      `relabel.relabel_dataset` makes training data of it;
+      `python -m pesfit label` makes training data of it;
     - `energies.arrow`: all observations, and standard deviations where there is a posterior (`trajectories.ENERGIES_SCHEMA`);
     - `probes/`: conformers on purpose outside of the training domain (`probes.write_probes`);
     - `measures.json`: what is measured for each potential, ensemble and molecule;
