@@ -7,11 +7,12 @@ from typing import Any
 import _start  # noqa: F401
 
 from pesfit.dataset import open_datasets
-from pesfit.fit.distributed import serve_torchrun, torchrun_rank
+from pesfit.fit.distributed import serve_torchrun
 from pesfit.fit.smirnoff import fit_smirnoff
 from pesfit.models.calibrate import Labels, calibrate
 from pesfit.models.smirnoff import FORCE_FIELD_FILE, open_smirnoff
 from pesfit.params.load import Params, load_params
+from pesfit.processes.torchrun import is_helper
 from pesfit.runtime import RUNS, output_folder, run_stage
 from pesfit.splits import Splits
 from pesfit.topology import ParameterizedSet
@@ -28,7 +29,7 @@ def fit(params: Params) -> Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    if torchrun_rank() == 0:
+    if not is_helper():
         run_stage("fit_smirnoff", fit)
     elif load_params(Path("params.yaml")).fit_smirnoff.method == "gradient":
         serve_torchrun()

@@ -13,10 +13,10 @@ from pesfit.dataset import open_datasets
 from pesfit.models.calibrate import Labels
 from pesfit.models.calibrate_network import calibrate_network
 from pesfit.params.load import Params, load_params
+from pesfit.processes.torchrun import is_helper
 from pesfit.runtime import PLOTS, output_folder, run_stage
 from pesfit.splits import Splits
 from pesfit.train.learned import LEARNED, Variant, train_learned
-from pesfit.train.workers import is_helper
 
 
 def train(variant: Variant, params: Params) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ class PesfitError(Exception):
         │   ├── ArchiveError       an archive or a member of it that is truncated, corrupted or incomplete
         │   └── UnknownElementError  an element that the training set of a network lacks
         ├── ForceFieldError        a force field, or a section of it that is not supported
+        ├── LostProcessError       a process that others work together with has ended
         ├── TooManyFailuresError   more molecules failed than `max_failed_fraction` allows
         └── MoleculeError          one molecule; caught where molecules are looped over and kept as a `Failure`
     """
@@ -52,6 +53,10 @@ class UnknownElementError(DataError):
 
 class ForceFieldError(PesfitError):
     """A force field cannot be read, or asks for something that is not supported."""
+
+
+class LostProcessError(PesfitError):
+    """A process that this one works together with has ended, or cannot be reached."""
 
 
 class MoleculeError(PesfitError):

@@ -11,12 +11,15 @@ import socket
 import numpy as np
 import pytest
 
+from pesfit.arrays import FloatArray
 from pesfit.dataset import ConformerDataset, DatasetWriter, Record
-from pesfit.errors import DataError, ParamsError, PesfitError
-from pesfit.fit.distributed import Alone, Leader, gather_team, serve_torchrun, torchrun_rank
+from pesfit.errors import DataError, PesfitError
+from pesfit.fit import distributed
+from pesfit.fit.distributed import Team, gather_team, serve_torchrun
 from pesfit.fit.plan import MoleculeRows
 from pesfit.fit.shard_work import Job, Molecule, divide
 from pesfit.params.fit_gradient import Gradient, Loss
+from pesfit.processes.group import Group
 from tests.fit.descent_samples import labels, molecules, random_z, setting_of
 
 SECONDS = 60
@@ -57,27 +60,57 @@ def test_shards_hold_every_molecule_once(job: Job) -> None:
         assert max(map(len, by_batch.values())) <= batch_size
 
 
+@pytest.fixture
+def _two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little there is to do."""
+    monkeypatch.setattr(distributed, "_COST_WORTH_A_PROCESS", 0.0)
+    monkeypatch.setenv("PESFIT_WORKERS", "2")
+
+
+def alone(job: Job) -> Team:
+    return Team(Group(), job)
+
+
+@pytest.mark.usefixtures("_two_processes")
 def test_two_processes_say_what_one_says_and_name_what_is_wrong(job: Job) -> None:
     z = random_z(job.setting, 3)
     broken = np.full_like(z, np.nan)
-    with Alone(job) as alone, Leader(job, 2) as leader:
+    with gather_team(job, 1) as team:
+        assert team.size == 2
         for operation in ("count", "train", "validate", "curvature"):
-            np.testing.assert_array_equal(leader.run(operation, z), alone.run(operation, z))
-        assert [row.molecule for row in leader.errors(np.stack([z, z]))] == [row.molecule for row in alone.errors(z[None])]
-        with pytest.raises(DataError, match=r"made/m\d: the energy error of conformer \d is not finite"):
-            leader.run("train", broken)
-        np.testing.assert_array_equal(leader.run("train", z), alone.run("train", z))
+            np.testing.assert_array_equal(team.run(operation, z), alone(job).run(operation, z))
+        assert [row.molecule for row in team.errors(np.stack([z, z]))] == [row.molecule for row in alone(job).errors(z[None])]
+    with (
+        pytest.raises(DataError, match=r"made/m\d: the energy error of conformer \d is not finite"),
+        gather_team(job, 1) as team,
+    ):
+        team.run("train", broken)
 
 
+@pytest.mark.usefixtures("_two_processes")
+def test_what_is_wrong_in_another_process_is_told_by_the_first(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Group, "shares_of", lambda _, shards: [shards[:0], shards])  # nothing can fail in the first
+    broken = np.full_like(random_z(job.setting, 3), np.nan)
+    with (
+        pytest.raises(PesfitError, match=r"^made/m\d: the energy error of conformer \d is not finite"),
+        gather_team(job, 1) as team,
+    ):
+        team.run("train", broken)
+
+
+@pytest.mark.usefixtures("_two_processes")
 def test_a_lost_process_is_an_error_not_a_wait(job: Job) -> None:
-    z = random_z(job.setting, 3)
-    with Leader(job, 2) as leader:
-        leader.run("count", z)
-        (process,) = leader._processes
-        os.kill(process.pid or 0, signal.SIGKILL)
-        process.join(SECONDS)
-        with pytest.raises(PesfitError, match="a process of the fit was lost"):
-            leader.run("train", z)
+    message = "process 1 of 2 was ended with status -9; .*, or lower fit_smirnoff.gradient.memory_gib"
+    with pytest.raises(PesfitError, match=message), gather_team(job, 1) as team:
+        lose_the_other(team, random_z(job.setting, 3))
+
+
+def lose_the_other(team: Team, z: FloatArray) -> None:
+    team.run("count", z)
+    (process,) = multiprocessing.active_children()
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join(SECONDS)
+    team.run("train", z)
 
 
 def as_torchrun_starts_it(rank: int, port: int) -> None:
@@ -102,22 +135,14 @@ def test_processes_that_torchrun_started_are_used(job: Job, monkeypatch: pytest.
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     z = random_z(job.setting, 4)
     with gather_team(job, 1) as team:
-        assert isinstance(team, Leader)
+        assert team.size == 2
         found = team.run("train", z)
     other.join(SECONDS)
     assert other.exitcode == 0
-    np.testing.assert_array_equal(found, Alone(job).run("train", z))
-
-
-def test_rank_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    assert torchrun_rank() == 0
-    monkeypatch.setenv("RANK", "one")
-    with pytest.raises(ParamsError, match="RANK = 'one'"):
-        torchrun_rank()
+    np.testing.assert_array_equal(found, alone(job).run("train", z))
 
 
 def test_little_work_is_done_here(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("PESFIT_WORKERS", "4")
-    assert isinstance(gather_team(job, 10), Alone)
+    with gather_team(job, 10) as team:
+        assert team.size == 1

@@ -12,11 +12,11 @@ from pesfit.arrays import FloatArray, LongArray
 from pesfit.params.train_learned import LearnedObjective
 from pesfit.potentials.base import Conformers, collate
 from pesfit.potentials.painn import PaiNNConfig, PaiNNPotential, build_painn
+from pesfit.processes.group import Group
 from pesfit.train.atomrefs import fit_atomrefs
 from pesfit.train.data import TrainingData, load_training_data
 from pesfit.train.evaluate import evaluate_split
 from pesfit.train.field import count_operations, jacobian_asymmetry, mean_jacobian_asymmetry
-from pesfit.train.group import Group
 from pesfit.train.metrics import without_intervals
 from pesfit.train.step import SUMS, GradientStep, Totals
 from tests.train.samples import TINY, record, small_data

@@ -18,11 +18,11 @@ from pesfit.params.train_learned import LearnedObjective, Network
 from pesfit.potentials.base import Conformers, collate
 from pesfit.potentials.last_layer import LAST_LAYER_FILE, LastLayerPosterior, last_layer
 from pesfit.potentials.painn import PaiNNConfig, PaiNNPotential, build_painn, load_painn
+from pesfit.processes.group import Group
 from pesfit.regression.normal_equations import Moments, NormalEquations
 from pesfit.splits import Splits
 from pesfit.train import last_layer as module
 from pesfit.train.data import TrainingData, load_training_data
-from pesfit.train.group import Group
 from pesfit.train.last_layer import fit_last_layer, infer_last_layer, sum_up
 from pesfit.train.learned import Folders, train_learned
 from tests.train.samples import TINY, small_data

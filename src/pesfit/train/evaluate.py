@@ -11,8 +11,8 @@ from torch import Tensor
 from pesfit.arrays import LongArray
 from pesfit.params.train_learned import LearnedObjective
 from pesfit.potentials.painn import PaiNNPotential
+from pesfit.processes.group import Group
 from pesfit.train.data import TrainingData
-from pesfit.train.group import Group
 from pesfit.train.metrics import Errors, centred_energy
 from pesfit.train.step import evaluate, loss_of
 

@@ -27,11 +27,11 @@ from pesfit.arrays import FloatArray, LongArray
 from pesfit.params.train_learned import LearnedObjective
 from pesfit.potentials.last_layer import LastLayerPosterior, features_and_slopes, last_layer
 from pesfit.potentials.painn import PaiNNPotential
+from pesfit.processes.group import Group
 from pesfit.regression.linear_gaussian import GaussianPrior, Posterior, Spectrum, infer, maximise_balance
 from pesfit.regression.normal_equations import Moments, NormalEquations, total
 from pesfit.regression.quadratic import Constraints
 from pesfit.train.data import TrainingData
-from pesfit.train.group import Group
 from pesfit.train.step import chunks
 
 N_SHARDS = 64

@@ -20,6 +20,9 @@ from pesfit.errors import ParamsError
 from pesfit.params.source_names import check_source_names
 from pesfit.params.train_learned import TrainLearned
 from pesfit.potentials.painn import PaiNNConfig, PaiNNPotential, build_painn, load_painn, transfer_weights
+from pesfit.processes.group import Group
+from pesfit.processes.together import run_together
+from pesfit.processes.torchrun import is_helper
 from pesfit.runtime import RUNS, SCRATCH
 from pesfit.splits import SPLITS, Splits
 from pesfit.train.atomrefs import fit_atomrefs
@@ -28,7 +31,6 @@ from pesfit.train.checkpoint import FORMAT_VERSION
 from pesfit.train.data import TrainingData
 from pesfit.train.evaluate import Evaluation, evaluate_split
 from pesfit.train.flat import FlatParameters
-from pesfit.train.group import Group
 from pesfit.train.last_layer import fit_last_layer
 from pesfit.train.loop import SECONDS_BETWEEN_CHECKPOINTS, Ingredients, Run, Trained
 from pesfit.train.outcome import Outcome
@@ -36,7 +38,6 @@ from pesfit.train.plot import plot_learning_curve
 from pesfit.train.sets import load_sets
 from pesfit.train.step import GradientStep
 from pesfit.train.tracking import Tracker
-from pesfit.train.workers import is_helper, run_together
 
 STAGE = "train_learned"
 Variant = Literal["conservative", "direct"]

@@ -16,13 +16,13 @@ from pesfit.arrays import LongArray
 from pesfit.errors import PesfitError
 from pesfit.params.train_learned import TrainLearned
 from pesfit.potentials.painn import PaiNNPotential
+from pesfit.processes.group import Group
 from pesfit.train.batches import cut_into_shards, epoch_batches
 from pesfit.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pesfit.train.data import TrainingData
 from pesfit.train.ema import MovingAverage
 from pesfit.train.evaluate import evaluate_split
 from pesfit.train.flat import FlatParameters
-from pesfit.train.group import Group
 from pesfit.train.metrics import without_intervals
 from pesfit.train.schedule import PlateauState, Schedule
 from pesfit.train.step import SUMS, GradientStep, ShardResult, Totals, add_shards
