@@ -10,6 +10,7 @@ POTENTIALS = {
     "smirnoff": "SMIRNOFF, fitted",
     "conservative": "PaiNN, conservative",
     "direct": "PaiNN, direct",
+    "ensemble": "PaiNN, ensemble",
 }
 """What files call a potential, and what a reader sees."""
 

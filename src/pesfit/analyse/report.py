@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from pesfit.analyse.domain import Separation, probe_rows, scored_sets, separate, training_groups
+from pesfit.analyse.domain import training_groups
 from pesfit.analyse.errors import ALL, FORCE_UNIT, summaries
 from pesfit.analyse.output import TABLES, write_report
 from pesfit.analyse.parity import parity, write_parity
-from pesfit.analyse.predictions import Predictions, predict_rows, predict_test
+from pesfit.analyse.predictions import Predictions, predict_test
 from pesfit.analyse.published import count_frames
 from pesfit.analyse.rows import count_training_sizes
 from pesfit.analyse.sections import errors, failures, learning, parameters, rollouts, run, summary, uncertainty
@@ -20,9 +20,9 @@ from pesfit.analyse.sections.parameter_changes import Fit
 from pesfit.analyse.sections.rollout_measures import Rollouts
 from pesfit.analyse.sections.run import Run
 from pesfit.analyse.sections.summary import ForceError, Headlines
-from pesfit.analyse.uncertainty import Judged, judge_predictions
+from pesfit.analyse.sureness import TrainedOn, judge_models
 from pesfit.dataset import ConformerDataset, open_datasets
-from pesfit.models.base import Model
+from pesfit.models.ensemble import has_ensemble, open_ensemble
 from pesfit.models.fitted import LEARNED, SMIRNOFF, open_fitted
 from pesfit.params.load import Params
 from pesfit.params.rollout import PotentialName
@@ -35,6 +35,7 @@ from pesfit.train.metrics import Bootstrap
 
 TITLE = "Fitted potential-energy surfaces"
 FITTED: tuple[PotentialName, ...] = ("smirnoff-initial", "smirnoff", "conservative", "direct")
+ENSEMBLE = "ensemble"
 _MAE = f"force_mae_{FORCE_UNIT}"
 
 
@@ -84,17 +85,23 @@ def analyse(params: Params, output: Path, inputs: Inputs = Inputs()) -> dict[str
         ParameterizedSet.open(inputs.data / "parameterized"),
         max_failed_fraction=params.analyse.max_failed_fraction,
     )
-    found = summaries(predictions, Bootstrap(params.analyse.bootstrap, params.analyse.seed))
-    judged, separations = _uncertainty(predictions, models, datasets, splits, params, inputs)
+    bootstrap = Bootstrap(params.analyse.bootstrap, params.analyse.seed)
+    found = summaries(predictions, bootstrap)
+    if has_ensemble(inputs.learned / "conservative"):
+        models[ENSEMBLE] = open_ensemble(inputs.learned / "conservative")
+    trained = _trained_on(models, datasets, splits, params.train_learned.sources)
+    sureness = judge_models(models, predictions, ConformerDataset(inputs.rollouts / PROBES), trained, bootstrap)
     simulated = Rollouts.read(inputs.rollouts, inputs.metrics / "rollout.json")
     sections = [
-        summary.section(Headlines("force MAE", _headlines(found), simulated.drifts(), simulated.stable())),
+        summary.section(
+            Headlines("force MAE", _headlines(found), simulated.drifts(), simulated.stable(), [*sureness.sentences()])
+        ),
         run.section(Run.read(params, inputs.data / "arrow", inputs.metrics)),
         *errors.sections(
             predictions, found, params.analyse, count_frames(datasets, splits), count_training_sizes(datasets, splits)
         ),
         rollouts.section(simulated),
-        uncertainty.section(judged, separations, {name: model.calibration for name, model in models.items()}),
+        uncertainty.section(sureness.judged, sureness.separations, sureness.calibrations),
         learning.section([_training(variant, inputs) for variant in get_args(Variant)]),
         parameters.section(Fit.read(inputs.smirnoff, inputs.metrics / "fit_smirnoff.json", params.fit_smirnoff)),
         failures.section(failures.read_all(_failure_files(inputs)) | {"09_analyse": predictions.failures}),
@@ -109,55 +116,17 @@ def analyse(params: Params, output: Path, inputs: Inputs = Inputs()) -> dict[str
     return {
         "failures": len(predictions.failures),
         "errors": found,
-        "uncertainty": _uncertainty_metrics(judged, separations),
+        "uncertainty": sureness.metrics(),
     }
 
 
-def _uncertainty(  # noqa: PLR0913, PLR0917 - all that the stage has read
-    test: Predictions,
-    models: Mapping[str, Model],
-    datasets: Mapping[str, ConformerDataset],
-    splits: Splits,
-    params: Params,
-    inputs: Inputs,
-) -> tuple[list[Judged], list[Separation]]:
-    """Judge the deviations of all potentials that have a posterior, on the test set and on probes."""
-    bootstrap = Bootstrap(params.analyse.bootstrap, params.analyse.seed)
-    sure = {name: model for name, model in models.items() if model.has_posterior}
-    calibrations = {name: model.calibration for name, model in sure.items()}
-    made = ConformerDataset(inputs.rollouts / PROBES)
-    probes = predict_rows(sure, probe_rows(made), label=PROBES)
+def _trained_on(
+    names: Iterable[str], datasets: Mapping[str, ConformerDataset], splits: Splits, networks: Sequence[str]
+) -> TrainedOn:
+    """Say what was trained on; the networks may have seen some of the sources alone."""
+    by_fit, by_networks = training_groups(datasets, splits), training_groups(datasets, splits, networks)
     levels = {level for dataset in datasets.values() for level in dataset.level_of_theory.values()}
-    separations: list[Separation] = []
-    for name, calibration in calibrations.items():
-        sources = params.train_learned.sources if name in get_args(Variant) else ()
-        sets = scored_sets(
-            name,
-            test,
-            probes,
-            training_groups(datasets, splits, sources),
-            calibration,
-            same_level=levels == set(made.level_of_theory.values()),
-        )
-        separations += separate(name, sets, bootstrap)
-    return judge_predictions(test, calibrations, bootstrap), separations
-
-
-def _uncertainty_metrics(judged: Sequence[Judged], separations: Sequence[Separation]) -> dict[str, Any]:
-    """Return what `dvc metrics diff` compares: for each potential how well it is calibrated, and what it tells apart."""
-    found: dict[str, Any] = {}
-    for each in judged:
-        if each.source == ALL:
-            found.setdefault(each.potential, {})[each.quantity] = {
-                "negative_log_likelihood": each.judgement.nll,
-                "expected_calibration_error": each.judgement.ece,
-                "coverage_95": each.judgement.coverage_95,
-                "rank_correlation": each.judgement.rank_correlation,
-            }
-    for separation in separations:
-        if separation.auroc is not None:
-            found.setdefault(separation.potential, {}).setdefault("auroc", {})[separation.name] = separation.auroc
-    return found
+    return TrainedOn({name: by_fit if name == "smirnoff" else by_networks for name in names}, levels)
 
 
 def _headlines(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[ForceError]:
