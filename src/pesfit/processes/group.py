@@ -156,6 +156,9 @@ class _Board:
                 os.posix_fallocate(file.fileno(), 0, max(1, n_numbers * like.element_size()))
         with_others(distributed.barrier)
         self._places = torch.from_file(str(path), shared=True, size=n_numbers, dtype=like.dtype).view(2, capacity, *like.shape)
+        with_others(distributed.barrier)
+        if group.is_first:
+            path.unlink()  # what is mapped stays until the last process ends, however that comes about
         self._turn = 0
 
     def exchange(self, mine: Sequence[Tensor], n_items: int) -> list[Tensor]:
