@@ -1,4 +1,7 @@
-"""The conservative network with deviations from its companions in place of those of its last layer: a second opinion to compare with."""
+"""The conservative network with deviations from its companions in place of those of its last layer, to compare with.
+
+Two networks are hardly an ensemble, and three not quite: one factor can correct the deviations of four or more (docs/training.md).
+"""
 
 from __future__ import annotations
 
