@@ -10,14 +10,15 @@ POTENTIALS = {
     "smirnoff": "SMIRNOFF, fitted",
     "conservative": "PaiNN, conservative",
     "direct": "PaiNN, direct",
-    "ensemble": "PaiNN, ensemble",
 }
 """What files call a potential, and what a reader sees."""
+_NO_POTENTIALS = {"ensemble": "PaiNN, ensemble"}
+"""What has deviations of its own for a potential's energies and forces."""
 
 
 def label_of(potential: str) -> str:
     """Return what a reader sees; a name that is not known as it is."""
-    return POTENTIALS.get(potential, potential)
+    return (POTENTIALS | _NO_POTENTIALS).get(potential, potential)
 
 
 def in_order(potentials: Iterable[str]) -> list[str]:

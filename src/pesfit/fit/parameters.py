@@ -32,6 +32,20 @@ SECTIONS = {
 }
 MINIMUM = {"Bonds": "length", "Angles": "angle"}
 """Name of the column that holds q₀."""
+FILE_COLUMNS = (
+    "handler",
+    "id",
+    "smirks",
+    "periodicity",
+    "column",
+    "unit",
+    "before",
+    "after",
+    "standard_error",
+    "uses",
+    "determined",
+)
+"""Of `parameters.csv`."""
 _STARTING_VALUE_TOLERANCE = 1e-9
 
 

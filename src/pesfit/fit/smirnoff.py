@@ -22,7 +22,7 @@ from pesfit.fit.exact import ExactFit, fit_exactly
 from pesfit.fit.export import check_energies, check_offxml, write_offxml
 from pesfit.fit.gradient import Data, Files, GradientFit, Start, fit_by_gradient, fit_metrics, write_descent
 from pesfit.fit.metrics import Bootstrap, improvement, molecule_errors, summarise
-from pesfit.fit.parameters import MINIMUM, Layout, chosen
+from pesfit.fit.parameters import FILE_COLUMNS, MINIMUM, Layout, chosen
 from pesfit.fit.periodicities import Extension, add_periodicities
 from pesfit.fit.plan import MoleculeRows, cut, list_molecules
 from pesfit.fit.posterior import write_posterior
@@ -223,21 +223,7 @@ def _write_parameters(path: Path, result: _Result) -> None:
     errors = layout.standard_errors(start, posterior.x, posterior.covariance)
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(
-            [
-                "handler",
-                "id",
-                "smirks",
-                "periodicity",
-                "column",
-                "unit",
-                "before",
-                "after",
-                "standard_error",
-                "uses",
-                "determined",
-            ]
-        )
+        writer.writerow(FILE_COLUMNS)
         for i in range(len(layout)):
             handler, row = BONDED_HANDLERS[layout.handler[i]], int(layout.row[i])
             before, after = start.tables[handler], result.fitted.tables[handler]

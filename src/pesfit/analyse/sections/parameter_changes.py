@@ -8,21 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pesfit.analyse.reading import read_json, read_rows
+from pesfit.fit.parameters import FILE_COLUMNS
 from pesfit.params import fit_smirnoff
 
-_COLUMNS = (
-    "handler",
-    "id",
-    "smirks",
-    "periodicity",
-    "column",
-    "unit",
-    "before",
-    "after",
-    "standard_error",
-    "uses",
-    "determined",
-)
 _SECTIONS = {"Bonds": "bonds", "Angles": "angles", "ProperTorsions": "proper_torsions", "ImproperTorsions": "improper_torsions"}
 _UNITS = {"angstrom": "Å", "radian": "rad", "kcal/mol/angstrom**2": "kcal/mol/Å²", "kcal/mol/radian**2": "kcal/mol/rad²"}
 
@@ -106,7 +94,7 @@ class Fit:
         values = read_json(metrics)
         strength, variance = values.get("prior_strength"), values.get("noise_variance")
         factor = math.sqrt(variance / strength) if strength and variance else 1.0
-        rows = read_rows(folder / "parameters.csv", _COLUMNS)
+        rows = read_rows(folder / "parameters.csv", FILE_COLUMNS)
         force_constants = {_term(row): row for row in rows if row["column"] == "k"}
         changes = [_change(row, params, factor, force_constants.get(_term(row))) for row in rows]
         return cls(changes, values.get("parameters", {}).get("effective"), strength)
