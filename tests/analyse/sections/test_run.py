@@ -38,7 +38,9 @@ def record(source: str) -> Record:
 
 
 def read(folder: Path, params: Params) -> Run:
-    with DatasetWriter(folder / "arrow" / "toy", {"toy/one": "HF/STO-3G", "toy/two": "HF/STO-3G"}) as writer:
+    with DatasetWriter(
+        folder / "arrow" / "toy", {"toy/one": "HF/STO-3G", "toy/two": "HF/STO-3G", "toy/not-fetched": "HF/STO-3G"}
+    ) as writer:
         for source in ("toy/one", "toy/two"):
             writer.write(record(source))
     for name, values in {

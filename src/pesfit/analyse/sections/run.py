@@ -146,7 +146,9 @@ def section(run: Run) -> Section:
 def _sources(arrow: Path, converted: Any, clustered: Any, split: Any) -> Iterator[Source]:
     for name, dataset in open_datasets(arrow).items():
         for source, level in dataset.level_of_theory.items():
-            counts = converted[name][source]
+            counts = converted[name].get(source)
+            if counts is None:  # a data set names the level of theory of all that could be in it
+                continue
             divided = split["sources"].get(source)
             yield Source(
                 name=source,
