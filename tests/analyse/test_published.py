@@ -59,4 +59,5 @@ def test_ours_stand_beside_those_of_the_same_data_with_the_protocol_named() -> N
     assert relative["energy_mae_kcal_per_mol"] == pytest.approx(0.0, abs=1e-12)
     assert {r["method"] for r in table.rows if r["source"] == "rmd17"} >= {"MACE", "NequIP", "PaiNN"}
     assert "950 + 50" in table.note
+    assert all({column.key for column in table.columns} <= set(r) for r in table.rows)
     assert published_table(predictions(rows[2:], {"smirnoff": said[2:]}), Bootstrap(10, 0), {}) is None

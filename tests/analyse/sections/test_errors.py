@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -26,7 +28,15 @@ def _two_sources() -> Predictions:
 
 def _blocks(found: Predictions, params: Analyse = PARAMS) -> list[Block]:
     errors = summaries(found, Bootstrap(params.bootstrap, params.seed))
-    return [block for section in sections(found, errors, params, training_sizes={9: 70}) for block in section.blocks]
+    blocks = [block for section in sections(found, errors, params, training_sizes={9: 70}) for block in section.blocks]
+    _check_cells(blocks)
+    return blocks
+
+
+def _check_cells(blocks: list[Block]) -> None:
+    for table in blocks:
+        if isinstance(table, Table):
+            assert all({column.key for column in table.columns} <= set(r) for r in table.rows), table.name
 
 
 def _table(blocks: list[Block], name: str) -> Table:
@@ -74,6 +84,7 @@ def test_the_worst_molecules_of_the_better_potentials_are_drawn() -> None:
 def test_potentials_that_lack_molecules_are_compared_on_what_all_can_do() -> None:
     whole = _two_sources()
     lacking = {**whole.predicted, "conservative": (None, *whole.predicted["conservative"][1:])}
+    _blocks(replace(whole, predicted={**lacking, "conservative": (*whole.predicted["conservative"][:1], None, None)}))
     blocks = _blocks(Predictions(whole.rows, lacking))
     (warning,) = [block for block in blocks if isinstance(block, Text)]
     assert warning.tone == "warning"

@@ -64,7 +64,11 @@ def breakdown_table(
     )
     if trained is not None:
         note += " A size without training conformers shows how far a potential carries over to larger or smaller molecules."
-    return Table(name, title, columns, list(rows.values()), note=note, folded=True)
+    keys = dict.fromkeys(key for row in rows.values() for key in row)
+    complete = [
+        {key: row.get(key) for key in keys} for row in rows.values()
+    ]  # where a potential can say nothing, its cells are empty
+    return Table(name, title, columns, complete, note=note, folded=True)
 
 
 def breakdown_figure(parts: Sequence[Part], kind: Kind, name: str, title: str) -> Figure:

@@ -41,9 +41,8 @@ def published_table(predictions: Predictions, bootstrap: Bootstrap, frames: Mapp
             is_total = gives_total_energies(potential)
             energy = errors.get(f"{'total_energy' if is_total else 'energy'}_mae_{ENERGY_UNIT}")
             method = f"this run: {label_of(potential)}" + ("" if is_total else " (energies relative)")
-            rows.append(
-                about | {"method": method, "trained_on": trained} | _errors(energy, errors.get(f"force_mae_{FORCE_UNIT}"))
-            )
+            ours = _errors(energy, errors.get(f"force_mae_{FORCE_UNIT}"))
+            rows.append(about | {"method": method, "trained_on": trained, **ours, "reference": None})
         rows += [
             about
             | {"method": one.method, "trained_on": PROTOCOLS[source]}
