@@ -104,12 +104,12 @@ def _figure(headlines: Headlines) -> Figure:
         canvas, all_axes = panels(palette, n_panels, columns=min(4, n_panels), height=0.95 + 0.3 * len(names))
         for axes, source in zip(all_axes, sources, strict=False):
             _errors(axes, [error for error in headlines.errors if error.source == source], names, palette)
-            axes.set_title(f"{headlines.measure}, {source}")
-            axes.set_xlabel("kcal/mol/Å")
+            axes.set_title(source)
+            axes.set_xlabel(f"{headlines.measure}, kcal/mol/Å")
         if headlines.drifts:
             _drifts(all_axes[-1], headlines.drifts, names, palette)
-            all_axes[-1].set_title(f"|drift|, {headlines.drifts[0].molecule}")
-            all_axes[-1].set_xlabel("kcal/mol/ps/atom")
+            all_axes[-1].set_title(headlines.drifts[0].molecule)
+            all_axes[-1].set_xlabel("|drift|, kcal/mol/ps/atom")
         for position, axes in enumerate(all_axes):
             labels = [label_of(name) for name in names] if position == 0 or palette.narrow else [""] * len(names)
             axes.set_yticks(range(len(names)), labels)
