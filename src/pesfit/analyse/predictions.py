@@ -22,7 +22,6 @@ from pesfit.dataset import ConformerDataset
 from pesfit.errors import DataError, Failure, MoleculeError, check_failed_fraction
 from pesfit.models.base import Model, Subject
 from pesfit.parallel import ordered_map
-from pesfit.potentials.base import collate
 from pesfit.potentials.uncertainty import Deviations
 from pesfit.splits import Splits
 from pesfit.topology import ParameterizedSet
@@ -252,10 +251,9 @@ def _evaluate(model: Model, subject: Subject, row: TestRow) -> Predicted:
     energies, forces, deviations = [], [], []
     for start in range(0, row.n_conformers, n_in_one_go):
         coords = row.coords[start : start + n_in_one_go]
-        with torch.no_grad():
-            prediction = model.potential(collate([subject.conformers(coords)]))
-        energies.append(prediction.energy.numpy())
-        forces.append(prediction.forces.numpy().reshape(coords.shape))
+        energy, force = model.evaluate(subject, coords)
+        energies.append(energy)
+        forces.append(force)
         if subject.uncertainty is not None:
             deviations.append(subject.uncertainty(coords, row.coords[0]))
     energy, force = np.concatenate(energies), np.concatenate(forces)

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from pesfit.application.geometries import Geometry
 from pesfit.arrays import FloatArray
 from pesfit.errors import DataError, PesfitError
 from pesfit.models.base import Model, Subject
-from pesfit.potentials.base import collate
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 from pesfit.potentials.uncertainty import Deviations
 
@@ -120,14 +118,12 @@ def predict_molecule(model: Model, subject: Subject, conformers: Sequence[Geomet
 
 def _evaluate(model: Model, subject: Subject, coords: FloatArray, chunk: Sequence[Geometry]) -> tuple[FloatArray, FloatArray]:
     try:
-        with torch.no_grad():
-            prediction = model.potential(collate([subject.conformers(coords)]))
+        energies, forces = model.evaluate(subject, coords)
     except CoincidentAtomsError as error:
         where = chunk[error.conformer or 0].where
         raise DataError(f"{where}: atoms {error.atoms[0]} and {error.atoms[1]} are at the same place") from error
     except PesfitError as error:
         raise DataError(f"{chunk[0].where}: {error}") from error
-    energies, forces = prediction.energy.numpy(), prediction.forces.numpy().reshape(coords.shape)
     for geometry, energy, of_atoms in zip(chunk, energies, forces, strict=True):
         if not (np.isfinite(energy) and np.isfinite(of_atoms).all()):
             raise DataError(f"{geometry.where}: {model.name} gives no finite energy and forces")

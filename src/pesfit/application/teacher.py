@@ -18,7 +18,6 @@ from pesfit.models.fitted import Gfn2Model
 from pesfit.models.model import open_model
 from pesfit.models.smirnoff import CHARGE_METHODS
 from pesfit.params.parameterize import ChargeMethod
-from pesfit.potentials.base import collate
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 
 GFN2 = "gfn2"
@@ -77,12 +76,11 @@ def label(teacher: Teacher, record: Record) -> Labelled:
     """Replace a row's energies and forces by those of a model."""
     torch.set_num_threads(1)  # so that sums have one order, and processes do not fight for cores
     try:
-        subject, potential = _subject(teacher, record), _opened(teacher).potential
+        subject, model = _subject(teacher, record), _opened(teacher)
 
         def energy_and_forces(coords: FloatArray) -> FloatArray:
-            with torch.no_grad():
-                prediction = potential(collate([subject.conformers(coords)]))
-            return np.column_stack([prediction.energy.numpy(), prediction.forces.reshape(len(coords), -1).numpy()])
+            energy, forces = model.evaluate(subject, coords)
+            return np.column_stack([energy, forces.reshape(len(coords), -1)])
 
         found = _ask(energy_and_forces, record.coords, 1 + 3 * record.n_atoms)
     except PesfitError as error:

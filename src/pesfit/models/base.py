@@ -11,7 +11,7 @@ import torch
 
 from pesfit.arrays import FloatArray, IntArray
 from pesfit.models.calibration import CalibratedUncertainty, Calibration
-from pesfit.potentials.base import Conformers, Potential
+from pesfit.potentials.base import Conformers, Potential, collate
 from pesfit.potentials.terms import Terms
 from pesfit.potentials.uncertainty import Uncertainty
 
@@ -77,6 +77,23 @@ class Model(ABC):
             DataError: where the model needs bonds and there are none.
             MoleculeError: where it cannot be parameterized.
         """
+
+    def evaluate(self, subject: Subject, coords: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Evaluate conformers of one molecule together, keeping nothing to differentiate.
+
+        Args:
+            subject: from `subject`.
+            coords: [Å], shape (n_conformers, n_atoms, 3).
+
+        Returns:
+            Energies [kcal/mol], shape (n_conformers,), and forces [kcal/mol/Å], of the shape of `coords`.
+
+        Raises:
+            PesfitError: where the potential cannot be asked about the molecule, or two atoms are at the same place.
+        """
+        with torch.no_grad():
+            prediction = self.potential(collate([subject.conformers(coords)]))
+        return prediction.energy.numpy(), prediction.forces.numpy().reshape(coords.shape)
 
     def calibrated(self, posterior: Uncertainty | None) -> Uncertainty | None:
         """Return the uncertainty of a subject: the posterior's deviations, corrected where the model has a calibration."""

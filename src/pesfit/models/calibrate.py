@@ -20,7 +20,6 @@ from pesfit.models.base import Model
 from pesfit.models.calibration import DOMAIN_QUANTILE, MIN_CONFORMERS, Calibration, Scale
 from pesfit.parallel import ordered_map
 from pesfit.params.source_names import covers
-from pesfit.potentials.base import collate
 from pesfit.splits import Splits
 from pesfit.topology import ParameterizedSet
 
@@ -254,16 +253,15 @@ def _judge_part(model: Model, part: _Part) -> _Judged:
         subject = model.subject(record.atomic_numbers, record.smiles, part.row.name, part.row.charges)
         if subject.uncertainty is None:
             raise MoleculeError(f"{part.row.name}: the model has no deviations for it")
-        with torch.no_grad():
-            prediction = model.potential(collate([subject.conformers(record.coords)]))
+        energy, forces = model.evaluate(subject, record.coords)
         deviations = subject.uncertainty(record.coords, part.reference)
     except PesfitError:  # such as an element that no training molecule has; the fit has reported it
         return _Judged(n_left_out=1)
     return _Judged(
-        energy_errors=prediction.energy.numpy() - record.energy,
+        energy_errors=energy - record.energy,
         energy_deviations=deviations.energy,
         relative_deviations=deviations.relative_energy,
-        force_errors=_nothing() if record.forces is None else prediction.forces.numpy().reshape(-1) - record.forces.reshape(-1),
+        force_errors=_nothing() if record.forces is None else (forces - record.forces).reshape(-1),
         force_deviations=_nothing() if record.forces is None else deviations.forces.reshape(-1),
         scores=deviations.score,
     )

@@ -43,9 +43,9 @@ def carry(run: Run, uncertainty: Uncertainty, threshold: float | None, timestep_
         outside = np.zeros(0, dtype=np.int64)
         if n_frames:
             deviations = uncertainty(coords[:n_frames], coords[0])
-            score[replica, :n_frames] = deviations.score
+            score[replica, :n_frames] = scores = deviations.score
             relative_energy[replica, :n_frames] = deviations.relative_energy
             if threshold is not None:
-                outside = np.flatnonzero(deviations.score > threshold)
+                outside = np.flatnonzero(scores > threshold)
         left.append(float(run.frame_step[outside[0]]) * timestep_fs if len(outside) else None)
     return Carried(score, relative_energy, tuple(left))
