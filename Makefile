@@ -19,7 +19,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12; do $$p -c '$(SUPPORTED
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help repro test lint bench tensorboard env lock clean
+.PHONY: help repro test lint deps bench tensorboard env lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -30,11 +30,15 @@ repro: $(STAMP) ## run what has changed of the pipeline (dvc repro)
 test: $(STAMP) ## run the tests, the end-to-end run among them
 	@python -m pytest
 
-lint: $(STAMP) ## style, types, import order
+lint: $(STAMP) ## style, types, import order, dependencies of stages
 	@ruff check .
 	@ruff format --check .
 	@mypy
 	@lint-imports
+	@python stages/_deps.py --check
+
+deps: $(STAMP) ## write into dvc.yaml which modules each stage uses
+	@python stages/_deps.py
 
 bench: $(STAMP) ## measure against what one would use instead; ONLY="cluster fit" runs some
 	@python benchmarks/run.py $(ONLY)

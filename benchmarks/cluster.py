@@ -19,9 +19,9 @@ from rdkit.Chem import AllChem, rdMolAlign
 from rdkit.Geometry import Point3D
 from rdkit.ML.Cluster import Butina
 
-from pesfit.arrays import FloatArray
 from pesfit.cluster.butina import butina
 from pesfit.cluster.rmsd import all_pairs_rmsd, pairs_within
+from pesfit.core.arrays import FloatArray
 
 SMILES = "CC(C)C[C@H](NC(=O)[C@H](Cc1ccccc1)NC(C)=O)C(=O)N[C@@H](C)C(=O)N"  # 28 heavy atoms
 CUTOFF_ANGSTROM = 0.25

@@ -23,26 +23,26 @@ import numpy as np
 import torch
 from rdkit import Chem
 
-from pesfit.arrays import FloatArray, IntArray
-from pesfit.dataset import Record, open_datasets
-from pesfit.errors import Failure
-from pesfit.fit.coefficients import Coefficients
-from pesfit.fit.features import MoleculeFeatures
-from pesfit.fit.losses import losses
-from pesfit.fit.molecule_statistics import MoleculeStatistics
-from pesfit.fit.parameters import Layout
-from pesfit.fit.plan import MoleculeRows
-from pesfit.fit.preparation import MoleculePreparation, Setting
-from pesfit.fit.residuals import Block, Part
-from pesfit.fit.residuals import Terms as Weighing
+from pesfit.core.arrays import FloatArray, IntArray
+from pesfit.core.exceptions import Failure
+from pesfit.data.dataset import Record, open_datasets
+from pesfit.data.topology import BONDED_HANDLERS, ForceField, ParameterizedSet, Topology
 from pesfit.parameterize.engine import Request, Setup, parameterize
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.params.fit_gradient import Gradient, Loss
 from pesfit.params.fit_smirnoff import ImproperK, Objective, Train, TrainImproperTorsions
 from pesfit.potentials.base import Batch, Conformers, collate
-from pesfit.potentials.smirnoff import SmirnoffPotential
 from pesfit.potentials.terms import Terms
-from pesfit.topology import BONDED_HANDLERS, ForceField, ParameterizedSet, Topology
+from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics
+from pesfit.smirnoff.features import MoleculeFeatures
+from pesfit.smirnoff.gradient.coefficients import Coefficients
+from pesfit.smirnoff.gradient.losses import losses
+from pesfit.smirnoff.gradient.preparation import MoleculePreparation, Setting
+from pesfit.smirnoff.gradient.residuals import Block, Part
+from pesfit.smirnoff.gradient.residuals import Terms as Weighing
+from pesfit.smirnoff.parameters import Layout
+from pesfit.smirnoff.plan import MoleculeRows
+from pesfit.smirnoff.potential import SmirnoffPotential
 
 TRAIN = Train(improper_torsions=TrainImproperTorsions(k=ImproperK(train=True)))
 ATOMS_OF_LARGE, CONFORMERS_OF_LARGE = 22, 1000
@@ -177,7 +177,7 @@ def smee_and_descent(force_field: ForceField, molecules: list[Molecule]) -> Epoc
     try:
         from descent.targets import energy as target  # type: ignore[import-not-found]
 
-        from pesfit.potentials.smee import to_smee
+        from pesfit.smirnoff.smee import to_smee
 
         tensors, topologies = to_smee(force_field, [m.topology for m in molecules])
     except ImportError as error:

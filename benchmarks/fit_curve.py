@@ -21,15 +21,10 @@ from typing import get_args
 import numpy as np
 import torch
 
-from pesfit.arrays import FloatArray
-from pesfit.dataset import open_datasets
-from pesfit.fit.accumulate import Inputs, Setup, accumulate, read
-from pesfit.fit.assemble import assemble, scores
-from pesfit.fit.exact import fit_exactly
-from pesfit.fit.gradient import Data, Files, GradientFit, Start, fit_by_gradient
-from pesfit.fit.parameters import Layout
-from pesfit.fit.periodicities import Extension
-from pesfit.fit.plan import cut, list_molecules
+from pesfit.core.arrays import FloatArray
+from pesfit.data.dataset import open_datasets
+from pesfit.data.splits import SPLITS, Splits
+from pesfit.data.topology import ParameterizedSet
 from pesfit.parameterize.build import parameterize_datasets
 from pesfit.params.convert import Convert, ConvertMD17
 from pesfit.params.fit_gradient import Gradient, LearningRate
@@ -37,10 +32,15 @@ from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.params.parameterize import Charges, Parameterize
 from pesfit.params.sources import EspalomaSubset, Sources
 from pesfit.params.split import Split
+from pesfit.smirnoff.exact.accumulate import Inputs, Setup, accumulate, read
+from pesfit.smirnoff.exact.assemble import assemble, scores
+from pesfit.smirnoff.exact.solve import fit_exactly
+from pesfit.smirnoff.gradient.fit import Data, Files, GradientFit, Start, fit_by_gradient
+from pesfit.smirnoff.parameters import Layout
+from pesfit.smirnoff.periodicities import Extension
+from pesfit.smirnoff.plan import cut, list_molecules
 from pesfit.sources.convert import convert_sources
 from pesfit.split.build import split_datasets
-from pesfit.splits import SPLITS, Splits
-from pesfit.topology import ParameterizedSet
 
 EPOCHS = 1000
 SHOWN = (0, 10, 30, 100, 300, 1000)

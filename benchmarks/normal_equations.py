@@ -17,19 +17,19 @@ import torch
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-from pesfit.arrays import FloatArray
-from pesfit.dataset import ConformerDataset, DatasetWriter, Record
-from pesfit.fit.features import MoleculeFeatures
-from pesfit.fit.molecule_statistics import MoleculeStatistics
-from pesfit.fit.parameters import Layout
+from pesfit.chemistry.identity import mapped_smiles
+from pesfit.core.arrays import FloatArray
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
+from pesfit.data.topology import ForceField, ParameterizedSet, Topology
 from pesfit.parameterize.build import parameterize_datasets
 from pesfit.params.fit_smirnoff import Train
 from pesfit.params.parameterize import Charges, Parameterize
 from pesfit.potentials.base import Conformers, collate
-from pesfit.potentials.smirnoff import SmirnoffPotential
 from pesfit.potentials.terms import Terms
-from pesfit.sources.identity import mapped_smiles
-from pesfit.topology import ForceField, ParameterizedSet, Topology
+from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics
+from pesfit.smirnoff.features import MoleculeFeatures
+from pesfit.smirnoff.parameters import Layout
+from pesfit.smirnoff.potential import SmirnoffPotential
 
 SMILES = (
     "CC(=O)Nc1ccc(O)cc1C",

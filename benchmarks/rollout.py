@@ -26,16 +26,16 @@ from ase.md.verlet import VelocityVerlet
 from openff.units import Quantity
 from openmm import unit
 
-from pesfit.errors import Failure
+from pesfit.core.exceptions import Failure
+from pesfit.core.units import EV
+from pesfit.data.topology import Topology
+from pesfit.models.build import build_smirnoff
 from pesfit.parameterize.engine import Request, Setup, parameterize
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.potentials.base import Potential
-from pesfit.potentials.build import build_smirnoff
 from pesfit.potentials.terms import Terms
-from pesfit.simulate.dynamics import Protocol, simulate
+from pesfit.simulate.loop import Protocol, simulate
 from pesfit.simulate.replicas import Molecule, as_batch, standard_masses
-from pesfit.topology import Topology
-from pesfit.units import EV
 
 FORCE_FIELD = "openff_unconstrained-2.1.0.offxml"
 SMILES = "CC(=O)N[C@@H](C)C(=O)NC"  # alanine dipeptide, 22 atoms

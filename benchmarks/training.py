@@ -35,17 +35,17 @@ from ase import Atoms
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-from pesfit.dataset import ConformerDataset, DatasetWriter, Record
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
+from pesfit.data.splits import SplitRow, Splits
+from pesfit.painn.potential import PaiNNConfig, build_painn
+from pesfit.painn.train.atomrefs import fit_atomrefs
+from pesfit.painn.train.batches import epoch_batches
+from pesfit.painn.train.flat import FlatParameters
+from pesfit.painn.train.graphs import TrainingData, load_training_data
+from pesfit.painn.train.step import GradientStep, Totals
 from pesfit.params.convert import ConvertMD17
 from pesfit.params.train_learned import Batching, LearnedObjective, Network
-from pesfit.potentials.painn import PaiNNConfig, build_painn
 from pesfit.sources.md17 import RMD17Archive
-from pesfit.splits import SplitRow, Splits
-from pesfit.train.atomrefs import fit_atomrefs
-from pesfit.train.batches import epoch_batches
-from pesfit.train.data import TrainingData, load_training_data
-from pesfit.train.flat import FlatParameters
-from pesfit.train.step import GradientStep, Totals
 
 SMILES = {"ethanol": "CCO", "aspirin": "CC(=O)Oc1ccccc1C(=O)O"}
 N_FRAMES = {"ethanol": 800, "aspirin": 400}

@@ -5,9 +5,9 @@ from typing import Any
 
 import _start  # noqa: F401
 
-from pesfit.params.load import Params
-from pesfit.runtime import output_folder, run_stage
-from pesfit.sources.download import download_sources
+from pesfit.core.runtime import output_folder, run_stage
+from pesfit.params.load import Params, load_params
+from pesfit.sources.download.download import download_sources
 
 
 def download(params: Params) -> Mapping[str, Any]:
@@ -16,4 +16,4 @@ def download(params: Params) -> Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    run_stage("download", download)
+    run_stage("download", download, load_params)

@@ -5,8 +5,8 @@ from typing import Any
 
 import _start  # noqa: F401
 
-from pesfit.params.load import Params
-from pesfit.runtime import input_folder, output_folder, run_stage
+from pesfit.core.runtime import input_folder, output_folder, run_stage
+from pesfit.params.load import Params, load_params
 from pesfit.sources.convert import convert_sources
 
 
@@ -16,4 +16,4 @@ def convert(params: Params) -> Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    run_stage("convert", convert)
+    run_stage("convert", convert, load_params)

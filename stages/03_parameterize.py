@@ -5,10 +5,10 @@ from typing import Any
 
 import _start  # noqa: F401
 
-from pesfit.dataset import open_datasets
+from pesfit.core.runtime import output_folder, run_stage
+from pesfit.data.dataset import open_datasets
 from pesfit.parameterize.build import parameterize_datasets
-from pesfit.params.load import Params
-from pesfit.runtime import output_folder, run_stage
+from pesfit.params.load import Params, load_params
 
 
 def parameterize(params: Params) -> Mapping[str, Any]:
@@ -17,4 +17,4 @@ def parameterize(params: Params) -> Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    run_stage("parameterize", parameterize)
+    run_stage("parameterize", parameterize, load_params)

@@ -6,9 +6,9 @@ from typing import Any
 import _start  # noqa: F401
 
 from pesfit.cluster.build import cluster_datasets
-from pesfit.dataset import open_datasets, read_failures
-from pesfit.params.load import Params
-from pesfit.runtime import PLOTS, input_folder, output_folder, run_stage
+from pesfit.core.runtime import PLOTS, input_folder, output_folder, run_stage
+from pesfit.data.dataset import open_datasets, read_failures
+from pesfit.params.load import Params, load_params
 
 
 def cluster(params: Params) -> Mapping[str, Any]:
@@ -24,4 +24,4 @@ def cluster(params: Params) -> Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    run_stage("cluster", cluster)
+    run_stage("cluster", cluster, load_params)

@@ -5,9 +5,9 @@ from typing import Any
 
 import _start  # noqa: F401
 
-from pesfit.dataset import open_datasets
-from pesfit.params.load import Params
-from pesfit.runtime import output_folder, run_stage
+from pesfit.core.runtime import output_folder, run_stage
+from pesfit.data.dataset import open_datasets
+from pesfit.params.load import Params, load_params
 from pesfit.split.build import split_datasets
 
 
@@ -17,4 +17,4 @@ def split(params: Params) -> Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    run_stage("split", split)
+    run_stage("split", split, load_params)

@@ -6,16 +6,16 @@ from typing import Any
 
 import _start  # noqa: F401
 
-from pesfit.dataset import open_datasets
-from pesfit.fit.distributed import serve_torchrun
-from pesfit.fit.smirnoff import fit_smirnoff
-from pesfit.models.calibrate import Labels, calibrate
-from pesfit.models.smirnoff import FORCE_FIELD_FILE, open_smirnoff
+from pesfit.core.processes.torchrun import is_helper
+from pesfit.core.runtime import RUNS, output_folder, run_stage
+from pesfit.data.dataset import open_datasets
+from pesfit.data.splits import Splits
+from pesfit.data.topology import ParameterizedSet
+from pesfit.evaluate.calibrate import Labels, calibrate
 from pesfit.params.load import Params, load_params
-from pesfit.processes.torchrun import is_helper
-from pesfit.runtime import RUNS, output_folder, run_stage
-from pesfit.splits import Splits
-from pesfit.topology import ParameterizedSet
+from pesfit.smirnoff.fit import fit_smirnoff
+from pesfit.smirnoff.gradient.distributed import serve_torchrun
+from pesfit.smirnoff.model import FORCE_FIELD_FILE, open_smirnoff
 
 
 def fit(params: Params) -> Mapping[str, Any]:
@@ -30,6 +30,6 @@ def fit(params: Params) -> Mapping[str, Any]:
 
 if __name__ == "__main__":
     if not is_helper():
-        run_stage("fit_smirnoff", fit)
+        run_stage("fit_smirnoff", fit, load_params)
     elif load_params(Path("params.yaml")).fit_smirnoff.method == "gradient":
         serve_torchrun()

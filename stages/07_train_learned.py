@@ -9,14 +9,14 @@ from typing import Any, get_args
 
 import _start  # noqa: F401
 
-from pesfit.dataset import open_datasets
-from pesfit.models.calibrate import Labels
-from pesfit.models.calibrate_network import calibrate_network
+from pesfit.core.processes.torchrun import is_helper
+from pesfit.core.runtime import PLOTS, output_folder, run_stage
+from pesfit.data.dataset import open_datasets
+from pesfit.data.splits import Splits
+from pesfit.evaluate.calibrate import Labels
+from pesfit.evaluate.calibrate_network import calibrate_network
+from pesfit.painn.train.learned import LEARNED, Variant, train_learned
 from pesfit.params.load import Params, load_params
-from pesfit.processes.torchrun import is_helper
-from pesfit.runtime import PLOTS, output_folder, run_stage
-from pesfit.splits import Splits
-from pesfit.train.learned import LEARNED, Variant, train_learned
 
 
 def train(variant: Variant, params: Params) -> Mapping[str, Any]:
@@ -37,4 +37,4 @@ if __name__ == "__main__":
     if is_helper():
         train(variant, load_params(Path("params.yaml")))
     else:
-        run_stage(f"train_learned-{variant}", functools.partial(train, variant))
+        run_stage(f"train_learned-{variant}", functools.partial(train, variant), load_params)

@@ -6,14 +6,14 @@ from typing import Any
 
 import _start  # noqa: F401
 
-from pesfit.dataset import open_datasets
+from pesfit.core.runtime import RUNS, output_folder, run_stage
+from pesfit.data.dataset import open_datasets
+from pesfit.data.splits import Splits
+from pesfit.data.topology import ParameterizedSet
 from pesfit.models.fitted import open_fitted
-from pesfit.params.load import Params
-from pesfit.runtime import RUNS, output_folder, run_stage
+from pesfit.params.load import Params, load_params
 from pesfit.simulate.rollout import run_rollouts
 from pesfit.simulate.subjects import find_subjects
-from pesfit.splits import Splits
-from pesfit.topology import ParameterizedSet
 
 
 def rollout(params: Params) -> Mapping[str, Any]:
@@ -29,4 +29,4 @@ def rollout(params: Params) -> Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    run_stage("rollout", rollout)
+    run_stage("rollout", rollout, load_params)

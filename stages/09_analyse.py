@@ -5,9 +5,9 @@ from typing import Any
 
 import _start  # noqa: F401
 
-from pesfit.analyse.report import analyse
-from pesfit.params.load import Params
-from pesfit.runtime import output_folder, run_stage
+from pesfit.core.runtime import output_folder, run_stage
+from pesfit.params.load import Params, load_params
+from pesfit.report.build import analyse
 
 
 def report(params: Params) -> Mapping[str, Any]:
@@ -16,4 +16,4 @@ def report(params: Params) -> Mapping[str, Any]:
 
 
 if __name__ == "__main__":
-    run_stage("analyse", report)
+    run_stage("analyse", report, load_params)

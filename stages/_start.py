@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # An installed pesfit may be another checkout's: `dvc exp run --temp` and `--queue` run a copy of the repository.
 sys.path.insert(0, str(ROOT / "src"))
 
-# Processes, not threads, use the cores (`pesfit.parallel`): results must not depend on how a library divides a sum among threads.
+# Processes, not threads, use the cores (`pesfit.core.parallel`): results must not depend on how a library divides a sum among threads.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 

@@ -17,8 +17,8 @@ from openff.interchange import Interchange
 from openff.units import Quantity
 from openmm import unit
 
-from pesfit.arrays import FloatArray, LongArray
-from pesfit.topology import COLUMNS, ForceField, ParameterTable, Topology
+from pesfit.core.arrays import FloatArray, LongArray
+from pesfit.data.topology import COLUMNS, ForceField, ParameterTable, Topology
 
 FORCE_FIELD = "openff_unconstrained-2.1.0.offxml"
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pesfit.application.commands import add_commands
-from pesfit.errors import ParamsError, PesfitError
+from pesfit.core.exceptions import ParamsError, PesfitError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,8 +54,8 @@ def _params(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from pesfit.dataset import ConformerDataset, open_datasets
-    from pesfit.summary import summarize
+    from pesfit.data.dataset import ConformerDataset, open_datasets
+    from pesfit.data.describe import summarize
 
     path: Path = options.path
     if not path.exists():

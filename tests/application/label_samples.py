@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pesfit.arrays import FloatArray
-from pesfit.dataset import ConformerDataset, DatasetWriter, Record
-from pesfit.sources.identity import group_of, mapped_smiles
+from pesfit.chemistry.identity import group_of, mapped_smiles
+from pesfit.core.arrays import FloatArray
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from tests.sources.synthetic import make_frames
 
 

@@ -16,9 +16,9 @@ from ase.optimize import BFGS
 import pesfit
 from pesfit.application.geometries import embedded
 from pesfit.application.predict import predict
-from pesfit.errors import DataError, MoleculeError
-from pesfit.models.model import open_model
-from pesfit.units import EV
+from pesfit.core.exceptions import DataError, MoleculeError
+from pesfit.core.units import EV
+from pesfit.models.open import open_model
 
 
 def molecule(smiles: str = "CCO") -> Atoms:

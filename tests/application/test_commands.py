@@ -16,9 +16,9 @@ from pesfit.__main__ import main
 from pesfit.application import md as md_module
 from pesfit.application.geometries import embedded
 from pesfit.application.predict import predict
-from pesfit.models.calibration import Calibration
-from pesfit.models.model import open_model
-from pesfit.units import EV
+from pesfit.core.units import EV
+from pesfit.models.open import open_model
+from pesfit.uncertainty.calibration import Calibration
 
 
 def left_behind(folder: Path) -> list[str]:

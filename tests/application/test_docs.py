@@ -11,7 +11,7 @@ import ase.io
 import pytest
 
 from pesfit.__main__ import main
-from pesfit.dataset import ConformerDataset
+from pesfit.data.dataset import ConformerDataset
 from pesfit.params.load import load_params
 from tests.application.label_samples import row, write
 

@@ -11,7 +11,7 @@ import pytest
 from rdkit import Chem
 
 from pesfit.application.geometries import embedded, read_geometries
-from pesfit.errors import DataError
+from pesfit.core.exceptions import DataError
 
 WATER = ase.Atoms("OHH", positions=[[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]])
 

@@ -11,9 +11,9 @@ import pytest
 from pesfit.application.choice import Choice
 from pesfit.application.label import label_dataset
 from pesfit.application.teacher import Teacher
-from pesfit.dataset import ConformerDataset, read_failures
-from pesfit.errors import DataError, ParamsError
-from pesfit.gfn2 import Gfn2
+from pesfit.core.exceptions import DataError, ParamsError
+from pesfit.data.dataset import ConformerDataset, read_failures
+from pesfit.potentials.gfn2 import Gfn2
 from tests import openff_oracle
 from tests.application.label_samples import row, with_coords, write
 

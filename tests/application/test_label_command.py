@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pesfit.__main__ import main
-from pesfit.dataset import ConformerDataset
-from pesfit.gfn2 import Gfn2
+from pesfit.data.dataset import ConformerDataset
+from pesfit.potentials.gfn2 import Gfn2
 from tests.application.label_samples import row, write
 
 

@@ -12,9 +12,13 @@ import pytest
 
 from pesfit.application.label import label_dataset
 from pesfit.application.teacher import Teacher
+from pesfit.chemistry.identity import mapped_smiles
 from pesfit.cluster.build import cluster_datasets
-from pesfit.dataset import ConformerDataset, DatasetWriter, open_datasets, read_failures
-from pesfit.errors import ParamsError
+from pesfit.core.exceptions import ParamsError
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, open_datasets, read_failures
+from pesfit.data.splits import TEST, TRAIN, Splits
+from pesfit.data.topology import ParameterizedSet
+from pesfit.models.build import build_gfn2
 from pesfit.parameterize.build import parameterize_datasets
 from pesfit.params.cluster import Cluster
 from pesfit.params.convert import Convert
@@ -22,16 +26,12 @@ from pesfit.params.download import Download
 from pesfit.params.parameterize import Charges, Parameterize
 from pesfit.params.sources import OwnData, Sources
 from pesfit.params.split import Split, SplitRule
-from pesfit.potentials.build import build_gfn2
-from pesfit.simulate.dynamics import Protocol, simulate
+from pesfit.simulate.loop import Protocol, simulate
 from pesfit.simulate.replicas import Molecule, standard_masses
 from pesfit.simulate.trajectories import frames
 from pesfit.sources.convert import convert_sources
-from pesfit.sources.download import download_sources
-from pesfit.sources.identity import mapped_smiles
+from pesfit.sources.download.download import download_sources
 from pesfit.split.build import SPLITS_FILE, split_datasets
-from pesfit.splits import TEST, TRAIN, Splits
-from pesfit.topology import ParameterizedSet
 from tests.application.label_samples import row
 from tests.sources.synthetic import make_frames
 

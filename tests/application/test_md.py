@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesfit.application.frames import Frame
+from pesfit.application.extxyz import Frame
 from pesfit.application.geometries import embedded
 from pesfit.application.md import ExplodedError, Run, Simulation
 from pesfit.application.predict import predict
-from pesfit.errors import DataError, ParamsError
-from pesfit.models.model import open_model
-from pesfit.units import ACCELERATION
+from pesfit.core.exceptions import DataError, ParamsError
+from pesfit.core.units import ACCELERATION
+from pesfit.models.open import open_model
 from tests import openff_oracle
 
 

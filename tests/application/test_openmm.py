@@ -13,7 +13,7 @@ from openmm import unit
 
 from pesfit.application.geometries import embedded
 from pesfit.application.predict import predict
-from pesfit.models.model import open_model
+from pesfit.models.open import open_model
 
 
 def test_minimise_and_one_picosecond(smirnoff: Path) -> None:

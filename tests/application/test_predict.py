@@ -12,9 +12,9 @@ import pytest
 from pesfit.application import predict as predict_module
 from pesfit.application.geometries import Geometry, embedded
 from pesfit.application.predict import predict
-from pesfit.errors import DataError
-from pesfit.fit.export import openmm_energies
-from pesfit.models.model import open_model
+from pesfit.core.exceptions import DataError
+from pesfit.models.open import open_model
+from pesfit.smirnoff.export import openmm_energies
 
 
 def conformers(smiles: str, n: int) -> list[Geometry]:

@@ -7,10 +7,10 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import AllChem, rdMolAlign
 
+from pesfit.chemistry.identity import mapped_smiles
 from pesfit.cluster.atoms import MAX_ATOM_ORDERS, compared_atoms, equivalent_orders
 from pesfit.cluster.rmsd import all_pairs_rmsd
-from pesfit.errors import MoleculeError
-from pesfit.sources.identity import mapped_smiles
+from pesfit.core.exceptions import MoleculeError
 
 
 def embedded(smiles: str, n_conformers: int = 1) -> Chem.Mol:

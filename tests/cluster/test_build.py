@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pesfit.cluster.build import cluster_datasets
-from pesfit.dataset import ConformerDataset, DatasetWriter, Record, open_datasets, read_failures
-from pesfit.errors import ParamsError, TooManyFailuresError
+from pesfit.core.exceptions import ParamsError, TooManyFailuresError
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record, open_datasets, read_failures
 from pesfit.params.cluster import Cluster
 
 ETHER = "[C:1]([O:2][C:3]([H:7])([H:8])[H:9])([H:4])([H:5])[H:6]"

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit.ML.Cluster import Butina
 
-from pesfit.arrays import FloatArray
 from pesfit.cluster.butina import butina
+from pesfit.core.arrays import FloatArray
 
 
 def condensed(distances: FloatArray) -> list[float]:

@@ -9,7 +9,7 @@ import pytest
 
 from pesfit.cluster.representatives import choose_representatives
 from pesfit.cluster.rmsd import all_pairs_rmsd
-from pesfit.dataset import Record
+from pesfit.data.dataset import Record
 from pesfit.params.cluster import Cluster
 
 ETHER = "[C:1]([O:2][C:3]([H:7])([H:8])[H:9])([H:4])([H:5])[H:6]"

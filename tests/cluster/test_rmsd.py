@@ -10,9 +10,9 @@ from rdkit import Chem
 from rdkit.Chem import AllChem, rdMolAlign
 from scipy.spatial.transform import Rotation
 
-from pesfit.arrays import FloatArray
 from pesfit.cluster import rmsd as module
 from pesfit.cluster.rmsd import all_pairs_rmsd, pairs_within
+from pesfit.core.arrays import FloatArray
 
 TETRAHEDRON = np.array([[1.0, 1.0, 1.0], [-1.0, -1.0, 1.0], [-1.0, 1.0, -1.0], [1.0, -1.0, -1.0], [0.0, 0.0, 0.0]])
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from pesfit.data.topology import Topology
+from pesfit.models.build import Engine, build_gfn2, build_smirnoff
+from pesfit.painn.potential import PaiNNConfig, Variant, build_painn
 from pesfit.params.train_learned import Network
 from pesfit.potentials.base import Potential
-from pesfit.potentials.build import Engine, build_gfn2, build_smirnoff
-from pesfit.potentials.painn import PaiNNConfig, Variant, build_painn
-from pesfit.topology import Topology
 from tests import openff_oracle
 from tests.contract.samples import Sample
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from pesfit.arrays import FloatArray, LongArray
+from pesfit.core.arrays import FloatArray, LongArray
+from pesfit.data.topology import Topology
 from pesfit.potentials.base import Batch, Conformers, collate
 from pesfit.potentials.terms import Terms
-from pesfit.topology import Topology
 
 _ATOMS_IN = ("connectivity", "bonds", "angles", "propers", "impropers")
 

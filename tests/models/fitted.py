@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesfit.dataset import ConformerDataset, DatasetWriter, Record
-from pesfit.fit.smirnoff import fit_smirnoff
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
+from pesfit.data.splits import SplitRow, Splits
+from pesfit.data.topology import ParameterizedSet
+from pesfit.painn.potential import PaiNNConfig, build_painn
 from pesfit.parameterize.build import parameterize_datasets
 from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.params.parameterize import Charges, Parameterize
 from pesfit.params.train_learned import Network
-from pesfit.potentials.painn import PaiNNConfig, build_painn
-from pesfit.splits import SplitRow, Splits
-from pesfit.topology import ParameterizedSet
+from pesfit.smirnoff.fit import fit_smirnoff
 from tests import openff_oracle
-from tests.fit.samples import evaluate
+from tests.smirnoff.samples import evaluate
 
 FITTED = ("CCO", "CO", "CC")
 N_CONFORMERS = 12

@@ -14,8 +14,8 @@ import openff.toolkit
 from openff.interchange import Interchange
 from openff.units import Quantity
 
+from pesfit.data.topology import COLUMNS, ForceField
 from pesfit.parameterize.assign import Terms
-from pesfit.topology import COLUMNS, ForceField
 
 Assignment = dict[tuple[str, tuple[int, ...], int], tuple[str, tuple[float, ...]]]
 """SMIRKS and values of each term, by section, atoms and index of the periodicity."""

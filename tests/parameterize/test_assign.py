@@ -12,7 +12,11 @@ import pytest
 from openff.interchange import exceptions as interchange_exceptions
 from openff.toolkit.utils import exceptions as toolkit_exceptions
 
-from pesfit.errors import MoleculeError
+from pesfit.chemistry.identity import mapped_smiles
+from pesfit.chemistry.known_molecules import MD17_MOLECULES
+from pesfit.core.exceptions import MoleculeError
+from pesfit.core.units import COULOMB
+from pesfit.data.topology import ForceField, Topology
 from pesfit.parameterize import errors
 from pesfit.parameterize.assign import Assigner
 from pesfit.parameterize.engine import Request, Setup, parameterize
@@ -20,12 +24,8 @@ from pesfit.parameterize.force_field import read_force_field
 from pesfit.parameterize.molecule import read_mapped_smiles
 from pesfit.parameterize.patterns import Patterns
 from pesfit.sources.espaloma import read_entries
-from pesfit.sources.identity import mapped_smiles
-from pesfit.sources.molecules import MD17_MOLECULES
 from pesfit.sources.openff_json import build_molecule, read_openff_json
 from pesfit.sources.xtb_molecules import MOLECULES
-from pesfit.topology import ForceField, Topology
-from pesfit.units import COULOMB
 from tests.openff_oracle import molecule, openmm_energy_forces
 from tests.parameterize import interchange_oracle as oracle
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from pesfit.arrays import FloatArray
-from pesfit.dataset import ConformerDataset, DatasetWriter, Record, read_failures
-from pesfit.errors import ForceFieldError, ParamsError, TooManyFailuresError
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import ForceFieldError, ParamsError, TooManyFailuresError
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record, read_failures
+from pesfit.data.topology import ParameterizedSet
 from pesfit.parameterize.build import parameterize_datasets
 from pesfit.params.parameterize import Charges, Parameterize
-from pesfit.topology import ParameterizedSet
 from tests.parameterize import interchange_oracle as oracle
 from tests.parameterize.offxml import write_offxml
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from pesfit.errors import DataError, MoleculeError, ParamsError
+from pesfit.core.exceptions import DataError, MoleculeError, ParamsError
 from pesfit.parameterize import nagl_file, sqm
 from pesfit.parameterize.charges import ChargeAssigner, ChargeCalculationError
 from pesfit.parameterize.errors import ImplicitHydrogensError, MultipleFragmentsError, TotalChargeError

@@ -10,9 +10,9 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from pesfit.errors import ForceFieldError
+from pesfit.core.exceptions import ForceFieldError
+from pesfit.data.topology import COLUMNS
 from pesfit.parameterize.force_field import read_force_field
-from pesfit.topology import COLUMNS
 from tests.parameterize.offxml import SECTIONS, write_offxml
 
 TAGS = {"Bonds": "Bond", "Angles": "Angle", "ProperTorsions": "Proper", "ImproperTorsions": "Improper", "vdW": "Atom"}

@@ -9,7 +9,7 @@ import openff.toolkit
 import pytest
 from openff.interchange import Interchange
 
-from pesfit.arrays import FloatArray
+from pesfit.core.arrays import FloatArray
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.parameterize.force_field_charges import ForceFieldCharges
 from pesfit.parameterize.molecule import read_mapped_smiles

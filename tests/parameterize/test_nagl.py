@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from pesfit.errors import MoleculeError
+from pesfit.core.exceptions import MoleculeError
 from pesfit.parameterize.errors import MultipleFragmentsError
 from pesfit.parameterize.molecule import read_mapped_smiles
 from pesfit.parameterize.nagl import OutsideDomainError, nagl_charges, nagl_model

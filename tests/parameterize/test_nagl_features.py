@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from pesfit.errors import MoleculeError
+from pesfit.core.exceptions import MoleculeError
 from pesfit.parameterize.nagl_features import ELEMENTS, N_FEATURES, NEIGHBORS, atom_features, with_mdl_aromaticity
 
 

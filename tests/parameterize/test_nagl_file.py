@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pesfit.errors import DataError
+from pesfit.core.exceptions import DataError
 from pesfit.parameterize import nagl_file
 from pesfit.parameterize.nagl_file import MODEL_NAME, load_torch_file, model_path, read_model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pesfit.errors import ForceFieldError
+from pesfit.core.exceptions import ForceFieldError
 from pesfit.parameterize.molecule import read_mapped_smiles
 from pesfit.parameterize.patterns import Pattern
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from pesfit.errors import MoleculeError
+from pesfit.core.exceptions import MoleculeError
 from pesfit.parameterize import resonance
 from pesfit.parameterize.resonance import average_formal_charges
 

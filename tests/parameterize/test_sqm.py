@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from pesfit.errors import MoleculeError
+from pesfit.core.exceptions import MoleculeError
 from pesfit.parameterize import sqm
 from pesfit.parameterize.sqm import missing_programs, sqm_charges
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pesfit.__main__ import main
-from pesfit.errors import ParamsError
+from pesfit.core.exceptions import ParamsError
 from pesfit.params.describe import parameters
 from pesfit.params.load import Params, load_params
 

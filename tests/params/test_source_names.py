@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pesfit.errors import ParamsError
+from pesfit.core.exceptions import ParamsError
 from pesfit.params.source_names import check_source_names, covers
 
 PRESENT = ("mine/a", "mine/b", "xtb/conformers")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pesfit.errors import ParamsError
+from pesfit.core.exceptions import ParamsError
 from pesfit.params.load import load_params
 from pesfit.params.source_names import KNOWN_SOURCES, check_source_names
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pesfit.__main__ import main
-from pesfit.dataset import open_datasets, read_failures
+from pesfit.data.dataset import open_datasets, read_failures
 from tests.pipeline.conftest import SMALLER, Checkout
 from tests.pipeline.test_dvc_yaml import STAGES
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pesfit.errors import DataError
+from pesfit.core.exceptions import DataError
 from pesfit.potentials.base import Batch, Conformers, collate
 from pesfit.potentials.neighbors import find_edges
 from pesfit.potentials.terms import Terms

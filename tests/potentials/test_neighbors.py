@@ -8,7 +8,7 @@ import torch
 from scipy.spatial import cKDTree
 
 import pesfit.potentials.neighbors
-from pesfit.errors import DataError
+from pesfit.core.exceptions import DataError
 from pesfit.potentials.neighbors import find_edges
 
 SIZES = ((3, 7), (1, 1), (2, 12))

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pesfit.errors import MoleculeError
+from pesfit.core.exceptions import MoleculeError
+from pesfit.data.topology import Topology
 from pesfit.potentials.terms import Terms, join_terms, nonbonded_pairs
-from pesfit.topology import Topology
 from tests import openff_oracle
 
 

@@ -7,12 +7,12 @@ from functools import cache
 import numpy as np
 import torch
 
-from pesfit.arrays import FloatArray
+from pesfit.core.arrays import FloatArray
+from pesfit.data.topology import ForceField, Topology
+from pesfit.models.build import build_smirnoff
 from pesfit.potentials.base import Batch, Potential, Prediction
-from pesfit.potentials.build import build_smirnoff
 from pesfit.potentials.terms import Terms
 from pesfit.simulate.replicas import Molecule, standard_masses
-from pesfit.topology import ForceField, Topology
 from tests import openff_oracle
 from tests.openff_oracle import OracleMolecule
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pesfit.core.units import BOLTZMANN
 from pesfit.simulate.distances import DistanceHistogram
-from pesfit.simulate.dynamics import Protocol, Run
+from pesfit.simulate.loop import Protocol, Run
 from pesfit.simulate.measures import Wanted, force_error_over_time, measure, spread_frames, summarize
 from pesfit.simulate.replicas import Molecule
-from pesfit.units import BOLTZMANN
 
 N_OBSERVATIONS, TIMESTEP, EVERY = 21, 0.5, 10
 NVE = Protocol(TIMESTEP, 200, EVERY, 5)

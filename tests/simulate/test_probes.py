@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesfit.dataset import ConformerDataset, Record
-from pesfit.gfn2 import Gfn2
+from pesfit.data.dataset import ConformerDataset, Record
 from pesfit.params.probes import Probes
+from pesfit.potentials.gfn2 import Gfn2
 from pesfit.simulate.probes import stretch, write_probes
 from pesfit.simulate.subjects import Subject
 

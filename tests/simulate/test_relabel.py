@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pesfit.errors import MoleculeError
-from pesfit.gfn2 import Gfn2
+from pesfit.core.exceptions import MoleculeError
+from pesfit.potentials.gfn2 import Gfn2
 from pesfit.simulate.relabel import gfn2_forces
 from pesfit.simulate.replicas import Molecule, standard_masses
 from tests.sources.synthetic import make_frames

@@ -11,20 +11,20 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pesfit.arrays import FloatArray, IntArray
-from pesfit.dataset import ConformerDataset, Record, read_failures
-from pesfit.errors import DataError, MoleculeError, TooManyFailuresError
-from pesfit.models.base import Model
-from pesfit.models.base import Subject as Prepared
-from pesfit.models.calibration import Calibration
+from pesfit.core.arrays import FloatArray, IntArray
+from pesfit.core.exceptions import DataError, MoleculeError, TooManyFailuresError
+from pesfit.data.dataset import ConformerDataset, Record, read_failures
 from pesfit.params.probes import Probes
 from pesfit.params.rollout import Bath, ConstantEnergy, Rollout
 from pesfit.potentials.base import Batch, Potential, Prediction
+from pesfit.potentials.model import Model
+from pesfit.potentials.model import Subject as Prepared
 from pesfit.potentials.terms import Terms
-from pesfit.potentials.uncertainty import Deviations
-from pesfit.simulate.dynamics import Protocol, simulate
+from pesfit.simulate.loop import Protocol, simulate
 from pesfit.simulate.rollout import run_rollouts
 from pesfit.simulate.subjects import Subject
+from pesfit.uncertainty.calibration import Calibration
+from pesfit.uncertainty.standard_deviations import Deviations
 from tests.simulate import samples
 
 SMILES = ("CCO", "CC(=O)N")

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesfit.dataset import ConformerDataset, DatasetWriter, Record
-from pesfit.errors import DataError, Failure, MoleculeError, ParamsError
+from pesfit.core.exceptions import DataError, Failure, MoleculeError, ParamsError
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
+from pesfit.data.splits import SplitRow, Splits
 from pesfit.params.rollout import Rollout
 from pesfit.simulate.replicas import standard_masses
 from pesfit.simulate.subjects import bonds_of, find_subjects, make_replicas
-from pesfit.splits import SplitRow, Splits
 
 WATER = "[O:1]([H:2])[H:3]"
 

@@ -14,9 +14,9 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
-from pesfit.arrays import FloatArray
-from pesfit.dataset import Record
-from pesfit.units import BOHR, HARTREE
+from pesfit.core.arrays import FloatArray
+from pesfit.core.units import BOHR, HARTREE
+from pesfit.data.dataset import Record
 
 CODES = {"i": 0, "u": 1, "f": 2}
 

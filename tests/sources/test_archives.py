@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesfit.errors import ArchiveError
+from pesfit.core.exceptions import ArchiveError
 from pesfit.sources.archives import read_members
 from tests.sources.synthetic import tar_bytes
 

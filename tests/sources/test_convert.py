@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pesfit.dataset import ConformerDataset, read_failures
-from pesfit.errors import ArchiveError, DataError, TooManyFailuresError
+from pesfit.core.exceptions import ArchiveError, DataError, TooManyFailuresError
+from pesfit.data.dataset import ConformerDataset, read_failures
 from pesfit.params.convert import Convert, ConvertMD17, ConvertXtb
 from pesfit.params.sources import Sources
 from pesfit.sources.convert import convert_sources

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pesfit.errors import ArchiveError
+from pesfit.core.exceptions import ArchiveError
 from pesfit.sources.dgl import read_graphs
 from tests.sources.synthetic import graph_bytes, graph_file
 

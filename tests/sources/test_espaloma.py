@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pesfit.errors import ArchiveError, DataError
+from pesfit.core.exceptions import ArchiveError, DataError
 from pesfit.params.convert import ConvertEspaloma
 from pesfit.sources.espaloma import MERGED, SUBSETS, Entry, convert_entry, convert_espaloma, read_entries
 from tests.sources.synthetic import Frames, entry_files, espaloma_files, make_frames, tar_bytes
@@ -86,7 +86,7 @@ def test_real_archives_convert(real_data: Path) -> None:
 
 
 def test_golden_entries_have_the_golden_labels(real_data: Path) -> None:
-    from pesfit.units import BOHR, HARTREE
+    from pesfit.core.units import BOHR, HARTREE
 
     folder = real_data / "golden" / "dgl" / "gen2-opt" / "12"
     files = {name: (folder / name).read_bytes() for name in ("heterograph.bin", "homograph.bin", "mol.json")}

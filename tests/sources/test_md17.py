@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesfit.errors import ArchiveError, DataError
+from pesfit.core.exceptions import ArchiveError, DataError
 from pesfit.params.convert import ConvertMD17
 from pesfit.sources.md17 import RMD17Archive, read_md17
 from tests.sources.synthetic import make_frames, npz_bytes, tar_bytes

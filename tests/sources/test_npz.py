@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pesfit.errors import ArchiveError
+from pesfit.core.exceptions import ArchiveError
 from pesfit.sources.npz import read_npz
 from tests.sources.synthetic import npz_bytes
 

@@ -11,14 +11,14 @@ import datasets
 import numpy as np
 import pytest
 
-from pesfit.dataset import MAX_FRAMES_PER_ROW, ConformerDataset, DatasetWriter, Record, read_failures
-from pesfit.errors import DataError, TooManyFailuresError
+from pesfit.chemistry.identity import group_of, mapped_smiles
+from pesfit.core.exceptions import DataError, TooManyFailuresError
+from pesfit.data.dataset import MAX_FRAMES_PER_ROW, ConformerDataset, DatasetWriter, Record, read_failures
 from pesfit.params.convert import Convert
 from pesfit.params.download import Download
 from pesfit.params.sources import OwnData, Sources
 from pesfit.sources.convert import convert_sources
-from pesfit.sources.download import download_sources
-from pesfit.sources.identity import group_of, mapped_smiles
+from pesfit.sources.download.download import download_sources
 from tests.sources.synthetic import Frames, make_frames
 
 SMILES = ("CCO", "CC(=O)[O-]", "C[C@H](O)F")

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesfit.dataset import Record
-from pesfit.errors import DataError
+from pesfit.core.exceptions import DataError
+from pesfit.core.units import BOHR, HARTREE, KJ
+from pesfit.data.dataset import Record
 from pesfit.params.convert import ConvertEspaloma
 from pesfit.sources.espaloma import convert_entry, read_entries
 from pesfit.sources.physical_check import PhysicsCheck, check_physics, measure_physics
-from pesfit.units import BOHR, HARTREE, KJ
 from tests.sources.synthetic import make_frames
 
 FRAMES = make_frames("CCO", 30)

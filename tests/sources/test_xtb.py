@@ -13,16 +13,16 @@ import pytest
 from rdkit import Chem
 from scipy.spatial.transform import Rotation
 
-from pesfit.arrays import FloatArray
-from pesfit.dataset import ConformerDataset, DatasetWriter, Record
-from pesfit.errors import Failure
-from pesfit.gfn2 import Gfn2
+from pesfit.chemistry.identity import group_of
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import Failure
+from pesfit.core.units import ACCELERATION, BOLTZMANN
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.params.convert import ConvertXtb
-from pesfit.sources.identity import group_of
+from pesfit.potentials.gfn2 import Gfn2
 from pesfit.sources.xtb import XTB_LEVELS, build_xtb, distinct_minima
 from pesfit.sources.xtb_dynamics import Frame
 from pesfit.sources.xtb_molecules import MOLECULES
-from pesfit.units import ACCELERATION, BOLTZMANN
 
 SMALL = ConvertXtb(
     n_molecules=3,
@@ -116,7 +116,7 @@ def test_the_trajectory_is_at_its_temperature(rows: list[Record]) -> None:
 def test_bytes_do_not_depend_on_the_workers_or_the_threads(tmp_path: Path) -> None:
     script = tmp_path / "build.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom pesfit.dataset import DatasetWriter\n"
+        "import sys\nfrom pathlib import Path\nfrom pesfit.data.dataset import DatasetWriter\n"
         "from pesfit.params.convert import ConvertXtb\nfrom pesfit.sources.xtb import XTB_LEVELS, build_xtb\n"
         "if __name__ == '__main__':\n"
         "    params = ConvertXtb.model_validate_json(sys.argv[2])\n"

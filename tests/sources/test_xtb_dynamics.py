@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pesfit.arrays import FloatArray
-from pesfit.errors import MoleculeError
-from pesfit.gfn2 import EnergyAndForces, Gfn2
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import MoleculeError
+from pesfit.core.units import ACCELERATION, BOLTZMANN, HARTREE
+from pesfit.potentials.gfn2 import EnergyAndForces, Gfn2
 from pesfit.sources.xtb_dynamics import EnergyFunction, Langevin, relax
-from pesfit.units import ACCELERATION, BOLTZMANN, HARTREE
 
 
 def harmonic(force_constant: float) -> EnergyFunction:

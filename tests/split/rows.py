@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pesfit.dataset import ConformerDataset, DatasetWriter, Record, open_datasets
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record, open_datasets
+from pesfit.data.splits import UNUSED
 from pesfit.split.rows import Row
-from pesfit.splits import UNUSED
 
 
 def make_row(id_: str, source: str = "md17", group: str = "CCO", frame: Iterable[int] = range(10)) -> Row:

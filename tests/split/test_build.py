@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesfit.dataset import ConformerDataset
-from pesfit.errors import ParamsError
+from pesfit.core.exceptions import ParamsError
+from pesfit.data.dataset import ConformerDataset
+from pesfit.data.splits import SPLITS, TEST, TRAIN, UNUSED, VALIDATION, Splits
 from pesfit.params.split import Split, SplitRule
 from pesfit.split.build import SPLITS_FILE, split_datasets
-from pesfit.splits import SPLITS, TEST, TRAIN, UNUSED, VALIDATION, Splits
 from tests.split.rows import write_datasets
 
 CHAINS = ["C" * n + "O" for n in range(1, 40)]

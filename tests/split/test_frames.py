@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pesfit.errors import DataError, ParamsError
+from pesfit.core.exceptions import DataError, ParamsError
+from pesfit.data.splits import TEST, TRAIN, UNUSED, VALIDATION
 from pesfit.params.split import SplitRule
 from pesfit.split.frames import split_as_rmd17, split_by_block, split_by_frame
 from pesfit.split.rows import Row
-from pesfit.splits import TEST, TRAIN, UNUSED, VALIDATION
 from tests.split.rows import make_chunks, make_row
 
 ALL = (TRAIN, VALIDATION, TEST, UNUSED)

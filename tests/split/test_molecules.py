@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pesfit.errors import ParamsError
+from pesfit.core.exceptions import ParamsError
+from pesfit.data.splits import TEST, TRAIN, UNUSED, VALIDATION
 from pesfit.params.split import SplitRule
 from pesfit.split.molecules import split_as_espaloma, split_by_molecule
 from pesfit.split.rows import Row
-from pesfit.splits import TEST, TRAIN, UNUSED, VALIDATION
 from tests.split.rows import make_row
 
 RULE = SplitRule(source="xtb/conformers", by="molecule")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pesfit.errors import ParamsError
+from pesfit.core.exceptions import ParamsError
 from pesfit.split.shares import digest, quotas, uniform
 
 EIGHTY = (0.8, 0.1, 0.1)

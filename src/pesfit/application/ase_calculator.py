@@ -13,14 +13,14 @@ from torch import Tensor
 
 from pesfit.application.geometries import Geometry, checked
 from pesfit.application.predict import predict_molecule
-from pesfit.errors import DataError
-from pesfit.models.base import Model, Subject
-from pesfit.models.bonds import BondsFromSmiles
-from pesfit.models.model import open_model
-from pesfit.models.smirnoff import CHARGE_METHODS
+from pesfit.chemistry.bonds import BondsFromSmiles
+from pesfit.core.exceptions import DataError
+from pesfit.core.units import EV
+from pesfit.models.open import open_model
 from pesfit.params.parameterize import ChargeMethod
 from pesfit.potentials.base import Prediction, collate
-from pesfit.units import EV
+from pesfit.potentials.model import Model, Subject
+from pesfit.smirnoff.model import CHARGE_METHODS
 
 _DEVIATIONS = ("energy_std", "forces_std")
 

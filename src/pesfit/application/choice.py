@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pesfit.application.teacher import Teacher, score
-from pesfit.arrays import LongArray
-from pesfit.dataset import ConformerDataset
-from pesfit.errors import DataError, Failure, ParamsError
-from pesfit.parallel import ordered_map
+from pesfit.core.arrays import LongArray
+from pesfit.core.exceptions import DataError, Failure, ParamsError
+from pesfit.core.parallel import ordered_map
+from pesfit.data.dataset import ConformerDataset
 
 
 @dataclass(frozen=True)

@@ -118,13 +118,13 @@ def _add_charges(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from pesfit.application.frames import Frame, write_frame
+    from pesfit.application.extxyz import Frame, write_frame
     from pesfit.application.geometries import read_geometries
     from pesfit.application.predict import predict
     from pesfit.application.table import table
     from pesfit.application.whole_file import check_output, whole_file
-    from pesfit.models.model import open_model
-    from pesfit.units import EV
+    from pesfit.core.units import EV
+    from pesfit.models.open import open_model
 
     if options.output is not None:
         check_output(options.output, tuple(options.files))
@@ -154,12 +154,12 @@ def _predict(options: argparse.Namespace) -> None:
 def _md(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from pesfit.application.frames import write_frame
+    from pesfit.application.extxyz import write_frame
     from pesfit.application.geometries import read_geometries
     from pesfit.application.md import ExplodedError, Run, Simulation
     from pesfit.application.table import OUTSIDE
     from pesfit.application.whole_file import check_output, whole_file
-    from pesfit.models.model import open_model
+    from pesfit.models.open import open_model
 
     run = Run(
         options.steps,
@@ -206,7 +206,7 @@ def _label(options: argparse.Namespace) -> None:
     from pesfit.application.choice import Choice
     from pesfit.application.label import FAILURES, label_dataset
     from pesfit.application.teacher import Teacher
-    from pesfit.dataset import ConformerDataset
+    from pesfit.data.dataset import ConformerDataset
 
     by = None if options.by is None else Teacher(options.by, tuple(options.charges))
     choice = Choice(options.every, options.max_conformers, options.most_uncertain, by)

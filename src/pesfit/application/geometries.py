@@ -11,10 +11,10 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom
 
-from pesfit.arrays import FloatArray, IntArray
-from pesfit.errors import DataError
-from pesfit.models.bonds import BondsFromSmiles, in_map_order, parse_smiles
-from pesfit.sources.identity import group_of, mapped_smiles
+from pesfit.chemistry.bonds import BondsFromSmiles, in_map_order, parse_smiles
+from pesfit.chemistry.identity import group_of, mapped_smiles
+from pesfit.core.arrays import FloatArray, IntArray
+from pesfit.core.exceptions import DataError
 
 XYZ, SDF, SMILES = (".xyz", ".extxyz"), (".sdf", ".sd", ".mol"), (".smi", ".smiles")
 _MAX_SEED = 2**31 - 1

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pesfit.application.choice import Choice, choose
 from pesfit.application.teacher import Teacher, label
-from pesfit.dataset import ConformerDataset, DatasetWriter, write_failures
-from pesfit.errors import DataError, Failure, ParamsError
-from pesfit.parallel import ordered_map
-from pesfit.runtime import output_folder
+from pesfit.core.exceptions import DataError, Failure, ParamsError
+from pesfit.core.parallel import ordered_map
+from pesfit.core.runtime import output_folder
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, write_failures
 
 FAILURES = "failures.csv"
 PREFIX = "labelled"

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pesfit.application.frames import Frame
+from pesfit.application.extxyz import Frame
 from pesfit.application.geometries import Geometry
 from pesfit.application.predict import FrameDeviations, predict_molecule
-from pesfit.arrays import FloatArray
-from pesfit.dynamics import Integrator, langevin, rigid_directions, verlet
-from pesfit.errors import ParamsError, PesfitError
-from pesfit.models.base import Model, Subject
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import ParamsError, PesfitError
+from pesfit.core.units import ACCELERATION, BOLTZMANN
 from pesfit.potentials.base import Prediction
-from pesfit.simulate.dynamics import Protocol
+from pesfit.potentials.integrators import Integrator, langevin, rigid_directions, verlet
+from pesfit.potentials.model import Model, Subject
+from pesfit.simulate.loop import Protocol
 from pesfit.simulate.replicas import Molecule, RandomNumbers, as_batch, standard_masses
-from pesfit.units import ACCELERATION, BOLTZMANN
 
 _DRAWN_STEPS = 256
 """Steps whose random numbers are drawn in one go."""

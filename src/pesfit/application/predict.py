@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pesfit.application.geometries import Geometry
-from pesfit.arrays import FloatArray
-from pesfit.errors import DataError, PesfitError
-from pesfit.models.base import Model, Subject
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import DataError, PesfitError
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
-from pesfit.potentials.uncertainty import Deviations
+from pesfit.potentials.model import Model, Subject
+from pesfit.uncertainty.standard_deviations import Deviations
 
 _MAX_ATOMS = 20_000
 """Atoms evaluated in one go, which bounds memory."""

@@ -9,16 +9,16 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from pesfit.arrays import FloatArray
-from pesfit.dataset import Record
-from pesfit.errors import DataError, Failure, MoleculeError, PesfitError
-from pesfit.gfn2 import LEVEL_OF_THEORY
-from pesfit.models.base import Model, Subject
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import DataError, Failure, MoleculeError, PesfitError
+from pesfit.data.dataset import Record
 from pesfit.models.fitted import Gfn2Model
-from pesfit.models.model import open_model
-from pesfit.models.smirnoff import CHARGE_METHODS
+from pesfit.models.open import open_model
 from pesfit.params.parameterize import ChargeMethod
+from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
+from pesfit.potentials.model import Model, Subject
+from pesfit.smirnoff.model import CHARGE_METHODS
 
 GFN2 = "gfn2"
 """Name of GFN2-xTB itself, which needs no file."""

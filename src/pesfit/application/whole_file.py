@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pesfit.application.geometries import XYZ
-from pesfit.errors import ParamsError
+from pesfit.core.exceptions import ParamsError
 
 
 def check_output(path: Path, inputs: tuple[str, ...] = ()) -> None:

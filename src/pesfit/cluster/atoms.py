@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pesfit.arrays import IntArray, LongArray
-from pesfit.errors import MoleculeError
+from pesfit.core.arrays import IntArray, LongArray
+from pesfit.core.exceptions import MoleculeError
 
 MIN_HEAVY_ATOMS = 3
 """With fewer heavy atoms than this, all atoms are compared: one or two points have no shape."""

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from pesfit.cluster.plot import plot_cluster_sizes
 from pesfit.cluster.representatives import Representatives, cluster_rows
-from pesfit.dataset import ConformerDataset, DatasetWriter, write_failures
-from pesfit.errors import Failure, check_failed_fraction
-from pesfit.parallel import ordered_map
+from pesfit.core.exceptions import Failure, check_failed_fraction
+from pesfit.core.parallel import ordered_map
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, write_failures
 from pesfit.params.cluster import Cluster
 from pesfit.params.source_names import check_source_names, covers
 

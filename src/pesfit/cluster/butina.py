@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pesfit.arrays import BoolArray, LongArray
+from pesfit.core.arrays import BoolArray, LongArray
 
 
 def butina(within: BoolArray) -> list[LongArray]:

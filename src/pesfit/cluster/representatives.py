@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pesfit.arrays import LongArray
 from pesfit.cluster.atoms import compared_atoms, equivalent_orders
 from pesfit.cluster.butina import butina
 from pesfit.cluster.rmsd import pairs_within
-from pesfit.dataset import ConformerDataset, Record
-from pesfit.errors import Failure
+from pesfit.core.arrays import LongArray
+from pesfit.core.exceptions import Failure
+from pesfit.data.dataset import ConformerDataset, Record
 from pesfit.params.cluster import Cluster
 
 

@@ -31,7 +31,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pesfit.arrays import BoolArray, FloatArray, LongArray
+from pesfit.core.arrays import BoolArray, FloatArray, LongArray
 
 _BLOCK = 96
 """Conformers on each side of a block of pairs: the temporaries of one block stay in the processor's cache."""

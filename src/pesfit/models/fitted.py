@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rdkit import Chem
 
-from pesfit.arrays import FloatArray, IntArray
-from pesfit.errors import DataError
-from pesfit.models.base import Model, Subject
-from pesfit.models.bonds import parse_smiles
-from pesfit.models.model import open_model
+from pesfit.chemistry.bonds import parse_smiles
+from pesfit.core.arrays import FloatArray, IntArray
+from pesfit.core.exceptions import DataError
+from pesfit.models.build import build_gfn2
+from pesfit.models.open import open_model
 from pesfit.params.rollout import PotentialName
-from pesfit.potentials.build import build_gfn2
+from pesfit.potentials.model import Model, Subject
 
 PARAMETERIZED, SMIRNOFF, LEARNED = Path("data/parameterized"), Path("outputs/smirnoff"), Path("outputs/learned")
 

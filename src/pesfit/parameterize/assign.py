@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from rdkit import Chem
 
-from pesfit.arrays import IntArray
-from pesfit.errors import MoleculeError
+from pesfit.core.arrays import IntArray
+from pesfit.core.exceptions import MoleculeError
 from pesfit.parameterize import errors
 from pesfit.parameterize.patterns import N_TAGS, AtomTuple, Pattern, Patterns, SectionPatterns
 

@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pesfit.dataset import ConformerDataset, write_failures
-from pesfit.errors import Failure, check_failed_fraction
-from pesfit.parallel import ordered_map
+from pesfit.core.exceptions import Failure, check_failed_fraction
+from pesfit.core.parallel import ordered_map
+from pesfit.data.dataset import ConformerDataset, write_failures
+from pesfit.data.topology import ForceField
 from pesfit.parameterize.charges import ChargeAssigner
 from pesfit.parameterize.engine import FORCE_FIELD_CHARGES, STAGE, Request, Setup, parameterize
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.parameterize.store import ParameterizedSetWriter
 from pesfit.params.parameterize import Parameterize
-from pesfit.topology import ForceField
 
 _CHARGE_METHODS = ("dataset", "nagl", "sqm", "gasteiger", FORCE_FIELD_CHARGES)
 

@@ -11,8 +11,8 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import rdPartialCharges
 
-from pesfit.arrays import FloatArray
-from pesfit.errors import MoleculeError, ParamsError
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import MoleculeError, ParamsError
 from pesfit.parameterize import sqm
 from pesfit.parameterize.errors import ImplicitHydrogensError, MultipleFragmentsError, TotalChargeError
 from pesfit.parameterize.nagl import nagl_charges

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pesfit.errors import ForceFieldError
+from pesfit.core.exceptions import ForceFieldError
 from pesfit.parameterize.molecule import read_mapped_smiles
 from pesfit.parameterize.patterns import N_TAGS, Pattern
 

@@ -8,8 +8,9 @@ from functools import lru_cache
 import numpy as np
 from rdkit import Chem
 
-from pesfit.arrays import FloatArray, IntArray
-from pesfit.errors import Failure, MoleculeError, PesfitError
+from pesfit.core.arrays import FloatArray, IntArray
+from pesfit.core.exceptions import Failure, MoleculeError, PesfitError
+from pesfit.data.topology import Topology
 from pesfit.parameterize import errors
 from pesfit.parameterize.assign import Assigner
 from pesfit.parameterize.charges import ChargeAssigner
@@ -18,7 +19,6 @@ from pesfit.parameterize.force_field_charges import ForceFieldCharges
 from pesfit.parameterize.molecule import read_mapped_smiles
 from pesfit.parameterize.patterns import Patterns
 from pesfit.params.parameterize import ChargeMethod
-from pesfit.topology import Topology
 
 STAGE = "parameterize"
 

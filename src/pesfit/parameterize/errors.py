@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pesfit.errors import MoleculeError
+from pesfit.core.exceptions import MoleculeError
 
 
 class EmptySmilesError(MoleculeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pesfit.arrays import FloatArray
+from pesfit.core.arrays import FloatArray
 from pesfit.parameterize.errors import NonFiniteChargeError, NonIntegralMoleculeChargeError
 
 MAX_DEVIATION = 0.01

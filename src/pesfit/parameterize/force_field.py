@@ -15,10 +15,10 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from pesfit.errors import ForceFieldError
+from pesfit.core.exceptions import ForceFieldError
+from pesfit.data.topology import COLUMNS, ForceField, ParameterTable
 from pesfit.parameterize.coverage import check_constraints, check_sections
 from pesfit.parameterize.patterns import N_TAGS, Pattern, Patterns, SectionPatterns, TaggedCharges
-from pesfit.topology import COLUMNS, ForceField, ParameterTable
 
 _N_IMPROPERS = 3.0
 """What `idivf="auto"` means for impropers: the number of permutations an improper is evaluated in."""

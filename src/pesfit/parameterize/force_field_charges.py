@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from rdkit import Chem
 
-from pesfit.arrays import FloatArray
+from pesfit.core.arrays import FloatArray
 from pesfit.parameterize.patterns import AtomTuple, Pattern, Patterns, TaggedCharges
 
 BaseCharges = Callable[[str], FloatArray]

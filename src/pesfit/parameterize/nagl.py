@@ -23,8 +23,8 @@ from functools import cache, cached_property
 import numpy as np
 from rdkit import Chem, rdBase
 
-from pesfit.arrays import FloatArray
-from pesfit.errors import MoleculeError
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import MoleculeError
 from pesfit.parameterize.errors import MultipleFragmentsError
 from pesfit.parameterize.nagl_features import atom_features, with_mdl_aromaticity
 from pesfit.parameterize.nagl_file import Float32Array, ModelFile, TableEntry, model_path, read_model

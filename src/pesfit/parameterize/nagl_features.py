@@ -18,8 +18,8 @@ from functools import cache
 import numpy as np
 from rdkit import Chem
 
-from pesfit.arrays import FloatArray
-from pesfit.errors import MoleculeError
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import MoleculeError
 from pesfit.parameterize.resonance import average_formal_charges
 
 ELEMENTS = ("C", "O", "H", "N", "S", "F", "Br", "Cl", "I", "P")

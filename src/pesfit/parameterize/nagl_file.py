@@ -24,8 +24,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pesfit.arrays import FloatArray
-from pesfit.errors import DataError
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import DataError
 
 MODEL_NAME = "openff-gnn-am1bcc-1.0.0.pt"
 MODEL_SHA256 = "7981e7f5b0b1e424c9e10a40d9e7606d96dcd3dd2b095cb4eeff6829f92238ee"

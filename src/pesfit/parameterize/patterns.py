@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rdkit import Chem, rdBase
 
-from pesfit.errors import ForceFieldError
+from pesfit.core.exceptions import ForceFieldError
 
 AtomTuple = tuple[int, ...]
 

@@ -24,8 +24,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pesfit.arrays import FloatArray
-from pesfit.errors import MoleculeError
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import MoleculeError
 
 MAX_FORMS = 20_000
 """More resonance forms than this in one conjugated piece are refused rather than waited for (some seconds)."""

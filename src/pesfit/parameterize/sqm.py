@@ -22,8 +22,8 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom
 
-from pesfit.arrays import FloatArray
-from pesfit.errors import MoleculeError
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import MoleculeError
 
 PROGRAMS = ("antechamber", "sqm")
 TIME_LIMIT = 3600.0

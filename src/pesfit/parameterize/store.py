@@ -11,8 +11,8 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from pesfit.errors import DataError
-from pesfit.topology import (
+from pesfit.core.exceptions import DataError
+from pesfit.data.topology import (
     COLUMNS,
     FORCE_FIELD_FILE,
     INDEX_COLUMNS,

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pesfit.errors import ParamsError
+from pesfit.core.exceptions import ParamsError
 from pesfit.params.analyse import Analyse
 from pesfit.params.base import Section
 from pesfit.params.cluster import Cluster

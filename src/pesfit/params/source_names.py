@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Iterable
 from typing import get_args
 
-from pesfit.errors import ParamsError
+from pesfit.core.exceptions import ParamsError
 from pesfit.params.sources import BUILT_IN, EspalomaSubset
 
 KNOWN_SOURCES = (

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pesfit.errors import DataError
+from pesfit.core.exceptions import DataError
 from pesfit.potentials.neighbors import Edges
 from pesfit.potentials.skin import SkinnedEdges
 from pesfit.potentials.terms import Terms, join_terms

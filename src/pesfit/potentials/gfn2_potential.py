@@ -7,9 +7,9 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from pesfit.errors import MoleculeError
-from pesfit.gfn2 import Gfn2
+from pesfit.core.exceptions import MoleculeError
 from pesfit.potentials.base import Batch, Potential, Prediction
+from pesfit.potentials.gfn2 import Gfn2
 
 
 class Gfn2Potential(Potential):

@@ -39,7 +39,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pesfit.errors import MoleculeError
+from pesfit.core.exceptions import MoleculeError
 
 COLLINEAR = 1e-10
 """Sine of the angle below which two directions are taken to be parallel."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from vesin import NeighborList
 
-from pesfit.errors import DataError
+from pesfit.core.exceptions import DataError
 
 _MAX_PAIRS = 2**24
 """Pairs looked at in one go, which bounds memory to about 1 GB."""

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pesfit.arrays import BoolArray, IntArray, LongArray
-from pesfit.errors import MoleculeError
-from pesfit.topology import Topology
+from pesfit.core.arrays import BoolArray, IntArray, LongArray
+from pesfit.core.exceptions import MoleculeError
+from pesfit.data.topology import Topology
 
 ATOM_FIELDS = {
     "bonds": "bond_parameters",
@@ -27,7 +27,7 @@ ATOM_FIELDS = {
 class Terms:
     """The terms of a graph of atoms. `*_parameters` index the rows of the handler's `ParameterTable`.
 
-    Which terms there are, and what they mean, is what `pesfit.topology.Topology` says; pairs follow from its bonds.
+    Which terms there are, and what they mean, is what `pesfit.data.topology.Topology` says; pairs follow from its bonds.
 
     Attributes:
         n_atoms: number of atoms in the graph.

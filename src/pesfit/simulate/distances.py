@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pesfit.arrays import FloatArray, LongArray
+from pesfit.core.arrays import FloatArray, LongArray
 
 _PAIRS_AT_ONCE = 2**22
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pesfit.arrays import FloatArray
+from pesfit.core.arrays import FloatArray
 
 MIN_OBSERVATIONS = 10
 """A line through fewer says nothing."""

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from pesfit.arrays import FloatArray
+from pesfit.core.arrays import FloatArray
+from pesfit.core.units import BOLTZMANN
 from pesfit.simulate.distances import DistanceHistogram
 from pesfit.simulate.drift import Line, fit_line, mean_drift
-from pesfit.simulate.dynamics import STOPS, Protocol, Run, Stop
+from pesfit.simulate.loop import STOPS, Protocol, Run, Stop
 from pesfit.simulate.relabel import gfn2_forces
 from pesfit.simulate.replicas import Molecule
-from pesfit.units import BOLTZMANN
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from pesfit.arrays import FloatArray, IntArray, LongArray
-from pesfit.dataset import MAX_FRAMES_PER_ROW, DatasetWriter, Record, write_failures
-from pesfit.errors import Failure, MoleculeError
-from pesfit.gfn2 import LEVEL_OF_THEORY
-from pesfit.parallel import ordered_map
+from pesfit.core.arrays import FloatArray, IntArray, LongArray
+from pesfit.core.exceptions import Failure, MoleculeError
+from pesfit.core.parallel import ordered_map
+from pesfit.data.dataset import MAX_FRAMES_PER_ROW, DatasetWriter, Record, write_failures
+from pesfit.models.build import build_gfn2
 from pesfit.params.probes import Probes
-from pesfit.potentials.build import build_gfn2
-from pesfit.simulate.dynamics import Protocol, simulate
+from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
+from pesfit.simulate.loop import Protocol, simulate
 from pesfit.simulate.replicas import Molecule, as_batch
 from pesfit.simulate.subjects import Subject
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pesfit.arrays import FloatArray
+from pesfit.core.arrays import FloatArray
+from pesfit.models.build import build_gfn2
 from pesfit.potentials.base import Conformers, collate
-from pesfit.potentials.build import build_gfn2
 from pesfit.simulate.replicas import Molecule
 
 

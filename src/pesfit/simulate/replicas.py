@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pesfit.arrays import FloatArray, IntArray
-from pesfit.dynamics import remove_rigid_motion, thermal_speed
-from pesfit.errors import DataError
+from pesfit.core.arrays import FloatArray, IntArray
+from pesfit.core.exceptions import DataError
 from pesfit.potentials.base import Batch, Conformers, collate
+from pesfit.potentials.integrators import remove_rigid_motion, thermal_speed
 from pesfit.potentials.terms import Terms
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from pesfit.dataset import DatasetWriter, write_failures
-from pesfit.errors import DataError, Failure, check_failed_fraction
-from pesfit.gfn2 import LEVEL_OF_THEORY
-from pesfit.models.base import Model
-from pesfit.parallel import ordered_map
+from pesfit.core.exceptions import DataError, Failure, check_failed_fraction
+from pesfit.core.parallel import ordered_map
+from pesfit.data.dataset import DatasetWriter, write_failures
 from pesfit.params.rollout import Rollout
+from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
+from pesfit.potentials.model import Model
 from pesfit.simulate.measures import Measures, force_error_over_time, summarize
 from pesfit.simulate.probes import write_probes
 from pesfit.simulate.subjects import Subject, make_replicas

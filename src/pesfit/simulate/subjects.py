@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pesfit.arrays import FloatArray, IntArray
-from pesfit.dataset import ConformerDataset, Record
-from pesfit.errors import Failure, MoleculeError
+from pesfit.core.arrays import FloatArray, IntArray
+from pesfit.core.exceptions import Failure, MoleculeError
+from pesfit.data.dataset import ConformerDataset, Record
+from pesfit.data.splits import Splits
+from pesfit.data.topology import ParameterizedSet, Topology
 from pesfit.params.rollout import Rollout
 from pesfit.params.source_names import check_source_names, covers
 from pesfit.potentials.terms import Terms
 from pesfit.simulate.replicas import Molecule, standard_masses
-from pesfit.splits import Splits
-from pesfit.topology import ParameterizedSet, Topology
 
 
 @dataclass(frozen=True, eq=False)

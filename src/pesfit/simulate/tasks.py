@@ -10,18 +10,18 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 
-from pesfit.errors import Failure, PesfitError
-from pesfit.gfn2 import LEVEL_OF_THEORY
-from pesfit.models.base import Model
+from pesfit.core.exceptions import Failure, PesfitError
 from pesfit.params.rollout import Rollout
 from pesfit.potentials.base import Potential
-from pesfit.potentials.uncertainty import Uncertainty
+from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
+from pesfit.potentials.model import Model
 from pesfit.simulate.distances import DistanceHistogram
-from pesfit.simulate.domain import Carried, carry
-from pesfit.simulate.dynamics import Protocol, Run, simulate
+from pesfit.simulate.loop import Protocol, Run, simulate
 from pesfit.simulate.measures import Measures, Wanted, measure
 from pesfit.simulate.replicas import Molecule, as_batch
 from pesfit.simulate.subjects import Subject
+from pesfit.simulate.uncertainty_along import Carried, carry
+from pesfit.uncertainty.standard_deviations import Uncertainty
 
 STAGE = "rollout"
 Ensemble = Literal["constant_energy", "bath"]

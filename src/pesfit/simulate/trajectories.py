@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pesfit.dataset import MAX_FRAMES_PER_ROW, Record
-from pesfit.simulate.domain import Carried
-from pesfit.simulate.dynamics import Run
+from pesfit.data.dataset import MAX_FRAMES_PER_ROW, Record
+from pesfit.simulate.loop import Run
+from pesfit.simulate.uncertainty_along import Carried
 
 ENERGIES_SCHEMA = pa.schema(
     [

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from pesfit.errors import ArchiveError
+from pesfit.core.exceptions import ArchiveError
 
 _OPENERS: dict[bytes, Callable[[Path], object]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
 _BLOCK_BYTES = 2**14

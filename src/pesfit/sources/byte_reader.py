@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pesfit.errors import ArchiveError
+from pesfit.core.exceptions import ArchiveError
 
 Item = TypeVar("Item")
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pesfit.dataset import DatasetWriter, Record, write_failures
-from pesfit.errors import DataError, Failure, check_failed_fraction
-from pesfit.parallel import ordered_map
+from pesfit.core.exceptions import DataError, Failure, check_failed_fraction
+from pesfit.core.parallel import ordered_map
+from pesfit.data.dataset import DatasetWriter, Record, write_failures
 from pesfit.params.convert import Convert
 from pesfit.params.sources import Sources
 from pesfit.sources.converted import Converted, examined

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from rdkit import Chem
 
-from pesfit.dataset import Record
-from pesfit.errors import Failure
-from pesfit.sources.connectivity import Connectivity
+from pesfit.chemistry.connectivity import Connectivity
+from pesfit.core.exceptions import Failure
+from pesfit.data.dataset import Record
 from pesfit.sources.physical_check import PhysicsCheck, measure_physics
 
 _STAGE = "convert"

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pesfit.arrays import LongArray
+from pesfit.core.arrays import LongArray
 from pesfit.sources.byte_reader import ByteReader
 
 Array = npt.NDArray[Any]

@@ -37,18 +37,18 @@ import numpy as np
 import numpy.typing as npt
 from rdkit import Chem
 
-from pesfit.arrays import FloatArray
-from pesfit.dataset import Record
-from pesfit.errors import ArchiveError, DataError, MoleculeError
-from pesfit.parallel import ordered_map
+from pesfit.chemistry.identity import group_of, mapped_smiles
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import ArchiveError, DataError, MoleculeError
+from pesfit.core.parallel import ordered_map
+from pesfit.core.units import BOHR, HARTREE
+from pesfit.data.dataset import Record
 from pesfit.params.convert import ConvertEspaloma
 from pesfit.params.sources import EspalomaSubset
 from pesfit.sources.archives import read_members
 from pesfit.sources.converted import Converted, examined, failed
 from pesfit.sources.dgl import Graph, read_graphs
-from pesfit.sources.identity import group_of, mapped_smiles
 from pesfit.sources.openff_json import build_molecule, read_openff_json
-from pesfit.units import BOHR, HARTREE
 
 MERGED = "duplicated-isomeric-smiles-merge"
 SUBSETS: tuple[str, ...] = get_args(EspalomaSubset)

@@ -20,14 +20,14 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from pesfit.arrays import IntArray
-from pesfit.dataset import MAX_FRAMES_PER_ROW, Record
-from pesfit.errors import ArchiveError, DataError
+from pesfit.chemistry.identity import group_of, mapped_smiles
+from pesfit.chemistry.known_molecules import MD17_MOLECULES, bond_atoms
+from pesfit.core.arrays import IntArray
+from pesfit.core.exceptions import ArchiveError, DataError
+from pesfit.data.dataset import MAX_FRAMES_PER_ROW, Record
 from pesfit.params.convert import ConvertMD17
 from pesfit.sources.archives import Member, read_members
-from pesfit.sources.catalog import md17_name
-from pesfit.sources.identity import group_of, mapped_smiles
-from pesfit.sources.molecules import MD17_MOLECULES, bond_atoms
+from pesfit.sources.download.catalog import md17_name
 from pesfit.sources.npz import read_npz
 
 MD17_LEVELS = {"md17": "PBE+vdW-TS"}

@@ -10,7 +10,7 @@ from typing import IO, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from pesfit.errors import ArchiveError
+from pesfit.core.exceptions import ArchiveError
 
 _SUFFIX = ".npy"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rdkit import Chem, rdBase
 
-from pesfit.errors import ArchiveError, MoleculeError
+from pesfit.core.exceptions import ArchiveError, MoleculeError
 
 _ORDERS = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
 _STEREO = {"E": Chem.BondStereo.STEREOE, "Z": Chem.BondStereo.STEREOZ}

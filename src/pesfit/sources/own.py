@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from rdkit import Chem, rdBase
 
-from pesfit.arrays import FloatArray, IntArray, LongArray
-from pesfit.dataset import MAX_FRAMES_PER_ROW, SCHEMA, Record
-from pesfit.errors import DataError, MoleculeError
-from pesfit.parallel import ordered_map
+from pesfit.chemistry.identity import group_of
+from pesfit.core.arrays import FloatArray, IntArray, LongArray
+from pesfit.core.exceptions import DataError, MoleculeError
+from pesfit.core.parallel import ordered_map
+from pesfit.data.dataset import MAX_FRAMES_PER_ROW, SCHEMA, Record
 from pesfit.params.sources import OwnData
 from pesfit.sources.converted import Converted, examined, failed
-from pesfit.sources.identity import group_of
 from pesfit.sources.own_folder import DESCENT_COLUMNS, OWN, OwnTable, open_own
 
 _MAY_BE_NULL = frozenset({"smiles", "forces", "charges"})

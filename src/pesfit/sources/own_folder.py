@@ -16,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pesfit.dataset import SCHEMA, SCHEMA_VERSION
-from pesfit.errors import DataError
+from pesfit.core.exceptions import DataError
+from pesfit.core.units import INTERNAL_UNITS
+from pesfit.data.dataset import SCHEMA, SCHEMA_VERSION
 from pesfit.params.sources import OwnData
-from pesfit.units import INTERNAL_UNITS
 
 OWN = "own"
 """Folder in data/raw."""

@@ -23,10 +23,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from pesfit.arrays import FloatArray, LongArray
-from pesfit.dataset import Record
-from pesfit.errors import DataError
-from pesfit.units import BOHR, EV, HARTREE, KJ
+from pesfit.core.arrays import FloatArray, LongArray
+from pesfit.core.exceptions import DataError
+from pesfit.core.units import BOHR, EV, HARTREE, KJ
+from pesfit.data.dataset import Record
 
 NEAR = 0.15
 """Å. Conformers count as close when the RMSD of all their atoms is below this; the terms left out are then a few per cent."""

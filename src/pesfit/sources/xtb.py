@@ -17,14 +17,14 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
-from pesfit.arrays import FloatArray
-from pesfit.dataset import MAX_FRAMES_PER_ROW, Record
-from pesfit.errors import Failure, MoleculeError, PesfitError
-from pesfit.gfn2 import LEVEL_OF_THEORY, Gfn2
-from pesfit.parallel import ordered_map
+from pesfit.chemistry.connectivity import Connectivity
+from pesfit.chemistry.identity import group_of, mapped_smiles
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import Failure, MoleculeError, PesfitError
+from pesfit.core.parallel import ordered_map
+from pesfit.data.dataset import MAX_FRAMES_PER_ROW, Record
 from pesfit.params.convert import ConvertXtb
-from pesfit.sources.connectivity import Connectivity
-from pesfit.sources.identity import group_of, mapped_smiles
+from pesfit.potentials.gfn2 import LEVEL_OF_THEORY, Gfn2
 from pesfit.sources.xtb_dynamics import Frame, Langevin, relax
 from pesfit.sources.xtb_molecules import MOLECULES, TRAJECTORY_MOLECULE, NamedMolecule
 

@@ -10,10 +10,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pesfit.arrays import FloatArray
-from pesfit.dynamics import langevin, thermal_speed
-from pesfit.errors import MoleculeError
-from pesfit.gfn2 import EnergyAndForces
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import MoleculeError
+from pesfit.potentials.gfn2 import EnergyAndForces
+from pesfit.potentials.integrators import langevin, thermal_speed
 
 EnergyFunction: TypeAlias = Callable[[FloatArray], EnergyAndForces]
 """coords [Å], shape (n_atoms, 3) -> energy [kcal/mol] and forces [kcal/mol/Å]."""

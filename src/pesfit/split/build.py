@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pesfit.dataset import ConformerDataset
-from pesfit.errors import ParamsError
+from pesfit.core.exceptions import ParamsError
+from pesfit.data.dataset import ConformerDataset
+from pesfit.data.splits import SPLITS, TEST, TRAIN, UNUSED, SplitRow, write_splits
 from pesfit.params.source_names import check_source_names, covers
 from pesfit.params.split import Split, SplitRule
 from pesfit.split.frames import split_as_rmd17, split_by_block, split_by_frame
-from pesfit.split.identity import connectivity_keys, twin_groups
 from pesfit.split.molecules import split_as_espaloma, split_by_molecule
 from pesfit.split.rows import Row, read_rows
-from pesfit.splits import SPLITS, TEST, TRAIN, UNUSED, SplitRow, write_splits
+from pesfit.split.twins import connectivity_keys, twin_groups
 
 SPLITS_FILE = "splits.arrow"
 

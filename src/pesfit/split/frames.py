@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pesfit.arrays import LongArray
-from pesfit.errors import DataError, ParamsError
+from pesfit.core.arrays import LongArray
+from pesfit.core.exceptions import DataError, ParamsError
+from pesfit.data.splits import SPLITS, TEST, TRAIN, UNUSED, VALIDATION, SplitArray
 from pesfit.params.split import SplitRule
 from pesfit.split.rows import Frames, Row, by_molecule
 from pesfit.split.shares import digest, quotas, uniform
-from pesfit.splits import SPLITS, TEST, TRAIN, UNUSED, VALIDATION, SplitArray
 
 
 def split_by_frame(rows: Sequence[Row], rule: SplitRule, seed: int) -> None:

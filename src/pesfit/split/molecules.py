@@ -6,11 +6,11 @@ import random
 from collections.abc import Mapping, MutableMapping, Sequence
 from itertools import pairwise
 
-from pesfit.errors import ParamsError
+from pesfit.core.exceptions import ParamsError
+from pesfit.data.splits import SPLITS, TEST, TRAIN, UNUSED, VALIDATION
 from pesfit.params.split import SplitRule
 from pesfit.split.rows import Row
 from pesfit.split.shares import digest, quotas, uniform
-from pesfit.splits import SPLITS, TEST, TRAIN, UNUSED, VALIDATION
 
 ESPALOMA_SEED = 2666
 DUPLICATES = "duplicated-isomeric-smiles-merge"

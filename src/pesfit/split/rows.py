@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pesfit.arrays import LongArray
-from pesfit.dataset import ConformerDataset
-from pesfit.splits import UNUSED, SplitArray
+from pesfit.core.arrays import LongArray
+from pesfit.data.dataset import ConformerDataset
+from pesfit.data.splits import UNUSED, SplitArray
 
 
 @dataclass(frozen=True)

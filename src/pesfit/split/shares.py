@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
-from pesfit.errors import ParamsError
+from pesfit.core.exceptions import ParamsError
 from pesfit.params.split import Share
 
 

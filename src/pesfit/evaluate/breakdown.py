@@ -1,0 +1,152 @@
+"""Where errors are: by element, by energy above a molecule's lowest label, by number of atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from pesfit.core.arrays import FloatArray, LongArray
+from pesfit.evaluate.errors import ALL, centred
+from pesfit.evaluate.predictions import Predicted, Predictions
+from pesfit.evaluate.test_rows import TestRow
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to tell errors apart.
+
+    Attributes:
+        name: of the column, with its unit.
+        of_atoms: whether atoms of one conformer differ; energies then belong to no category.
+        index: category of each atom of a row, from 0; shape (n_conformers, n_atoms), or one that spreads to it.
+        label: of a category.
+    """
+
+    name: str
+    of_atoms: bool
+    index: Callable[[TestRow], LongArray]
+    label: Callable[[int], str]
+
+
+def by_element() -> Kind:
+    """Tell atoms apart by element; the categories are atomic numbers."""
+    return Kind("element", True, lambda row: row.atomic_numbers[None, :].astype(np.int64), lambda z: str(chemical_symbols[z]))
+
+
+def by_energy(width: float, n_windows: int) -> Kind:
+    """Tell conformers apart by their label above the molecule's lowest.
+
+    Args:
+        width: of a window [kcal/mol].
+        n_windows: how many; the last one has no upper end.
+    """
+
+    def index(row: TestRow) -> LongArray:
+        window = np.floor((row.energy - row.lowest_energy) / width)
+        return np.clip(window, 0, n_windows - 1).astype(np.int64)[:, None]
+
+    def label(window: int) -> str:
+        return f"≥ {window * width:g}" if window == n_windows - 1 else f"{window * width:g}–{(window + 1) * width:g}"
+
+    return Kind("energy_above_lowest_kcal_per_mol", False, index, label)
+
+
+def by_size(width: int) -> Kind:
+    """Tell molecules apart by their number of atoms, in ranges of `width`."""
+
+    def label(number: int) -> str:
+        return f"{number + 1}" if width == 1 else f"{number * width + 1}–{(number + 1) * width}"
+
+    return Kind("n_atoms", False, lambda row: np.full((row.n_conformers, 1), (row.n_atoms - 1) // width), label)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Errors of one potential in one category of one source.
+
+    Attributes:
+        source: `all` for all of them.
+        category: index of it, for the order.
+        label: of the category.
+        potential: name.
+        n_conformers: how many take part.
+        n_components: number of force labels.
+        force_mae, force_rmse: [kcal/mol/Å]; None without labels.
+        n_energies: conformers of molecules with several.
+        energy_mae, energy_rmse: of ΔE' (see `errors`) [kcal/mol]; None without energies, or where categories are of atoms.
+    """
+
+    source: str
+    category: int
+    label: str
+    potential: str
+    n_conformers: int
+    n_components: int
+    force_mae: float | None
+    force_rmse: float | None
+    n_energies: int
+    energy_mae: float | None
+    energy_rmse: float | None
+
+
+def breakdown(predictions: Predictions, kind: Kind) -> list[Part]:
+    """Tell errors apart.
+
+    Returns:
+        By source (`all` first, where there are several), category and potential; categories without conformers are left out.
+    """
+    parts: list[Part] = []
+    sources = ([ALL] if len(predictions.sources) > 1 else []) + list(predictions.sources)
+    for potential in predictions.potentials:
+        pairs = predictions.of(potential)
+        errors = centred([row for row, _ in pairs], [predicted.energy - row.energy for row, predicted in pairs])
+        for source in sources:
+            tally: dict[int, FloatArray] = {}
+            for (row, predicted), energy in zip(pairs, errors, strict=True):
+                if source in (ALL, row.source):
+                    _add(tally, kind, row, predicted, energy)
+            parts += [_part(source, category, potential, kind, sums) for category, sums in sorted(tally.items())]
+    order = {name: i for i, name in enumerate(predictions.potentials)}
+    return sorted(parts, key=lambda part: (sources.index(part.source), part.category, order[part.potential]))
+
+
+def _add(tally: dict[int, FloatArray], kind: Kind, row: TestRow, predicted: Predicted, energy: FloatArray) -> None:
+    """Add a row to sums of each category: conformers, components, |ΔF|, ΔF², energies, |ΔE'|, ΔE'²."""
+    of_atoms = np.broadcast_to(kind.index(row), (row.n_conformers, row.n_atoms))
+    for category in np.unique(of_atoms).tolist():
+        here = of_atoms == category
+        sums = tally.setdefault(category, np.zeros(7))
+        sums[0] += int(here.any(axis=1).sum())
+        if row.forces is not None:
+            errors = (predicted.forces - row.forces)[here]
+            sums[1:4] += errors.size, np.abs(errors).sum(), (errors**2).sum()
+        if not kind.of_atoms:
+            errors = energy[here[:, 0]]
+            errors = errors[np.isfinite(errors)]
+            sums[4:7] += errors.size, np.abs(errors).sum(), (errors**2).sum()
+
+
+def _part(source: str, category: int, potential: str, kind: Kind, sums: FloatArray) -> Part:
+    n_conformers, n_components, n_energies = (int(sums[i]) for i in (0, 1, 4))
+
+    def mean(i: int, n: int) -> float | None:
+        return float(sums[i]) / n if n else None
+
+    def root(i: int, n: int) -> float | None:
+        return float(np.sqrt(sums[i] / n)) if n else None
+
+    return Part(
+        source, category, kind.label(category), potential, n_conformers, n_components, mean(2, n_components), root(3, n_components),
+        n_energies, mean(5, n_energies), root(6, n_energies),
+    )  # fmt: skip
+
+
+def count_training(counts: Mapping[int, int], width: int) -> dict[int, int]:
+    """Gather numbers of training conformers by number of atoms into the ranges of `by_size`."""
+    gathered: dict[int, int] = {}
+    for n_atoms, n_conformers in sorted(counts.items()):
+        gathered[(n_atoms - 1) // width] = gathered.get((n_atoms - 1) // width, 0) + n_conformers
+    return gathered

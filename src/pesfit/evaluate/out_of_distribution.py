@@ -1,0 +1,206 @@
+"""Do deviations tell what a model was not trained on: test conformers of its molecules against other molecules and against probes.
+
+The score of a conformer is the deviation of its least certain atom's force (`Deviations.score`). AUROC compares the scores of a set from
+outside with those of the test conformers of molecules that have training conformers, which are inside. `Calibration.threshold_of` says of
+each conformer whether it is flagged; of those inside, hardly any should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pesfit.core.arrays import BoolArray, FloatArray
+from pesfit.data.dataset import ConformerDataset
+from pesfit.data.splits import Splits
+from pesfit.evaluate.predictions import Predicted, Predictions
+from pesfit.evaluate.test_rows import TestRow
+from pesfit.params.source_names import covers
+from pesfit.statistics.errors import Bootstrap
+from pesfit.statistics.resampling import Interval
+from pesfit.uncertainty.calibration import Calibration
+from pesfit.uncertainty.scores import auroc, auroc_interval, half_width
+
+INSIDE, OTHER_MOLECULES = "inside", "another molecule"
+"""Names of sets: test conformers of molecules with training conformers, and of molecules without."""
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The conformers of one set, as a model with a posterior sees them.
+
+    Attributes:
+        score: [kcal/mol/Å], shape (n_conformers,).
+        errors, deviations: of force components with labels [kcal/mol/Å], shape (n_components,).
+        n_molecules: how many there are.
+        flagged: whether the score is above where the molecule's domain ends; empty where that is not known, shape (n_conformers,).
+    """
+
+    score: FloatArray
+    errors: FloatArray
+    deviations: FloatArray
+    n_molecules: int
+    flagged: BoolArray
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How well a model tells one set from what is inside.
+
+    Attributes:
+        potential: name of the model.
+        name: of the set: `INSIDE`, `OTHER_MOLECULES`, or the source of probes.
+        n_conformers, n_molecules: in it.
+        auroc: against `INSIDE`; None for that set itself, or where nothing is inside.
+        auroc_interval: over resamples of conformers.
+        flagged: share of conformers above where their molecule's domain ends; None where the model does not know.
+        coverage_95: share of force components within the interval of nominal coverage 0.95; None without labels that can be compared.
+        median_score: [kcal/mol/Å].
+        force_rmse: [kcal/mol/Å]; None likewise.
+    """
+
+    potential: str
+    name: str
+    n_conformers: int
+    n_molecules: int
+    auroc: float | None
+    auroc_interval: Interval | None
+    flagged: float | None
+    coverage_95: float | None
+    median_score: float
+    force_rmse: float | None
+
+
+def training_groups(datasets: Mapping[str, ConformerDataset], splits: Splits, sources: Sequence[str] = ()) -> frozenset[str]:
+    """Return the groups of molecules that have training conformers.
+
+    Args:
+        datasets: by name.
+        splits: of these data sets.
+        sources: that are trained on (`params.source_names.covers`); without any, all.
+
+    Raises:
+        DataError: where the splits do not fit the data sets.
+    """
+    return frozenset(
+        group
+        for name, dataset in datasets.items()
+        for id_, group, source in zip(
+            *(dataset.table.column(key).to_pylist() for key in ("id", "group", "source")), strict=True
+        )
+        if len(splits.conformers(name, id_, "train")) and (not sources or any(covers(wanted, source) for wanted in sources))
+    )
+
+
+def probe_rows(dataset: ConformerDataset, name: str = "probes") -> list[TestRow]:
+    """Return all conformers of a data set of probes, with the charges that it holds.
+
+    Args:
+        dataset: as `simulate.probes.write_probes` writes it.
+        name: what messages call it.
+    """
+    return [
+        TestRow(
+            dataset=name,
+            id=record.id,
+            source=record.source,
+            group=record.group,
+            smiles=record.smiles,
+            atomic_numbers=record.atomic_numbers,
+            coords=record.coords,
+            energy=record.energy,
+            forces=record.forces,
+            lowest_energy=float(record.energy.min()),
+            charges=record.charges,
+        )
+        for record in dataset
+    ]
+
+
+def scored_sets(  # noqa: PLR0913 - what is judged, and by what
+    potential: str,
+    test: Predictions,
+    probes: Predictions,
+    trained: Collection[str],
+    calibration: Calibration | None,
+    *,
+    same_level: bool,
+) -> dict[str, Scored]:
+    """Sort what a model with a posterior says into sets; those that are empty are left out.
+
+    Args:
+        potential: name of the model.
+        test: what it says of the test set.
+        probes: what it says of probes. Those of molecules that it was not trained on tell nothing of heat or stretched bonds, and are left
+            out.
+        trained: groups with training conformers.
+        calibration: of the model, which knows where domains end.
+        same_level: whether the probes' labels are of the level of theory that the model was trained on; only then errors count.
+    """
+    sets: dict[str, list[tuple[TestRow, Predicted]]] = {INSIDE: [], OTHER_MOLECULES: []}
+    for row, predicted in test.of(potential):
+        sets[INSIDE if row.group in trained else OTHER_MOLECULES].append((row, predicted))
+    for row, predicted in probes.of(potential):
+        if row.group in trained:
+            sets.setdefault(row.source, []).append((row, predicted))
+    return {
+        name: _scored(rows, calibration or Calibration(), with_errors=same_level or name in (INSIDE, OTHER_MOLECULES))
+        for name, rows in sets.items()
+        if rows
+    }
+
+
+def separate(potential: str, sets: Mapping[str, Scored], bootstrap: Bootstrap) -> list[Separation]:
+    """Compare each set with what is inside.
+
+    Args:
+        potential: name of the model.
+        sets: from `scored_sets`.
+        bootstrap: for intervals.
+    """
+    inside = sets.get(INSIDE)
+    found = []
+    for name, scored in sets.items():
+        reference = None if inside is None or name == INSIDE else inside.score
+        errors = np.abs(scored.errors)
+        found.append(
+            Separation(
+                potential=potential,
+                name=name,
+                n_conformers=len(scored.score),
+                n_molecules=scored.n_molecules,
+                auroc=None if reference is None else auroc(reference, scored.score),
+                auroc_interval=None if reference is None else auroc_interval(reference, scored.score, bootstrap),
+                flagged=float(np.mean(scored.flagged)) if len(scored.flagged) else None,
+                coverage_95=float(np.mean(errors <= half_width(_LEVEL) * scored.deviations)) if len(errors) else None,
+                median_score=float(np.median(scored.score)),
+                force_rmse=float(np.sqrt(np.mean(errors**2))) if len(errors) else None,
+            )
+        )
+    return found
+
+
+def _scored(rows: list[tuple[TestRow, Predicted]], calibration: Calibration, *, with_errors: bool) -> Scored:
+    score, errors, deviations = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
+    flagged = [np.zeros(0, dtype=np.bool_)]
+    for row, predicted in rows:
+        if predicted.deviations is None:
+            continue
+        score.append(predicted.deviations.score)
+        threshold = calibration.threshold_of(row.group)
+        if threshold is not None:
+            flagged.append(predicted.deviations.score > threshold)
+        if row.forces is not None and with_errors:
+            errors.append((predicted.forces - row.forces).reshape(-1))
+            deviations.append(predicted.deviations.forces.reshape(-1))
+    n_molecules = len({row.group for row, _ in rows})
+    return Scored(
+        score=np.concatenate(score),
+        errors=np.concatenate(errors),
+        deviations=np.concatenate(deviations),
+        n_molecules=n_molecules,
+        flagged=np.concatenate(flagged),
+    )

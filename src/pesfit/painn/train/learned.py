@@ -1,0 +1,249 @@
+"""Train one variant of the network: the whole of stage 07."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pesfit.core.exceptions import ParamsError
+from pesfit.core.processes.group import Group
+from pesfit.core.processes.launch import run_together
+from pesfit.core.processes.torchrun import is_helper
+from pesfit.core.runtime import RUNS, SCRATCH
+from pesfit.data.dataset import ConformerDataset
+from pesfit.data.splits import SPLITS, Splits
+from pesfit.painn.potential import PaiNNConfig, PaiNNPotential, build_painn, load_painn, transfer_weights
+from pesfit.painn.train.atomrefs import fit_atomrefs
+from pesfit.painn.train.batches import epoch_batches
+from pesfit.painn.train.checkpoint import FORMAT_VERSION
+from pesfit.painn.train.datasets import load_sets
+from pesfit.painn.train.evaluate import Evaluation, evaluate_split
+from pesfit.painn.train.fit_last_layer import fit_last_layer
+from pesfit.painn.train.flat import FlatParameters
+from pesfit.painn.train.graphs import TrainingData
+from pesfit.painn.train.loop import SECONDS_BETWEEN_CHECKPOINTS, Ingredients, Run, Trained
+from pesfit.painn.train.plot import plot_learning_curve
+from pesfit.painn.train.results import Outcome
+from pesfit.painn.train.step import GradientStep
+from pesfit.painn.train.tracking import Tracker
+from pesfit.params.source_names import check_source_names
+from pesfit.params.train_learned import TrainLearned
+
+STAGE = "train_learned"
+Variant = Literal["conservative", "direct"]
+LEARNED = Path("outputs/learned")
+
+_AFTERWARDS = {"bootstrap", "ensemble", "last_layer_conformers"}
+"""Parameters that no training depends on: a killed run goes on when they change."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a run reads and writes besides its output.
+
+    Attributes:
+        learned: with the outputs of the variants, each under its name, for `init_from`.
+        scratch: for checkpoints.
+        runs: for TensorBoard and times.
+    """
+
+    learned: Path = LEARNED
+    scratch: Path = SCRATCH / STAGE
+    runs: Path = RUNS
+
+
+def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
+    variant: Variant,
+    clustered: Mapping[str, ConformerDataset],
+    splits: Splits,
+    params: TrainLearned,
+    output: Path,
+    *,
+    plot: Path | None = None,
+    folders: Folders = Folders(),
+    seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
+) -> dict[str, Any]:
+    """Train a variant of the network and measure its errors on every split.
+
+    Writes `config.json` and `model.safetensors` (the moving average of the weights when the validation loss was lowest), the same under
+    `last/` (at the end of the run), `history.csv` (the learning curve) and `failures.csv`; the conservative variant also
+    `last-layer.npz` (posterior of the last layer), and the networks of the ensemble under `ensemble/<number>/`. The bytes depend on data,
+    parameters and the kind of processor alone, not on the number of processes, nor on whether and where the run was killed in between.
+
+    Args:
+        variant: how forces come out: `conservative`, -dE/dx, or `direct`, from a head of their own.
+        clustered: data sets by name.
+        splits: of all conformers.
+        params: section `train_learned`.
+        output: folder to write to.
+        plot: PNG for a picture of the learning curve.
+        folders: where else to read and write.
+        seconds_between_checkpoints: what a killed run loses at most, a step besides.
+
+    Returns:
+        Metrics; empty in a process that `torchrun` started to help another, which writes nothing.
+
+    Raises:
+        ParamsError: where sources do not exist, or there is no trained network to start from.
+        DataError: where a split is empty, or the network to start from has another shape.
+        PesfitError: when the loss is no longer a finite number, or another process dies.
+    """
+    sources = {source for dataset in clustered.values() for source in dataset.table.column("source").unique().to_pylist()}
+    check_source_names("train_learned.sources", params.sources, sources)
+    start = _start_folder(variant, params, folders.learned)
+    paths = {name: dataset.path.resolve() for name, dataset in clustered.items()}
+    job = Job(variant, paths, splits, params, start, folders, seconds_between_checkpoints)
+    outcome = run_together(train_together, job, params.batching.n_shards)
+    if is_helper():
+        return {}
+    outcome.write(output)
+    if plot is not None:
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        plot_learning_curve(plot, outcome.trained.history, f"Training of the {variant} network")
+    metrics = {
+        "variant": variant,
+        "started_from": None if start is None else params.init_from,
+        **outcome.metrics(params),
+    }
+    shutil.rmtree(folders.scratch / variant, ignore_errors=True)
+    return metrics
+
+
+@dataclass(frozen=True)
+class Job:
+    """What each process is told; arguments of `train_learned`.
+
+    Attributes:
+        start: folder of the network to start from; None for random weights.
+        companion: 0 for the network itself, from 1 for those trained beside it.
+    """
+
+    variant: Variant
+    datasets: Mapping[str, Path]
+    splits: Splits
+    params: TrainLearned
+    start: Path | None
+    folders: Folders
+    seconds_between_checkpoints: float
+    companion: int = 0
+
+    @property
+    def companions(self) -> list[Job]:
+        """The trainings that differ from this one by their seed alone."""
+        n = self.params.ensemble if self.variant == "conservative" else 0
+        return [
+            replace(self, params=self.params.model_copy(update={"seed": self.params.seed + i}), companion=i)
+            for i in range(1, n + 1)
+        ]
+
+    @property
+    def run_name(self) -> str:
+        """Name of the folder for TensorBoard."""
+        return f"{STAGE}-{self.variant}" + (f"-ensemble-{self.companion}" if self.companion else "")
+
+    @property
+    def label(self) -> str:
+        """What the progress bar says."""
+        return f"train {self.variant}" + (f", ensemble {self.companion}/{self.params.ensemble}" if self.companion else "")
+
+
+def train_together(group: Group, job: Job) -> Outcome:
+    """Train in one of the processes of a group."""
+    params = job.params
+    datasets = {name: ConformerDataset(path) for name, path in job.datasets.items()}
+    sets = load_sets(datasets, job.splits, params, STAGE, group.device)
+    data = sets.data
+    potential = _build(job, data["train"]).to(group.device)
+    flat = FlatParameters(potential)
+    n_batches = len(epoch_batches(data["train"].n_atoms, params.batching, params.seed, epoch=0))
+    with group.first_before_others():  # what the first compiles, the others find in its cache
+        step = GradientStep(
+            potential,
+            params.objective,
+            data["train"],
+            compile_step=params.compile,
+            n_steps=params.num_epochs * n_batches,
+            batch_size=len(data["train"]) / n_batches,
+        )
+    ingredients = Ingredients(potential, flat, step, data["train"], data["validation"], params)
+    trained, evaluations = _train_one(group, job, ingredients, data)
+    last_layer = None
+    if potential.conservative:
+        last_layer = fit_last_layer(potential, data, params.objective, params.last_layer_conformers, group)
+    companions = []
+    for companion in job.companions:
+        # The same module and step with other weights, so that nothing is compiled again.
+        flat.set(FlatParameters(_build(companion, data["train"])).vector)
+        companions.append(_train_one(group, companion, replace(ingredients, params=companion.params), {})[0])
+    flat.set(trained.best)
+    return Outcome(potential, flat, trained, evaluations, sets, last_layer, companions)
+
+
+def _train_one(
+    group: Group, job: Job, ingredients: Ingredients, judged: Mapping[str, TrainingData]
+) -> tuple[Trained, dict[str, Evaluation]]:
+    """Train from the weights that the ingredients have, leave the best ones there, and evaluate these."""
+    potential, flat, step = ingredients.potential, ingredients.flat, ingredients.step
+    checkpoint = job.folders.scratch / job.variant / f"{_digest(job, ingredients)}.safetensors"
+    with Tracker(job.folders.runs / job.run_name if group.is_first else None, job.label, job.params.num_epochs) as tracker:
+        trained = Run(ingredients, group, tracker, checkpoint, job.seconds_between_checkpoints).train()
+        flat.set(trained.best)
+        evaluations, times = {}, {}
+        for split in (split for split in SPLITS if split in judged):
+            started = time.perf_counter()
+            evaluations[split] = evaluate_split(potential, judged[split], job.params.objective, group)
+            times[split] = 1e6 * (time.perf_counter() - started) * group.size / int(judged[split].n_atoms.sum())
+        tracker.write_times(
+            {
+                "processes": group.size,
+                "device": str(group.device),
+                "compiled": step.compiled,
+                "compiled_why": step.why,
+                "step_median_ms": trained.step_ms,
+                "inference_us_per_atom_and_process": times,
+            }
+        )
+    return trained, evaluations
+
+
+def _start_folder(variant: Variant, params: TrainLearned, learned: Path) -> Path | None:
+    if params.init_from in (None, variant):
+        return None
+    folder = learned / params.init_from
+    if not folder.is_dir():
+        raise ParamsError(
+            f"train_learned.init_from = {params.init_from}: {folder} holds no trained network; train that variant first, or set null"
+        )
+    return folder
+
+
+def _build(job: Job, train: TrainingData) -> PaiNNPotential:
+    atomrefs = fit_atomrefs(train)
+    config = PaiNNConfig(job.variant, atomrefs.elements, job.params.network)
+    potential = build_painn(config, atomrefs=torch.from_numpy(atomrefs.values), scale=atomrefs.scale, seed=job.params.seed)
+    if job.start is not None:
+        transfer_weights(load_painn(job.start), potential)
+    return potential
+
+
+def _digest(job: Job, ingredients: Ingredients) -> str:
+    """Return what a checkpoint is kept under: it stands for everything the run depends on."""
+    settings = [FORMAT_VERSION, torch.__version__, job.variant, job.params.model_dump(mode="json", exclude=_AFTERWARDS)]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for data in (ingredients.train, ingredients.validation):
+        for value in vars(data).values():
+            array = value.cpu().numpy() if isinstance(value, Tensor) else value
+            if isinstance(array, np.ndarray):
+                digest.update(np.ascontiguousarray(array).data)
+    digest.update(ingredients.flat.vector.detach().cpu().numpy().data)
+    return digest.hexdigest()[:32]

@@ -1,0 +1,102 @@
+"""What every opened model is: a potential, what it needs to know of a molecule, and how sure it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from pesfit.core.arrays import FloatArray, IntArray
+from pesfit.potentials.base import Conformers, Potential, collate
+from pesfit.potentials.terms import Terms
+from pesfit.uncertainty.calibration import CalibratedUncertainty, Calibration
+from pesfit.uncertainty.standard_deviations import Uncertainty
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One molecule, as a model sees it.
+
+    Attributes:
+        atomic_numbers: shape (n_atoms,).
+        smiles: mapped; None where bonds are not known.
+        total_charge: [e].
+        terms: SMIRNOFF terms; None for models that need none.
+        charge_method: where partial charges come from; None where there are none.
+        uncertainty: None where the model has no posterior.
+    """
+
+    atomic_numbers: IntArray
+    smiles: str | None
+    total_charge: int = 0
+    terms: Terms | None = None
+    charge_method: str | None = None
+    uncertainty: Uncertainty | None = None
+
+    def conformers(self, coords: FloatArray) -> Conformers:
+        """Return conformers to make a batch of; coords [Å], shape (n_conformers, n_atoms, 3)."""
+        numbers = torch.from_numpy(self.atomic_numbers.astype(np.int64))
+        return Conformers(numbers, torch.from_numpy(np.array(coords, dtype=np.float64)), self.terms, self.total_charge)
+
+
+class Model(ABC):
+    """A potential that users name by a folder or file; `open_model` opens it.
+
+    Attributes:
+        name: as it was given.
+        potential: what is evaluated.
+        needs_bonds: whether molecules must come with a SMILES.
+        has_total_energies: whether energies have the zero of the labels; those of a force field have one of their own.
+        has_posterior: whether subjects have an uncertainty.
+        calibration: what corrects the posterior's deviations, as those of subjects are; None where nothing does.
+    """
+
+    needs_bonds: ClassVar[bool]
+    has_total_energies: ClassVar[bool] = True
+
+    def __init__(self, name: str, potential: Potential) -> None:
+        self.name = name
+        self.potential = potential
+        self.has_posterior = False
+        self.calibration: Calibration | None = None
+
+    @abstractmethod
+    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Subject:
+        """Prepare a molecule.
+
+        Args:
+            atomic_numbers: shape (n_atoms,).
+            smiles: mapped, or None where bonds are not known.
+            where: what messages call it.
+            charges: [e], partial charges to take, shape (n_atoms,), such as those of a data set; those that a fit trained come first.
+
+        Raises:
+            DataError: where the model needs bonds and there are none.
+            MoleculeError: where it cannot be parameterized.
+        """
+
+    def evaluate(self, subject: Subject, coords: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Evaluate conformers of one molecule together, keeping nothing to differentiate.
+
+        Args:
+            subject: from `subject`.
+            coords: [Å], shape (n_conformers, n_atoms, 3).
+
+        Returns:
+            Energies [kcal/mol], shape (n_conformers,), and forces [kcal/mol/Å], of the shape of `coords`.
+
+        Raises:
+            PesfitError: where the potential cannot be asked about the molecule, or two atoms are at the same place.
+        """
+        with torch.no_grad():
+            prediction = self.potential(collate([subject.conformers(coords)]))
+        return prediction.energy.numpy(), prediction.forces.numpy().reshape(coords.shape)
+
+    def calibrated(self, posterior: Uncertainty | None) -> Uncertainty | None:
+        """Return the uncertainty of a subject: the posterior's deviations, corrected where the model has a calibration."""
+        if posterior is None or self.calibration is None:
+            return posterior
+        return CalibratedUncertainty(posterior, self.calibration)

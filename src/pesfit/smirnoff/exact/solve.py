@@ -1,0 +1,211 @@
+"""The exact fit: strength of the prior, bounded optimum, posterior, and the path over prior strengths.
+
+Errors of a force field are not independent: those of one molecule's conformers and atoms have common causes, so n rows say less than
+n independent ones would. Taken as independent they make the prior too weak and the error bars too small. How many rows say as much as
+one independent row, T, follows from the training set itself. With V = (A + λ diag(widths⁻²))⁻¹ and G = Σ g gᵀ over molecules, g the
+gradient of a molecule's part of the objective, independent rows would give tr(VG) = σ²γ; T is what it is larger by. The likelihood is
+raised to the power 1/T, the magnitude adjustment of composite likelihoods (Ribatet, Cooley, Davison, Statistica Sinica 22, 813, 2012).
+T needs many molecules to be known; with a single one it stays 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import scipy.optimize
+
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import DataError, ParamsError, PesfitError
+from pesfit.params.fit_smirnoff import FitSmirnoff
+from pesfit.smirnoff.exact.assemble import Problem
+from pesfit.statistics.linear_gaussian import GaussianPrior, Posterior, Spectrum, infer, maximise_balance, solve
+from pesfit.statistics.normal_equations import Moments
+from pesfit.statistics.quadratic import Constraints
+
+_PATH = 10.0 ** np.arange(-10.0, 2.01, 0.5)
+"""Prior strengths of the path, relative to the largest eigenvalue of the whitened Gram matrix."""
+_MAX_ROUNDS = 8
+_REDUNDANCY_TOLERANCE = 0.01
+_MAX_GAUSS_NEWTON = 100
+_GAUSS_NEWTON_TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """The bounded optimum at one prior strength.
+
+    Attributes:
+        strength: of the prior.
+        effective_parameters: γ.
+        log_evidence: logarithm of the marginal likelihood.
+        train, validation: energy and force part of the objective, without their weights.
+    """
+
+    strength: float
+    effective_parameters: float
+    log_evidence: float
+    train: tuple[float, float]
+    validation: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ExactFit:
+    """What the fit found.
+
+    Attributes:
+        posterior: optimum and uncertainty.
+        weights: w_E and w_F of the objective, as given or as chosen.
+        redundancy: T, the number of rows that say as much as one independent row.
+        path: over prior strengths.
+    """
+
+    posterior: Posterior
+    weights: tuple[float, float]
+    redundancy: float
+    path: tuple[PathPoint, ...]
+
+
+Scores: TypeAlias = Callable[[tuple[float, float], FloatArray], tuple[FloatArray, int]]
+"""From w_E and w_F, and x: Σ g gᵀ over the molecules, and their number (`assemble.scores`)."""
+
+
+def fit_exactly(problem: Problem, scores: Scores, params: FitSmirnoff) -> ExactFit:
+    """Choose what is left open and solve.
+
+    Args:
+        problem: the objective.
+        scores: how much molecules disagree.
+        params: section `fit_smirnoff`.
+
+    Raises:
+        DataError: where there is nothing to fit to, or no validation set though `prior_strength` asks for one.
+        PesfitError: where the conditions of optimality do not hold.
+    """
+    prior, constraints = problem.layout.prior(), problem.layout.constraints()
+    x, redundancy = np.zeros(len(problem.layout)), 1.0
+    weights = _weights(problem, prior, params, x)
+    for _ in range(_MAX_ROUNDS):
+        solver = _Solver(problem, prior, constraints, weights, redundancy)
+        strength = solver.choose_strength(params.prior_strength, x)
+        x = solver.optimum(strength, x)
+        last, redundancy = redundancy, solver.redundancy_at(strength, x, *scores(weights, x))
+        if problem.is_linear and abs(redundancy - last) < _REDUNDANCY_TOLERANCE * last:
+            break
+        weights = weights if problem.is_linear else _weights(problem, prior, params, x)
+    posterior = infer(solver.moments("train", x), prior, strength, constraints)
+    return ExactFit(posterior, solver.weights, solver.redundancy, tuple(solver.path(x)))
+
+
+def _weights(problem: Problem, prior: GaussianPrior, params: FitSmirnoff, x: FloatArray) -> tuple[float, float]:
+    energy, force = params.objective.energy_weight, params.objective.force_weight
+    if energy != "evidence":
+        return energy, force
+    if force == 0.0:
+        raise ParamsError(
+            "fit_smirnoff.objective.force_weight = 0 beside energy_weight = evidence: expected a force_weight above 0, "
+            "to which the weight of energies is set"
+        )
+    return force * maximise_balance(problem.linearised("train", x), prior), force
+
+
+@dataclass(frozen=True)
+class _Solver:
+    """The problem with its weights fixed."""
+
+    problem: Problem
+    prior: GaussianPrior
+    constraints: Constraints
+    weights: tuple[float, float]
+    redundancy: float
+
+    def moments(self, split: str, x: FloatArray) -> Moments:
+        """Return the weighted statistics of a split, linearised about x."""
+        return self.problem.linearised(split, x).weighted(*self.weights).correlated(self.redundancy)
+
+    def redundancy_at(self, strength: float, x: FloatArray, disagreement: FloatArray, n_molecules: int) -> float:
+        """Return T, between 1 and the number of rows that a molecule has on average.
+
+        Args:
+            strength: λ.
+            x: the optimum at it.
+            disagreement: G, shape (n, n).
+            n_molecules: of the training set.
+        """
+        moments = self.problem.linearised("train", x).weighted(*self.weights)
+        spectrum = Spectrum.of(moments, self.prior)
+        white = spectrum.vectors.T @ (disagreement * np.outer(self.prior.widths, self.prior.widths)) @ spectrum.vectors
+        found = float(np.sum(np.diag(white) / (spectrum.eigenvalues + strength)))
+        expected = spectrum.noise_variance(strength) * spectrum.effective_parameters(strength)
+        return float(np.clip(found / max(expected, 1e-300), 1.0, max(moments.n_rows / max(n_molecules, 1), 1.0)))
+
+    def objective(self, split: str, x: FloatArray) -> float:
+        """Return J of a split, without the prior."""
+        energy, forces = self.problem.sums_of_squares(split, x)
+        return self.weights[0] * energy + self.weights[1] * forces
+
+    def optimum(self, strength: float, start: FloatArray) -> FloatArray:
+        """Return the bounded optimum; by Gauss-Newton steps where the energy is not linear (Nocedal & Wright, section 10.3)."""
+        if self.problem.is_linear:
+            return solve(self.moments("train", start), self.prior, strength, self.constraints).x
+
+        def penalised(x: FloatArray) -> float:
+            return self.objective("train", x) + strength * float(np.sum(((x - self.prior.mean) / self.prior.widths) ** 2))
+
+        x, value = start, penalised(start)
+        for _ in range(_MAX_GAUSS_NEWTON):
+            step = solve(self.moments("train", x), self.prior, strength, self.constraints).x - x
+            length = 1.0
+            while length > 1e-6 and not penalised(x + length * step) <= value:
+                length *= 0.5
+            if length <= 1e-6:
+                return x
+            x = x + length * step
+            value = penalised(x)
+            if np.abs(length * step / self.prior.widths).max() < _GAUSS_NEWTON_TOLERANCE:
+                return x
+        raise PesfitError(f"the fit without energy zero did not settle in {_MAX_GAUSS_NEWTON} steps; use energy_zero: mean")
+
+    def choose_strength(self, wanted: float | str, x: FloatArray) -> float:
+        """Return the prior strength."""
+        if not isinstance(wanted, str):
+            return wanted
+        spectrum = Spectrum.of(self.moments("train", x), self.prior)
+        if wanted == "evidence":
+            return spectrum.maximise_evidence()
+        if self.moments("validation", x).n_rows == 0:
+            raise DataError("prior_strength = validation, but the validation set is empty; use evidence or a number")
+        return minimise_on_path(lambda strength: self.objective("validation", self.optimum(strength, x)), _grid(spectrum))
+
+    def path(self, x: FloatArray) -> list[PathPoint]:
+        """Follow the optimum over prior strengths."""
+        spectrum = Spectrum.of(self.moments("train", x), self.prior)
+        points = []
+        for strength in _grid(spectrum).tolist():
+            there = self.optimum(strength, x)
+            train, validation = (self.problem.sums_of_squares(split, there) for split in ("train", "validation"))
+            points.append(
+                PathPoint(strength, spectrum.effective_parameters(strength), spectrum.log_evidence(strength), train, validation)
+            )
+        return points
+
+
+def _grid(spectrum: Spectrum) -> FloatArray:
+    return np.asarray((spectrum.eigenvalues[-1] or 1.0) * _PATH)
+
+
+def minimise_on_path(function: Callable[[float], float], grid: FloatArray) -> float:
+    """Return where a function of the prior strength is least: the best of the grid, refined between its neighbors to 1 %."""
+    values = [function(strength) for strength in grid.tolist()]
+    best = int(np.argmin(values))
+    if best in (0, len(grid) - 1):
+        return float(grid[best])
+    found = scipy.optimize.minimize_scalar(
+        lambda u: function(float(np.exp(u))),
+        bounds=(float(np.log(grid[best - 1])), float(np.log(grid[best + 1]))),
+        method="bounded",
+        options={"xatol": 0.01},
+    )
+    return float(np.exp(found.x)) if found.fun < values[best] else float(grid[best])

@@ -1,0 +1,143 @@
+"""What a fit changed, as pictures, and the path over prior strengths, as a picture and for TensorBoard."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from pesfit.core.arrays import BoolArray, FloatArray
+from pesfit.data.topology import BONDED_HANDLERS, ForceField
+from pesfit.smirnoff.exact.solve import ExactFit
+from pesfit.smirnoff.parameters import MINIMUM, Layout
+
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "0.6"
+"""From Okabe and Ito's palette, which color-blind readers tell apart."""
+_N_COLUMNS = 3
+
+
+def plot_changes(path: Path, layout: Layout, start: ForceField, fitted: ForceField, fit: ExactFit) -> None:
+    """Draw every trained value after the fit against the value before, one panel for each handler and column.
+
+    The file's bytes depend on the arguments alone.
+
+    Args:
+        path: PNG to write.
+        layout: what was trained.
+        start: the force field before the fit.
+        fitted: the force field after it.
+        fit: for error bars, and for which parameters the data determine.
+    """
+    errors = layout.standard_errors(start, fit.posterior.x, fit.posterior.covariance)
+    panels = [(h, shift) for h in range(len(BONDED_HANDLERS)) for shift in (False, True)]
+    panels = [(h, shift) for h, shift in panels if ((layout.handler == h) & (layout.is_shift == shift)).any()]
+    figure = _figure(len(panels), "Trained parameters (grey: not determined by the data)")
+    for number, (handler, shift) in enumerate(panels):
+        name = BONDED_HANDLERS[handler]
+        entries = np.flatnonzero((layout.handler == handler) & (layout.is_shift == shift))
+        column = start.tables[name].columns.index(MINIMUM[name]) if shift else 0
+        rows = layout.row[entries]
+        axes = figure.add_subplot(-(-len(panels) // _N_COLUMNS), min(_N_COLUMNS, len(panels)), number + 1)
+        before, after = (tables[name].values[rows, column] for tables in (start.tables, fitted.tables))
+        _scatter(axes, before, after, errors[name][rows, column], fit.posterior.determined[entries])
+        axes.set_title(f"{name}: {start.tables[name].columns[column]}", fontsize=10)
+        axes.set_xlabel(f"before [{start.tables[name].units[column]}]", fontsize=8)
+        axes.set_ylabel("after", fontsize=8)
+    _save(figure, path)
+
+
+def plot_path(path: Path, fit: ExactFit) -> None:
+    """Draw errors, effective parameters and evidence against the strength of the prior.
+
+    Args:
+        path: PNG to write; its bytes depend on the arguments alone.
+        fit: what was found.
+    """
+    strengths = np.array([point.strength for point in fit.path])
+    figure = _figure(3, "Along the strength of the prior (dotted: chosen)")
+    axes = figure.add_subplot(1, 3, 1)
+    for split, color in (("train", _BLUE), ("validation", _ORANGE)):
+        objective = np.array([_objective(getattr(point, split), fit.weights) for point in fit.path])
+        if objective.min() > 0.0:
+            axes.plot(strengths, objective / objective[-1], color=color, label=split)
+    axes.set_title("objective, relative to the strongest prior", fontsize=10)
+    axes.set_yscale("log")
+    axes.legend(fontsize=8, frameon=False)
+    for number, (title, name) in enumerate(
+        (("effective number of parameters", "effective_parameters"), ("log evidence", "log_evidence"))
+    ):
+        other = figure.add_subplot(1, 3, number + 2)
+        other.plot(strengths, [getattr(point, name) for point in fit.path], color=_GREEN)
+        other.set_title(title, fontsize=10)
+    for each in figure.axes:
+        each.set_xscale("log")
+        each.axvline(fit.posterior.strength, color=_GREY, linestyle=":")
+        each.set_xlabel("prior strength", fontsize=8)
+        _plain(each)
+    _save(figure, path)
+
+
+def log_path(folder: Path, fit: ExactFit, prior_widths: FloatArray) -> None:
+    """Write the path for TensorBoard; a step is a point of it, from the weakest prior to the strongest.
+
+    Args:
+        folder: of the run; what an earlier run left there is removed.
+        fit: what was found.
+        prior_widths: of the trained vector, whose change is shown in them, shape (n,).
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(str(folder)) as writer:
+        for step, point in enumerate(fit.path):
+            values = {
+                "log10_prior_strength": float(np.log10(point.strength)),
+                "effective_parameters": point.effective_parameters,
+                "log_evidence": point.log_evidence,
+                "objective/train": _objective(point.train, fit.weights),
+                "objective/validation": _objective(point.validation, fit.weights),
+                "energy/train": point.train[0],
+                "energy/validation": point.validation[0],
+                "forces/train": point.train[1],
+                "forces/validation": point.validation[1],
+            }
+            for name, value in values.items():
+                writer.add_scalar(f"path/{name}", value, step)
+        writer.add_histogram("change_in_prior_widths", fit.posterior.x / prior_widths)
+
+
+def _objective(parts: Sequence[float], weights: Sequence[float]) -> float:
+    return float(np.dot(parts, weights))
+
+
+def _figure(n_panels: int, title: str) -> Figure:
+    n_rows = -(-n_panels // _N_COLUMNS)
+    figure = Figure(figsize=(4.0 * min(n_panels, _N_COLUMNS), 0.6 + 3.4 * n_rows), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def _scatter(axes: Axes, before: FloatArray, after: FloatArray, errors: FloatArray, determined: BoolArray) -> None:
+    low, high = min(before.min(), after.min()), max(before.max(), after.max())
+    axes.plot([low, high], [low, high], color=_GREY, linewidth=0.8, zorder=1)
+    axes.plot(before[~determined], after[~determined], "o", color=_GREY, markersize=3, zorder=2)
+    bars = np.nan_to_num(errors[determined])
+    axes.errorbar(before[determined], after[determined], bars, fmt="o", color=_BLUE, markersize=3, elinewidth=0.7, zorder=3)
+    _plain(axes)
+
+
+def _plain(axes: Axes) -> None:
+    axes.tick_params(labelsize=8)
+    axes.grid(color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, format="png", metadata={"Software": None})  # Software would carry matplotlib's version into the bytes

@@ -1,0 +1,290 @@
+"""What one process does in the fit by descent: it holds some shards of the data and evaluates them.
+
+The data are cut into batches, each batch into shards, and each shard's part of a batch into chunks of molecules that are evaluated at
+once. The cut depends on the data and the parameters alone; sums run over chunks in order and then over shards in order, so that the
+result does not depend on which process has which shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pesfit.core.arrays import FloatArray
+from pesfit.data.dataset import ConformerDataset
+from pesfit.data.splits import TRAIN, SplitArray
+from pesfit.data.topology import Topology
+from pesfit.params.fit_gradient import Loss
+from pesfit.smirnoff.gradient.losses import losses
+from pesfit.smirnoff.gradient.preparation import MoleculePreparation, Setting
+from pesfit.smirnoff.gradient.residuals import Block, Part, Terms
+from pesfit.smirnoff.plan import MoleculeRows, cut
+
+_CHUNK_COST = 20_000
+"""Conformers times atoms of a chunk: some MB, which stay in a core's cache between the product and its transpose."""
+N_NUMBERS = 4
+"""Loss of energies, loss of forces, Σ (ΔE)², Σ |ΔF|²."""
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """A molecule with all that is needed to prepare it.
+
+    Attributes:
+        rows: of its data set.
+        topology: its terms, with the periodicities that were added.
+        splits: of each row's conformers.
+    """
+
+    rows: MoleculeRows
+    topology: Topology
+    splits: tuple[SplitArray, ...]
+
+    @property
+    def is_trained_on(self) -> bool:
+        """Whether a conformer is in the training set."""
+        return any(bool((split == TRAIN).any()) for split in self.splits)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Molecules that are evaluated at once.
+
+    Attributes:
+        batch: the batch they belong to, -1 where none is trained on.
+        molecules: in order.
+    """
+
+    batch: int
+    molecules: tuple[Molecule, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process is given.
+
+    Attributes:
+        setting: what all molecules have in common.
+        loss: of errors.
+        datasets: where they are, by name.
+        shards: the chunks of each of the process's shards.
+        memory: bytes that prepared molecules may take.
+    """
+
+    setting: Setting
+    loss: Loss
+    datasets: Mapping[str, Path]
+    shards: tuple[tuple[Chunk, ...], ...]
+    memory: float
+
+
+def divide(molecules: Sequence[Molecule], n_shards: int, batch_size: int | None, seed: int) -> tuple[list[list[Chunk]], int]:
+    """Cut molecules into batches, shards and chunks.
+
+    Args:
+        molecules: all of them.
+        n_shards: number of shards.
+        batch_size: molecules in a batch; None for a single batch.
+        seed: of the order in which molecules are put into batches.
+
+    Returns:
+        The chunks of each shard, and the number of batches.
+    """
+    trained = [molecule for molecule in molecules if molecule.is_trained_on]
+    others = [molecule for molecule in molecules if not molecule.is_trained_on]
+    if batch_size is not None:
+        trained = [trained[i] for i in np.random.default_rng(seed).permutation(len(trained))]
+    size = batch_size or max(len(trained), 1)
+    batches = [trained[start : start + size] for start in range(0, len(trained), size)]
+    shards: list[list[Chunk]] = [[] for _ in range(n_shards)]
+    for batch, members in [*enumerate(batches), (-1, others)]:
+        by_rows = {molecule.rows: molecule for molecule in members}
+        for piece, rows in enumerate(cut([molecule.rows for molecule in members], n_shards)):
+            shards[(piece + batch) % n_shards].extend(_chunks(batch, [by_rows[row] for row in rows]))
+    return shards, len(batches)
+
+
+def _chunks(batch: int, molecules: Sequence[Molecule]) -> Iterator[Chunk]:
+    waiting: list[Molecule] = []
+    cost = 0
+    for molecule in molecules:
+        if waiting and cost + molecule.rows.cost > _CHUNK_COST:
+            yield Chunk(batch, tuple(waiting))
+            waiting, cost = [], 0
+        waiting.append(molecule)
+        cost += molecule.rows.cost
+    if waiting:
+        yield Chunk(batch, tuple(waiting))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """The training and the validation part of a chunk."""
+
+    train: Block | None
+    validation: Block | None
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """Errors of one molecule in one split, of each of several force fields.
+
+    Attributes:
+        molecule, source, split: names.
+        n_energies, n_components: number of energies and of force components.
+        squares: Σ (ΔE)² and Σ |ΔF|², shape (n_force_fields, 2).
+    """
+
+    molecule: str
+    source: str
+    split: str
+    n_energies: int
+    n_components: int
+    squares: FloatArray
+
+
+class ShardWork:
+    """Evaluates the shards of a job.
+
+    Args:
+        job: what to evaluate.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._coefficients = job, job.setting.coefficients
+        self._terms = Terms(*losses(job.loss), job.setting.objective.energy_zero)
+        self._datasets = {name: ConformerDataset(path) for name, path in job.datasets.items()}
+        self._kept: dict[tuple[int, int], _Prepared] = {}
+        self._free = job.memory
+        n = self._coefficients.n_parameters
+        self._operations: dict[str, tuple[Callable[[FloatArray, int], FloatArray], int]] = {
+            "count": (self._count, N_NUMBERS),
+            "train": (self._train, N_NUMBERS + n + len(self._coefficients.shifts)),
+            "validate": (self._validate, N_NUMBERS),
+            "curvature": (self._curvature, n * n),
+        }
+
+    @property
+    def n_shards(self) -> int:
+        """Number of shards."""
+        return len(self._job.shards)
+
+    def length(self, operation: str) -> int:
+        """Return how many numbers an operation gives for each shard."""
+        return self._operations[operation][1]
+
+    def run(self, operation: str, z: FloatArray, batch: int) -> FloatArray:
+        """Evaluate all shards.
+
+        Args:
+            operation: `count`: numbers of energies and force components that count, of training and of validation set. `train`: the
+                four numbers of `residuals.Block.evaluate`, gradients by z and by m of the harmonics. `validate`: the four numbers.
+                `curvature`: half the Gauss-Newton Hessian by z.
+            z: the parameters, shape (n_parameters,).
+            batch: of `train`.
+
+        Returns:
+            Shape (n_shards, `length(operation)`).
+
+        Raises:
+            DataError: where a loss is not finite; names molecule and conformer.
+        """
+        return self._operations[operation][0](z, batch)
+
+    def errors(self, zs: FloatArray) -> list[list[ErrorRow]]:
+        """Evaluate force fields on all splits; molecules are prepared for it one at a time.
+
+        Args:
+            zs: parameters, shape (n_force_fields, n_parameters).
+
+        Returns:
+            For each shard the errors of its molecules.
+        """
+        values = [self._coefficients.at(z).values for z in zs]
+        return [[_errors(part, values) for chunk in chunks for part in self._parts(chunk)] for chunks in self._job.shards]
+
+    def _parts(self, chunk: Chunk) -> Iterator[Part]:
+        ready: tuple[int, MoleculePreparation] | None = None
+        for molecule in chunk.molecules:
+            rows = molecule.rows
+            if ready is None or ready[0] != rows.topology:
+                ready = rows.topology, MoleculePreparation(molecule.topology, rows.topology, self._job.setting)
+            yield from ready[1].parts(rows, [self._datasets[rows.dataset][row] for row in rows.rows], molecule.splits)
+
+    def _prepared(self, shard: int, number: int) -> _Prepared:
+        kept = self._kept.get((shard, number))
+        if kept is not None:
+            return kept
+        by_split: dict[str, list[Part]] = {"train": [], "validation": [], "test": []}
+        for part in self._parts(self._job.shards[shard][number]):
+            by_split[part.split].append(part)
+        train, validation = (Block(by_split[name]) if by_split[name] else None for name in ("train", "validation"))
+        prepared = _Prepared(train, validation)
+        size = sum(block.n_bytes for block in (train, validation) if block is not None)
+        if size <= self._free:
+            self._free -= size
+            self._kept[shard, number] = prepared
+        return prepared
+
+    def _training(self, shard: int, batch: int | None) -> Iterator[Block]:
+        for number, chunk in enumerate(self._job.shards[shard]):
+            if chunk.batch >= 0 and batch in (None, chunk.batch):
+                block = self._prepared(shard, number).train
+                if block is not None:
+                    yield block
+
+    def _validation(self, shard: int) -> Iterator[Block]:
+        for number in range(len(self._job.shards[shard])):
+            block = self._prepared(shard, number).validation
+            if block is not None:
+                yield block
+
+    def _count(self, _z: FloatArray, _batch: int) -> FloatArray:
+        result = np.zeros((self.n_shards, N_NUMBERS))
+        for shard in range(self.n_shards):
+            for block in self._training(shard, None):
+                result[shard, :2] += block.n_energies, block.n_components
+            for block in self._validation(shard):
+                result[shard, 2:] += block.n_energies, block.n_components
+        return result
+
+    def _train(self, z: FloatArray, batch: int) -> FloatArray:
+        point, shifts = self._coefficients.at(z), self._coefficients.shifts
+        result = np.zeros((self.n_shards, self.length("train")))
+        for shard in range(self.n_shards):
+            gradient, found = np.zeros(self._coefficients.n_coefficients), False
+            for block in self._training(shard, batch):
+                numbers, local = block.evaluate(point.values, self._terms)
+                result[shard, :N_NUMBERS] += numbers
+                gradient[block.columns] += local
+                found = True
+            if found:
+                result[shard, N_NUMBERS : N_NUMBERS + len(z)] = self._coefficients.pulled(point, gradient)
+                result[shard, N_NUMBERS + len(z) :] = gradient[shifts]
+        return result
+
+    def _validate(self, z: FloatArray, _batch: int) -> FloatArray:
+        values = self._coefficients.at(z).values
+        result = np.zeros((self.n_shards, N_NUMBERS))
+        for shard in range(self.n_shards):
+            for block in self._validation(shard):
+                result[shard] += block.numbers(values, self._terms)
+        return result
+
+    def _curvature(self, z: FloatArray, _batch: int) -> FloatArray:
+        point = self._coefficients.at(z)
+        slopes = self._coefficients.jacobian(point)
+        result = np.zeros((self.n_shards, len(z), len(z)))
+        for shard in range(self.n_shards):
+            for block in self._training(shard, None):
+                result[shard] += block.normal_matrix(point.values, slopes, self._terms)
+        return result.reshape(self.n_shards, -1)
+
+
+def _errors(part: Part, values: Sequence[FloatArray]) -> ErrorRow:
+    block = Block([part])
+    squares = np.array([block.squared_errors(each)[0] for each in values])
+    return ErrorRow(part.molecule, part.source, part.split, len(part.labels), len(part.force_target), squares)

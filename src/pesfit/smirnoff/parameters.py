@@ -1,0 +1,253 @@
+"""Which parameters are trained, as one vector in which the energy is linear.
+
+A harmonic ½ k (q - q₀)² is linear in k and m = k (q₀ - c), where c is the starting value of q₀:
+
+    ½ k (q - q₀)² = k ½ (q - c)² - m (q - c) + m²/(2k)
+
+and the last term is the same for all conformers, so it drops out of forces and of energies relative to one another. The bounds
+lower ≤ q₀ ≤ upper and k ≥ lower are linear in (k, m) too: m - k (lower - c) ≥ 0 and k (upper - c) - m ≥ 0; they are the two springs at
+fixed ends `lower` and `upper`, with force constants that must not be negative. The trained vector x holds k - (starting k) and m, so
+that x = 0 is the starting force field, and its prior is diagonal: widths σ(k), and k σ(q₀).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pesfit.core.arrays import BoolArray, FloatArray, LongArray
+from pesfit.core.exceptions import ParamsError
+from pesfit.data.topology import BONDED_HANDLERS, ForceField, ParameterTable
+from pesfit.params.fit_smirnoff import Chosen, Column, Train
+from pesfit.statistics.linear_gaussian import GaussianPrior
+from pesfit.statistics.quadratic import Constraints
+
+SECTIONS = {
+    "Bonds": "bonds",
+    "Angles": "angles",
+    "ProperTorsions": "proper_torsions",
+    "ImproperTorsions": "improper_torsions",
+}
+MINIMUM = {"Bonds": "length", "Angles": "angle"}
+"""Name of the column that holds q₀."""
+FILE_COLUMNS = (
+    "handler",
+    "id",
+    "smirks",
+    "periodicity",
+    "column",
+    "unit",
+    "before",
+    "after",
+    "standard_error",
+    "uses",
+    "determined",
+)
+"""Of `parameters.csv`."""
+_STARTING_VALUE_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Meaning of the trained vector x.
+
+    Attributes:
+        handler: index in `BONDED_HANDLERS`, shape (n,).
+        row: row of the handler's table, shape (n,).
+        is_shift: whether the entry is m rather than the change of k, shape (n,).
+        k: [unit of the table] starting k of the row, shape (n,).
+        minimum: [unit of the table] starting q₀ of the row, 0 for torsions; shape (n,).
+        train: the parameters it was made from.
+    """
+
+    handler: LongArray
+    row: LongArray
+    is_shift: BoolArray
+    k: FloatArray
+    minimum: FloatArray
+    train: Train
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @classmethod
+    def of(cls, force_field: ForceField, train: Train) -> Layout:
+        """List what is trained: the chosen parameters that at least one molecule uses, handler by handler in the table's order.
+
+        Raises:
+            ParamsError: where nothing is chosen, a pattern fits no parameter, or a starting value is out of its bounds.
+        """
+        entries: list[tuple[int, int, bool, float, float]] = []
+        for index, handler in enumerate(BONDED_HANDLERS):
+            table, section = force_field.tables[handler], getattr(train, SECTIONS[handler])
+            shifts = handler in MINIMUM and getattr(section, MINIMUM[handler]).train
+            for row in np.flatnonzero(chosen(table, section) & (table.uses > 0)):
+                k = float(table.values[row, 0])
+                minimum = float(table.values[row, 1]) if handler in MINIMUM else 0.0
+                if section.k.train:
+                    _check_start(table, int(row), "k", section.k)
+                    entries.append((index, int(row), False, k, minimum))
+                if shifts and (section.k.train or k > 0.0):
+                    _check_start(table, int(row), MINIMUM[handler], getattr(section, MINIMUM[handler]))
+                    entries.append((index, int(row), True, k, minimum))
+        if not entries:
+            raise ParamsError(
+                "fit_smirnoff.train: nothing is trained; set `train: true` for a column of parameters that molecules use"
+            )
+        columns = [np.array(values) for values in zip(*entries, strict=True)]
+        return cls(columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2], columns[3], columns[4], train)
+
+    def column(self, entry: int) -> Column:
+        """Return the parameters (bounds, width) of an entry of x."""
+        handler = BONDED_HANDLERS[self.handler[entry]]
+        section = getattr(self.train, SECTIONS[handler])
+        column: Column = getattr(section, MINIMUM[handler] if self.is_shift[entry] else "k")
+        return column
+
+    def index(self, table: ParameterTable, *, shift: bool) -> LongArray:
+        """Return where the k, or the m, of each row of a table is in x, -1 where it is not trained; shape (n_parameters,)."""
+        found = np.full(len(table.smirks), -1, dtype=np.int64)
+        mine = (self.handler == BONDED_HANDLERS.index(table.handler)) & (self.is_shift == shift)
+        found[self.row[mine]] = np.flatnonzero(mine)
+        return found
+
+    def names(self, force_field: ForceField, which: BoolArray) -> list[str]:
+        """Name some entries of x for people, such as `Bonds b3 length`; `which` has shape (n,)."""
+        names = []
+        for i in np.flatnonzero(which):
+            table = force_field.tables[BONDED_HANDLERS[self.handler[i]]]
+            row = self.row[i]
+            fold = f"{int(table.mult[row]) + 1}" if "periodicity" in table.columns else ""
+            column = table.columns[1] if self.is_shift[i] else table.columns[0]
+            names.append(f"{table.handler} {table.ids[row] or table.smirks[row]} {column}{fold}")
+        return names
+
+    def partners(self) -> LongArray:
+        """Return for each m the entry of the same row's k, -1 where k is not trained, and for k; shape (n,)."""
+        of_k = {
+            (int(h), int(r)): i for i, (h, r, s) in enumerate(zip(self.handler, self.row, self.is_shift, strict=True)) if not s
+        }
+        return np.array(
+            [
+                of_k.get((int(h), int(r)), -1) if s else -1
+                for h, r, s in zip(self.handler, self.row, self.is_shift, strict=True)
+            ],
+            dtype=np.int64,
+        )
+
+    def prior(self) -> GaussianPrior:
+        """Return the prior: mean 0, and the widths that params.yaml gives."""
+        widths = np.array([self.column(i).prior_width for i in range(len(self))])
+        k_widths = np.array([getattr(self.train, SECTIONS[BONDED_HANDLERS[h]]).k.prior_width for h in self.handler])
+        return GaussianPrior(np.zeros(len(self)), np.where(self.is_shift, np.maximum(self.k, 0.01 * k_widths) * widths, widths))
+
+    def constraints(self) -> Constraints:
+        """Return the bounds as inequalities in x."""
+        rows: list[dict[int, float]] = []
+        lower: list[float] = []
+        for i, partner in enumerate(self.partners().tolist()):
+            column, k, minimum = self.column(i), float(self.k[i]), float(self.minimum[i])
+            for bound, sign in zip(column.bounds(minimum if self.is_shift[i] else k), (1.0, -1.0), strict=True):
+                if np.isinf(bound):
+                    continue
+                if not self.is_shift[i]:  # ± (k + x) ≥ ± bound
+                    rows.append({i: sign})
+                    lower.append(sign * (bound - k))
+                else:  # ± (m - (k + x) (bound - c)) ≥ 0
+                    rows.append({i: sign} if partner < 0 else {i: sign, partner: -sign * (bound - minimum)})
+                    lower.append(sign * k * (bound - minimum))
+        matrix = np.zeros((len(rows), len(self)))
+        for number, row in enumerate(rows):
+            matrix[number, list(row)] = list(row.values())
+        return Constraints(matrix, np.array(lower))
+
+    def apply(self, force_field: ForceField, x: FloatArray) -> ForceField:
+        """Return the force field with the parameters that x stands for; values that rounding left out of bounds are put on them."""
+        tables = {name: replace(table, values=table.values.copy()) for name, table in force_field.tables.items()}
+        for i in np.flatnonzero(~self.is_shift).tolist():
+            tables[BONDED_HANDLERS[self.handler[i]]].values[self.row[i], 0] = _clipped(x[i], self.k[i], self.column(i))
+        for i in np.flatnonzero(self.is_shift).tolist():
+            values = tables[BONDED_HANDLERS[self.handler[i]]].values[self.row[i]]
+            if values[0] > 1e-9 * max(1.0, self.k[i]):  # a spring of no strength has no length; it keeps what it had
+                values[1] = _clipped(x[i] / values[0], self.minimum[i], self.column(i))
+        return replace(force_field, tables=tables)
+
+    def standard_errors(self, force_field: ForceField, x: FloatArray, covariance: FloatArray) -> dict[str, FloatArray]:
+        """Return standard errors of the tables' values, by first-order propagation; NaN where a value is not trained.
+
+        Args:
+            force_field: of which the tables' shapes are taken.
+            x: shape (n,).
+            covariance: of x, shape (n, n).
+
+        Returns:
+            For each handler of `BONDED_HANDLERS` an array of the shape of its table's values.
+        """
+        errors = {name: np.full(force_field.tables[name].values.shape, np.nan) for name in BONDED_HANDLERS}
+        for i, partner in enumerate(self.partners().tolist()):
+            gradient = np.zeros(len(self))
+            gradient[i] = 1.0
+            if self.is_shift[i]:  # q₀ = c + m/k
+                k = self.k[i] + (x[partner] if partner >= 0 else 0.0)
+                if k <= 1e-9 * max(1.0, self.k[i]):
+                    continue
+                gradient[i] = 1.0 / k
+                if partner >= 0:
+                    gradient[partner] = -x[i] / k**2
+            used = np.flatnonzero(gradient)
+            variance = gradient[used] @ covariance[np.ix_(used, used)] @ gradient[used]
+            column = 1 if self.is_shift[i] else 0
+            errors[BONDED_HANDLERS[self.handler[i]]][self.row[i], column] = np.sqrt(max(float(variance), 0.0))
+        return errors
+
+
+def chosen(table: ParameterTable, section: Chosen) -> BoolArray:
+    """Tell which rows of a table `include` and `exclude` choose, shape (n_parameters,).
+
+    Raises:
+        ParamsError: where a pattern other than `*` fits no parameter.
+    """
+    return matching(table, section.include, section.exclude, f"fit_smirnoff.train.{SECTIONS[table.handler]}")
+
+
+def matching(table: ParameterTable, include: tuple[str, ...], exclude: tuple[str, ...], section: str) -> BoolArray:
+    """Tell which rows of a table some patterns include and others do not exclude, shape (n_parameters,).
+
+    Raises:
+        ParamsError: where a pattern other than `*` fits no parameter; names it and the section.
+    """
+
+    def fitting(patterns: tuple[str, ...], name: str) -> BoolArray:
+        result = np.zeros(len(table.smirks), dtype=bool)
+        for pattern in patterns:
+            hits = np.array(
+                [fnmatch.fnmatchcase(i, pattern) or s == pattern for i, s in zip(table.ids, table.smirks, strict=True)],
+                dtype=bool,
+            )
+            if pattern != "*" and not hits.any():
+                raise ParamsError(
+                    f"{section}.{name}: {pattern!r} is neither id nor SMIRKS of a parameter of {table.handler}; ids look like "
+                    f"{', '.join(table.ids[:3]) or '(none)'}"
+                )
+            result |= hits
+        return result
+
+    return np.asarray(fitting(include, "include") & ~fitting(exclude, "exclude"))
+
+
+def _check_start(table: ParameterTable, row: int, name: str, column: Column) -> None:
+    value = float(table.values[row, table.columns.index(name)])
+    low, high = column.bounds(value)
+    slack = _STARTING_VALUE_TOLERANCE * max(1.0, abs(value))
+    if not low - slack <= value <= high + slack:
+        raise ParamsError(
+            f"fit_smirnoff.train.{SECTIONS[table.handler]}.{name}: bounds {low:g} to {high:g} leave out the starting value {value:g} of "
+            f"{table.ids[row] or table.smirks[row]}; widen them or exclude the parameter"
+        )
+
+
+def _clipped(change: float, start: float, column: Column) -> float:
+    low, high = column.bounds(start)
+    return float(min(max(start + change, low), high))

@@ -1,0 +1,204 @@
+"""Force fields and topologies in the form of smee (https://github.com/openforcefield/smee); `from_smee` reads them back.
+
+smee is optional: it is not on PyPI, and comes from conda-forge or a git checkout. Its parameter tables have the columns and units
+of `topology.COLUMNS`; one table of charges is shared by all molecules, one row for each atom; a sparse matrix says which term uses
+which row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pesfit.core.exceptions import MoleculeError, ParamsError
+from pesfit.data.topology import COLUMNS, ForceField, Topology
+from pesfit.potentials.terms import Terms
+
+FUNCTIONS = {
+    "Bonds": "k/2*(r-length)**2",
+    "Angles": "k/2*(theta-angle)**2",
+    "ProperTorsions": "k*(1+cos(periodicity*theta-phase))",
+    "ImproperTorsions": "k*(1+cos(periodicity*theta-phase))",
+    "vdW": "4*epsilon*((sigma/r)**12-(sigma/r)**6)",
+    "Electrostatics": "coul",
+}
+"""What smee calls the energy functions of the handlers."""
+
+KINDS = {"Bonds": "bond", "Angles": "angle", "ProperTorsions": "proper", "ImproperTorsions": "improper"}
+"""What the fields of `Terms` and `Topology` call the handlers."""
+
+_SCALES = ("scale_12", "scale_13", "scale_14", "scale_15")
+_CUTOFF, _SWITCH_WIDTH = 9.0, 1.0
+"""[Å], the defaults of SMIRNOFF: smee wants them, and uses them for periodic systems alone."""
+
+
+def import_smee() -> Any:
+    """Return the package smee.
+
+    Raises:
+        ParamsError: where it cannot be imported.
+    """
+    try:
+        import smee
+    except ImportError as error:
+        raise ParamsError(
+            f"engine = smee: smee cannot be imported ({error}); install it from conda-forge or github.com/openforcefield/smee, "
+            "or choose engine = pesfit"
+        ) from error
+    return smee
+
+
+def to_smee(force_field: ForceField, topologies: Sequence[Topology]) -> tuple[Any, list[Any]]:
+    """Convert to smee's classes. Rows of tables keep their indices; handlers without parameters are left out, as in smee.
+
+    Args:
+        force_field: whose tables the topologies index.
+        topologies: at least one.
+
+    Returns:
+        A `smee.TensorForceField`, and a `smee.TensorTopology` for each topology.
+
+    Raises:
+        ParamsError: where smee cannot be imported.
+        MoleculeError: where a topology is malformed, or its SMILES cannot be read or has other atoms or bonds.
+    """
+    smee = import_smee()
+    terms = [Terms.from_topology(topology) for topology in topologies]
+    names = [topology.smiles for topology in topologies]
+    converted = []
+    for i, topology in enumerate(topologies):
+        atomic_numbers, formal_charges, bond_orders = _chemistry(topology)
+        converted.append(
+            smee.TensorTopology(
+                atomic_nums=torch.tensor(atomic_numbers),
+                formal_charges=torch.tensor(formal_charges),
+                bond_idxs=torch.from_numpy(topology.connectivity.astype(np.int64)),
+                bond_orders=torch.tensor(bond_orders),
+                parameters=parameter_maps(force_field, terms, i),
+            )
+        )
+    return tensor_force_field(force_field, names, [graph.charges for graph in terms]), converted
+
+
+def tensor_force_field(force_field: ForceField, names: Sequence[str], charges: Sequence[Tensor]) -> Any:
+    """Make a `smee.TensorForceField` for molecules with these charges.
+
+    Args:
+        force_field: with the parameters.
+        names: what to call each molecule.
+        charges: [e], for each molecule, shape (n_atoms,).
+    """
+    smee = import_smee()
+    from openff.interchange.models import PotentialKey
+    from openff.units import unit as registry
+
+    def potential(
+        handler: str, values: Tensor, keys: list[Any], units: Mapping[str, str], attributes: Mapping[str, float]
+    ) -> Any:
+        return smee.TensorPotential(
+            type=handler,
+            fn=FUNCTIONS[handler],
+            parameters=values,
+            parameter_keys=keys,
+            parameter_cols=tuple(units),
+            parameter_units=tuple(registry.Unit(unit) for unit in units.values()),
+            attributes=torch.tensor(list(attributes.values()), dtype=torch.float64) if attributes else None,
+            attribute_cols=tuple(attributes) if attributes else None,
+            attribute_units=tuple(registry.Unit("" if name in _SCALES else "angstrom") for name in attributes)
+            if attributes
+            else None,
+        )
+
+    potentials = []
+    for handler, units in COLUMNS.items():
+        table = force_field.tables[handler]
+        if not len(table.values):
+            continue
+        has_mult = handler.endswith("Torsions")
+        keys = [
+            PotentialKey(id=smirks, mult=int(mult) if has_mult else None, associated_handler=handler)
+            for smirks, mult in zip(table.smirks, table.mult, strict=True)
+        ]
+        scales = dict(zip(_SCALES, (0.0, 0.0, force_field.vdw_scale_14, 1.0), strict=True))
+        attributes = {**scales, "cutoff": _CUTOFF, "switch_width": _SWITCH_WIDTH} if handler == "vdW" else {}
+        potentials.append(potential(handler, torch.tensor(table.values, dtype=torch.float64), keys, units, attributes))
+    keys = [
+        PotentialKey(id=name, mult=atom, associated_handler="Electrostatics")
+        for name, of_atoms in zip(names, charges, strict=True)
+        for atom in range(len(of_atoms))
+    ]
+    scales = dict(zip(_SCALES, (0.0, 0.0, force_field.electrostatics_scale_14, 1.0), strict=True))
+    unit = {"charge": "elementary_charge"}
+    potentials.append(potential("Electrostatics", torch.cat(list(charges))[:, None], keys, unit, {**scales, "cutoff": _CUTOFF}))
+    return smee.TensorForceField(potentials)
+
+
+def parameter_maps(force_field: ForceField, molecules: Sequence[Terms], which: int) -> dict[str, Any]:
+    """Say in smee's way which term of a molecule uses which parameter.
+
+    Args:
+        force_field: as given to `tensor_force_field`.
+        molecules: all molecules that share the table of charges, in its order.
+        which: position of the molecule asked about.
+    """
+    smee = import_smee()
+    terms = molecules[which]
+    maps: dict[str, Any] = {}
+    for handler, kind in KINDS.items():
+        n_rows = len(force_field.tables[handler].values)
+        if n_rows:
+            rows = getattr(terms, f"{kind}_parameters")
+            maps[handler] = smee.ValenceParameterMap(getattr(terms, f"{kind}s"), _assignment(rows, n_rows))
+    pairs, scales = exclusions(terms)
+    first_charge = sum(molecule.n_atoms for molecule in molecules[:which])
+    n_charges = sum(molecule.n_atoms for molecule in molecules)
+    own_charges = first_charge + torch.arange(terms.n_atoms)
+    maps["vdW"] = smee.NonbondedParameterMap(
+        _assignment(terms.vdw_parameters, len(force_field.tables["vdW"].values)), pairs, scales
+    )
+    maps["Electrostatics"] = smee.NonbondedParameterMap(_assignment(own_charges, n_charges), pairs, scales)
+    return maps
+
+
+def _assignment(rows: Tensor, n_rows: int) -> Tensor:
+    """Put a 1 for each term in the column of its parameter, shape (n_terms, n_rows), sparse."""
+    index = torch.stack((torch.arange(len(rows)), rows))
+    ones = torch.ones(len(rows), dtype=torch.float64)
+    return torch.sparse_coo_tensor(index, ones, (len(rows), n_rows), is_coalesced=True, check_invariants=False)
+
+
+def exclusions(terms: Terms) -> tuple[Tensor, Tensor]:
+    """Pairs that are scaled, shape (n_pairs, 2), and which of `_SCALES` applies, shape (n_pairs, 1)."""
+    scale = torch.ones(terms.n_atoms, terms.n_atoms, dtype=torch.int64)  # 1-3, unless it is said otherwise
+    scale[terms.bonds[:, 0], terms.bonds[:, 1]] = scale[terms.bonds[:, 1], terms.bonds[:, 0]] = 0
+    scale[terms.pairs[:, 0], terms.pairs[:, 1]] = torch.where(terms.pairs_14, 2, 3)
+    pairs = torch.nonzero(torch.triu(scale < 3, diagonal=1))
+    return pairs, scale[pairs[:, 0], pairs[:, 1]][:, None]
+
+
+def _chemistry(topology: Topology) -> tuple[list[int], list[int], list[int]]:
+    """Atomic numbers and formal charges by atom, and orders (Kekulé's) of the bonds, from the mapped SMILES."""
+    from rdkit import Chem
+
+    options: Any = Chem.SmilesParserParams()
+    options.removeHs = False
+    parsed = Chem.MolFromSmiles(topology.smiles, options)
+    if parsed is None:
+        raise MoleculeError(f"{topology.smiles}: RDKit cannot read this SMILES")
+    atoms = sorted(parsed.GetAtoms(), key=lambda atom: int(atom.GetAtomMapNum()))
+    if [atom.GetAtomMapNum() for atom in atoms] != list(range(1, topology.n_atoms + 1)):
+        raise MoleculeError(f"{topology.smiles}: expected the map numbers 1 to {topology.n_atoms}, one for each atom")
+    Chem.Kekulize(parsed)
+    orders = []
+    for first, second in topology.connectivity.tolist():
+        bond = parsed.GetBondBetweenAtoms(atoms[first].GetIdx(), atoms[second].GetIdx())
+        if bond is None:
+            raise MoleculeError(
+                f"{topology.smiles}: has no bond between the atoms {first} and {second} that its topology bonds"
+            )
+        orders.append(int(bond.GetBondTypeAsDouble()))
+    return [atom.GetAtomicNum() for atom in atoms], [atom.GetFormalCharge() for atom in atoms], orders

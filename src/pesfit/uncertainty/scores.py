@@ -1,0 +1,252 @@
+r"""How good standard deviations are, from errors and deviations alone.
+
+With errors e_i (prediction minus label) and deviations σ_i, as Gaussians of mean 0:
+
+    NLL  = mean of ½ log(2π σ_i²) + ½ e_i² / σ_i²                          less is better; in nats
+    c(p) = share of |e_i| ≤ σ_i Φ⁻¹(½ + p/2)                               observed coverage of the interval of nominal coverage p
+    ECE  = mean over p of |c(p) - p|                                       0 is best, ½ worst
+    ρ    = Spearman's rank correlation of |e_i| and σ_i                    whether large deviations go with large errors
+    AUROC = P(s⁺ > s⁻) + ½ P(s⁺ = s⁻)                                      of scores of two sets; ½ says nothing, 1 tells all
+
+NLL: T. Gneiting, A. E. Raftery, J. Am. Stat. Assoc. 102, 359 (2007). Coverage: V. Kuleshov, N. Fenner, S. Ermon, ICML 2018,
+arXiv:1807.00263; its mean absolute distance from the diagonal: K. Tran et al., Mach. Learn.: Sci. Technol. 1, 025006 (2020). AUROC:
+J. A. Hanley, B. J. McNeil, Radiology 143, 29 (1982). Intervals of 95 % are percentiles over resamples of units, such as conformers or
+molecules (B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+
+from pesfit.core.arrays import FloatArray, LongArray
+from pesfit.statistics.errors import Bootstrap
+from pesfit.statistics.resampling import Interval, interval, resampled_counts
+from pesfit.uncertainty.calibration import usable
+
+LEVELS = np.arange(1, 20) / 20.0
+"""Nominal coverages of the calibration curve: 0.05 to 0.95."""
+_MIN_IN_BIN = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Errors of one quantity with deviations of several kinds; pairs that cannot be judged are left out (`usable`).
+
+    Attributes:
+        errors: prediction minus label, shape (n,).
+        deviations: the posterior's, corrected, shape (n,).
+        with_noise: roots of the posterior's variance, uncorrected, plus that of the noise, shape (n,).
+        unit: what is resampled for intervals, such as the number of the conformer, shape (n,).
+    """
+
+    errors: FloatArray
+    deviations: FloatArray
+    with_noise: FloatArray
+    unit: LongArray
+
+    @classmethod
+    def of(cls, errors: FloatArray, deviations: FloatArray, with_noise: FloatArray, unit: LongArray) -> Sample:
+        """Leave out what cannot be judged."""
+        use = usable(errors, deviations)
+        return cls(errors[use], deviations[use], with_noise[use], unit[use])
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How good deviations are. NLLs are in nats, and hold for the unit of the quantity.
+
+    Attributes:
+        n_values: number of errors.
+        rmse: of the errors.
+        nll: of the corrected deviations.
+        nll_with_noise: of posterior and noise added.
+        nll_constant: of one deviation for all, the rmse itself: what errors alone would say, at its best.
+        ece: expected calibration error of the corrected deviations.
+        ece_with_noise, ece_constant: likewise.
+        coverage_95: observed coverage of the interval of nominal coverage 0.95.
+        rank_correlation: of |error| and deviation; None where all deviations are one number.
+        curve: observed coverage at each of `LEVELS`.
+        nll_interval, nll_with_noise_interval, nll_constant_interval, coverage_95_interval: None with fewer than two units.
+    """
+
+    n_values: int
+    rmse: float
+    nll: float
+    nll_with_noise: float
+    nll_constant: float
+    ece: float
+    ece_with_noise: float
+    ece_constant: float
+    coverage_95: float
+    rank_correlation: float | None
+    curve: tuple[float, ...]
+    nll_interval: Interval | None
+    nll_with_noise_interval: Interval | None
+    nll_constant_interval: Interval | None
+    coverage_95_interval: Interval | None
+
+
+def judge(sample: Sample, bootstrap: Bootstrap) -> Judgement | None:
+    """Judge deviations; None where there is no error, or all of them are 0."""
+    errors, n = sample.errors, len(sample.errors)
+    rmse = float(np.sqrt(np.mean(errors**2))) if n else 0.0
+    if rmse == 0.0:
+        return None
+    constant = np.full(n, rmse)
+    kinds = (sample.deviations, sample.with_noise, constant)
+    of_values = np.stack([*(nll_terms(errors, each) for each in kinds), np.abs(errors) <= half_width(0.95) * sample.deviations])
+    means = of_values.mean(axis=1)
+    curves = [coverage(errors, each) for each in kinds]
+    nll, with_noise, of_constant, covered = _intervals(of_values, sample.unit, bootstrap)
+    return Judgement(
+        n_values=n,
+        rmse=rmse,
+        nll=float(means[0]),
+        nll_with_noise=float(means[1]),
+        nll_constant=float(means[2]),
+        ece=calibration_error(curves[0]),
+        ece_with_noise=calibration_error(curves[1]),
+        ece_constant=calibration_error(curves[2]),
+        coverage_95=float(means[3]),
+        rank_correlation=rank_correlation(errors, sample.deviations),
+        curve=tuple(curves[0].tolist()),
+        nll_interval=nll,
+        nll_with_noise_interval=with_noise,
+        nll_constant_interval=of_constant,
+        coverage_95_interval=covered,
+    )
+
+
+def nll_terms(errors: FloatArray, deviations: FloatArray) -> FloatArray:
+    """Return what each error adds to the mean that is NLL, shape (n,).
+
+    Args:
+        errors: shape (n,).
+        deviations: above 0, shape (n,).
+    """
+    return np.asarray(0.5 * np.log(2.0 * np.pi * deviations**2) + 0.5 * (errors / deviations) ** 2)
+
+
+def half_width(level: float) -> float:
+    """Return Φ⁻¹(½ + p/2), by how many deviations the interval of nominal coverage p reaches to either side."""
+    return float(scipy.stats.norm.ppf(0.5 + 0.5 * level))
+
+
+def coverage(errors: FloatArray, deviations: FloatArray, levels: FloatArray = LEVELS) -> FloatArray:
+    """Return c(p).
+
+    Args:
+        errors: shape (n,), n at least 1.
+        deviations: likewise.
+        levels: p, between 0 and 1, shape (n_levels,).
+
+    Returns:
+        shape (n_levels,).
+    """
+    sizes = np.sort(np.abs(errors) / deviations)
+    widths = scipy.stats.norm.ppf(0.5 + 0.5 * np.asarray(levels))
+    return np.asarray(np.searchsorted(sizes, widths, side="right") / len(sizes))
+
+
+def calibration_error(observed: FloatArray, levels: FloatArray = LEVELS) -> float:
+    """Return the expected calibration error of a curve.
+
+    Args:
+        observed: c(p), shape (n_levels,).
+        levels: p, likewise.
+    """
+    return float(np.mean(np.abs(observed - levels)))
+
+
+def rank_correlation(errors: FloatArray, deviations: FloatArray) -> float | None:
+    """Return Spearman's ρ of |e| and σ, equal values with their mean rank; None where either is one number alone."""
+    sizes = np.abs(errors)
+    if len(sizes) < 2 or np.ptp(sizes) == 0.0 or np.ptp(deviations) == 0.0:
+        return None
+    return float(scipy.stats.spearmanr(sizes, deviations).statistic)
+
+
+@dataclass(frozen=True, eq=False)
+class Bins:
+    """Errors binned by deviation: calibrated deviations have `rmse` near `deviation` in every bin.
+
+    Attributes:
+        deviation: root mean square of the deviations in the bin, shape (n_bins,).
+        rmse: of the errors in it, likewise.
+        n_values: likewise.
+    """
+
+    deviation: FloatArray
+    rmse: FloatArray
+    n_values: LongArray
+
+
+def binned(errors: FloatArray, deviations: FloatArray, n_bins: int = 15) -> Bins:
+    """Sort pairs by deviation and cut them into bins of as many, at least `_MIN_IN_BIN` in each.
+
+    D. Levi et al., Sensors 22, 5540 (2022), arXiv:1905.11659.
+
+    Args:
+        errors: shape (n,).
+        deviations: likewise.
+        n_bins: at most.
+    """
+    order = np.argsort(deviations, kind="stable")
+    parts = np.array_split(order, max(1, min(n_bins, len(order) // _MIN_IN_BIN))) if len(order) else []
+    means = np.array([[np.mean(deviations[part] ** 2), np.mean(errors[part] ** 2)] for part in parts]).reshape(-1, 2)
+    return Bins(np.sqrt(means[:, 0]), np.sqrt(means[:, 1]), np.array([len(part) for part in parts], dtype=np.int64))
+
+
+def auroc(inside: FloatArray, outside: FloatArray) -> float:
+    """Return the probability that a score from outside is above one from inside; equal scores count half.
+
+    By ranks: (Σ ranks of outside - n⁺(n⁺ + 1)/2) / (n⁺ n⁻), equal values with their mean rank.
+
+    Args:
+        inside: shape (n_inside,), at least 1.
+        outside: shape (n_outside,), at least 1.
+    """
+    n_outside, n_inside = len(outside), len(inside)
+    ranks = scipy.stats.rankdata(np.concatenate([outside, inside]))
+    return float((ranks[:n_outside].sum() - n_outside * (n_outside + 1) / 2.0) / (n_outside * n_inside))
+
+
+def auroc_interval(inside: FloatArray, outside: FloatArray, bootstrap: Bootstrap) -> Interval | None:
+    """Return an interval of 95 % over resamples of the scores of both sets; None with fewer than two in either.
+
+    Args:
+        inside: shape (n_inside,).
+        outside: shape (n_outside,).
+        bootstrap: how many resamples, and the seed.
+    """
+    if min(len(inside), len(outside)) < 2:
+        return None
+    values = np.unique(np.concatenate([inside, outside]))
+    place = [np.searchsorted(values, scores) for scores in (inside, outside)]
+    rng = np.random.default_rng(bootstrap.seed)
+    drawn = np.empty(bootstrap.n_resamples)
+    for start, of_inside in resampled_counts(rng, len(inside), bootstrap.n_resamples):
+        of_outside = rng.multinomial(len(outside), np.full(len(outside), 1.0 / len(outside)), size=len(of_inside))
+        for i, counts in enumerate(zip(of_inside, of_outside, strict=True)):
+            below, above = (np.bincount(at, each, len(values)) for at, each in zip(place, counts, strict=True))
+            less = np.cumsum(below) - 0.5 * below
+            drawn[start + i] = (above * less).sum() / (len(inside) * len(outside))
+    return interval(drawn)
+
+
+def _intervals(of_values: FloatArray, unit: LongArray, bootstrap: Bootstrap) -> list[Interval | None]:
+    """Return intervals of the means of some rows of numbers over resamples of units."""
+    _, number = np.unique(unit, return_inverse=True)
+    n_units = int(number.max()) + 1
+    if n_units < 2:
+        return [None] * len(of_values)
+    sums = np.stack([np.bincount(number, row) for row in (*of_values, np.ones(len(number)))], axis=1)
+    rng = np.random.default_rng(bootstrap.seed)
+    drawn = np.empty((bootstrap.n_resamples, len(of_values)))
+    for start, counts in resampled_counts(rng, n_units, bootstrap.n_resamples):
+        totals = counts @ sums
+        drawn[start : start + len(counts)] = totals[:, :-1] / totals[:, -1:]
+    return [interval(column) for column in drawn.T]

@@ -1,0 +1,46 @@
+"""What a potential with a posterior says of how sure it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from pesfit.core.arrays import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Deviations:
+    """Standard deviations of what a potential says of some conformers of one molecule.
+
+    Attributes:
+        energy: of the energy as it is printed, [kcal/mol], shape (n_conformers,). It holds what is not known of the offset that all
+            conformers share, which is more than matters wherever energies are compared.
+        relative_energy: of the energy minus that of a reference conformer, [kcal/mol], shape (n_conformers,).
+        forces: of each component, [kcal/mol/Å], shape (n_conformers, n_atoms, 3).
+    """
+
+    energy: FloatArray
+    relative_energy: FloatArray
+    forces: FloatArray
+
+    @property
+    def score(self) -> FloatArray:
+        """How unsure of its least certain atom [kcal/mol/Å], shape (n_conformers,): max_i |σ_i|, with σ_i the deviations of its force.
+
+        What leaves the training domain mostly leaves it at one place, a bond that breaks; a mean over atoms would hide that.
+        """
+        return np.asarray(np.sqrt((self.forces**2).sum(axis=-1)).max(axis=-1))
+
+
+class Uncertainty(Protocol):
+    """The posterior of a potential, for one molecule."""
+
+    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> Deviations:
+        """Return standard deviations.
+
+        Args:
+            coords: [Å], shape (n_conformers, n_atoms, 3).
+            reference: [Å], the conformer that relative energies are relative to, shape (n_atoms, 3); the first one where None.
+        """

@@ -1,0 +1,69 @@
+"""What reaches the judgement: which pairs, of which source, corrected and not, and what is resampled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pesfit.evaluate.predictions import Predicted
+from pesfit.evaluate.test_rows import TestRow
+from pesfit.evaluate.uncertainty import judge_predictions
+from pesfit.statistics.errors import Bootstrap
+from pesfit.uncertainty.calibration import Calibration, Scale
+from pesfit.uncertainty.standard_deviations import Deviations
+from tests.report.samples import predicted, predictions, row
+
+BOOTSTRAP = Bootstrap(50, 0)
+CALIBRATION = Calibration(forces=Scale(2.0, 3.0, 10), relative_energy=Scale(4.0, 0.5, 10))
+
+
+def says(of: TestRow, error: float, deviation: float) -> Predicted:
+    exact = predicted(of, energy=error * np.arange(of.n_conformers), forces=error)
+    relative = np.where(np.arange(of.n_conformers) > 0, deviation, 0.0)
+    return Predicted(
+        exact.energy, exact.forces, Deviations(np.ones(of.n_conformers), relative, np.full(of.coords.shape, deviation))
+    )
+
+
+def test_each_source_and_all_of_them_are_judged_by_quantity() -> None:
+    rows = [
+        row("a/0", source="toy/a"),
+        row("b/0", n_conformers=3, source="toy/b"),
+        row("c/0", source="toy/b", with_forces=False),
+    ]
+    said = predictions(rows, {"sure": [says(each, 1.5, 1.0) for each in rows], "mute": [predicted(each) for each in rows]})
+    found = {
+        (each.potential, each.quantity, each.source): each for each in judge_predictions(said, {"sure": CALIBRATION}, BOOTSTRAP)
+    }
+    assert set(found) == {
+        ("sure", quantity, source) for quantity in ("forces", "relative_energy") for source in ("all", "toy/a", "toy/b")
+    }
+    assert {key[1:]: each.judgement.n_values for key, each in found.items()} == {
+        ("forces", "all"): 63,
+        ("forces", "toy/a"): 36,
+        ("forces", "toy/b"): 27,
+        ("relative_energy", "all"): 8,
+        ("relative_energy", "toy/a"): 3,
+        ("relative_energy", "toy/b"): 5,
+    }
+    forces = found["sure", "forces", "all"].sample
+    np.testing.assert_allclose(forces.errors, 1.5)
+    np.testing.assert_allclose(forces.with_noise, np.sqrt(0.5**2 + 3.0**2))
+    energies = found["sure", "relative_energy", "toy/a"].sample
+    np.testing.assert_allclose(energies.errors, 1.5 * np.array([1, 2, 3]))
+    np.testing.assert_allclose(energies.with_noise, np.sqrt(0.25**2 + 0.5**2))
+    assert found["sure", "forces", "all"].judgement.rmse == pytest.approx(1.5)
+
+
+def test_without_calibration_deviations_are_taken_as_they_are() -> None:
+    (only, *_) = judge_predictions(predictions([row("a/0")], {"sure": [says(row("a/0"), 1.0, 2.0)]}), {"sure": None}, BOOTSTRAP)
+    np.testing.assert_array_equal(only.sample.with_noise, only.sample.deviations)
+
+
+def test_conformers_are_resampled_unless_there_are_ten_molecules() -> None:
+    for n_molecules, n_units in ((9, 18), (10, 10)):
+        rows = [row(f"{i}/0", n_conformers=2) for i in range(n_molecules)]
+        said = predictions(rows, {"sure": [says(each, 1.0, 1.0) for each in rows]})
+        (first, *_) = judge_predictions(said, {}, BOOTSTRAP)
+        assert len(np.unique(first.sample.unit)) == n_units
+        assert len(first.sample.unit) == n_molecules * 2 * 9

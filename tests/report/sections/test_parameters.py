@@ -1,0 +1,99 @@
+"""What the fit changed in the force field."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from pesfit.params.fit_smirnoff import FitSmirnoff
+from pesfit.report.page.blocks import Block, Facts, Figure, Table, Text
+from pesfit.report.page.figures import Palette, style
+from pesfit.report.sections.parameter_changes import Fit
+from pesfit.report.sections.parameters import section
+
+HEADER = "handler,id,smirks,periodicity,column,unit,before,after,standard_error,uses,determined"
+ROWS = (
+    "Bonds,b1,[#6:1]-[#6:2],,k,kcal/mol/angstrom**2,400,200,20,5,yes",
+    "Bonds,b1,[#6:1]-[#6:2],,length,angstrom,1.5,1.7,0.01,5,yes",  # 0.2 Å away, where params.yaml holds it
+    "Angles,a1,[*:1]~[*:2]~[*:3],,k,kcal/mol/radian**2,100,150,,0,no",
+    "ProperTorsions,t1,[*:1]~[*:2]~[*:3]~[*:4],2,k,kcal/mol,1,0.5,0.9,2,no",
+)
+METRICS = {"prior_strength": 4.0, "noise_variance": 1.0, "parameters": {"effective": 2.5}}
+
+
+def read(folder: Path, rows: tuple[str, ...] = ROWS, metrics: dict[str, object] = METRICS) -> Fit:
+    (folder / "parameters.csv").write_text("\n".join((HEADER, *rows)) + "\n")
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return Fit.read(folder, folder / "metrics.json", FitSmirnoff())
+
+
+def named(blocks: list[Block], name: str) -> Table:
+    (table,) = [block for block in blocks if isinstance(block, Table) and block.name == name]
+    return table
+
+
+def test_the_prior_has_the_strength_that_was_chosen(tmp_path: Path) -> None:
+    k, length, angle, torsion = read(tmp_path).changes
+    factor = math.sqrt(1.0 / 4.0)  # the posterior of no data: variance σ²/λ times the width squared
+    assert k.prior_deviation == pytest.approx(factor * 200.0)
+    assert length.prior_deviation == pytest.approx(factor * 0.05 * 400 / 200)  # the prior is one of k times the change
+    assert k.in_prior_deviations == pytest.approx(-2.0)
+    assert torsion.prior_left == pytest.approx(0.9)
+    assert angle.prior_left is None
+    assert (torsion.label, length.label) == ("t1 k2", "b1 length")
+
+
+def test_bounds_of_params_are_known(tmp_path: Path) -> None:
+    assert [change.at_bound for change in read(tmp_path).changes] == [False, True, False, False]
+    blocks = list(section(read(tmp_path)).blocks)
+    table = named(blocks, "parameters-at-bounds")
+    assert [row["parameter"] for row in table.rows] == ["b1 length"]
+    assert table.rows[0]["standard_error"] is None
+    free = list(section(read(tmp_path, ROWS[:1])).blocks)
+    assert any(isinstance(block, Text) and block.text == "No parameter lies on a bound." for block in free)
+
+
+def test_the_least_determined_come_first_and_unused_ones_not_at_all(tmp_path: Path) -> None:
+    rows = (
+        "ProperTorsions,t1,[*:1],1,k,kcal/mol,1,1,0.2,2,yes",
+        "ProperTorsions,t2,[*:1],1,k,kcal/mol,1,1,0.9,2,no",
+        "ProperTorsions,t3,[*:1],1,k,kcal/mol,1,1,1.0,0,no",
+    )
+    table = named(list(section(read(tmp_path, rows)).blocks), "parameters-least-determined")
+    assert [row["parameter"] for row in table.rows] == ["t2 k1", "t1 k1"]
+
+
+def test_counts_are_told(tmp_path: Path) -> None:
+    (facts,) = [block for block in section(read(tmp_path)).blocks if isinstance(block, Facts)]
+    assert dict(facts.items) == {
+        "bonds": "2 trained, 2 determined by the data",
+        "angles": "1 trained, 0 determined by the data",
+        "proper torsions": "1 trained, 0 determined by the data",
+        "effective number of parameters": "2.5",
+        "strength of the prior": "4.00",
+    }
+
+
+def test_a_fit_without_posterior_is_shown_too(tmp_path: Path) -> None:
+    rows = tuple(row.replace(",20,", ",,").replace(",0.01,", ",,").replace(",0.9,", ",,") for row in ROWS)
+    fit = read(tmp_path, rows, {})
+    assert fit.changes[0].in_prior_deviations == pytest.approx(-1.0)
+    for block in section(fit).blocks:
+        if isinstance(block, Figure):
+            with style(Palette()):
+                block.draw(Palette())
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_figures_show_changes_with_their_errors(tmp_path: Path, narrow: bool) -> None:
+    largest, by_kind = [block for block in section(read(tmp_path)).blocks if isinstance(block, Figure)]
+    palette = Palette(narrow=narrow)
+    with style(palette):
+        labels = [label.get_text() for axes in largest.draw(palette).axes for label in axes.get_yticklabels()]
+        panels = by_kind.draw(palette).axes
+    assert labels[0] == "b1 length"  # 0.2 Å in 0.05
+    assert sorted(labels) == ["a1 k", "b1 k", "b1 length", "t1 k2"]
+    assert len(panels) == 4

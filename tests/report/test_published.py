@@ -1,0 +1,63 @@
+"""Published figures: their units, whose they are, and what stands beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import units
+
+from pesfit.data.dataset import ConformerDataset, DatasetWriter
+from pesfit.data.splits import SplitRow, Splits
+from pesfit.report.published import PUBLISHED, Frames, count_frames, molecule_of
+from pesfit.report.sections.published import published_table
+from pesfit.statistics.errors import Bootstrap
+from tests.painn.train.samples import record
+from tests.report.samples import predicted, predictions, row
+
+
+def test_numbers_are_in_our_units_whatever_they_were_published_in() -> None:
+    found = {(one.source, one.molecule, one.method): one for one in PUBLISHED}
+    assert len(found) == len(PUBLISHED)
+    in_kcal = units.kcal / units.mol / 1e-3  # meV in one kcal/mol
+    mace = found["rmd17", "aspirin", "MACE"]
+    assert (mace.energy_mae * in_kcal, mace.force_mae * in_kcal) == pytest.approx((2.2, 6.6), rel=1e-6)
+    painn = found["md17", "aspirin", "PaiNN"]
+    assert (painn.energy_mae, painn.force_mae) == (0.167, 0.338)
+
+
+def test_molecules_are_those_of_md17_alone() -> None:
+    assert molecule_of("rmd17", "ethanol/00003") == "ethanol"
+    assert molecule_of("xtb/trajectory", "trajectory/ethanol/00000") is None
+
+
+def test_frames_are_counted_over_rows(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "rmd17", {"rmd17": "PBE"}) as writer:
+        for number in range(2):
+            writer.write(record(f"ethanol/0000{number}", "rmd17", [6, 8], 4, seed=number))
+    split = np.array([0, 0, 1, 2], dtype=np.uint8)
+    splits = Splits([SplitRow("rmd17", f"ethanol/0000{number}", "ethanol", split) for number in range(2)])
+    counted = count_frames({"rmd17": ConformerDataset(tmp_path / "rmd17")}, splits)
+    assert counted == {("rmd17", "ethanol"): Frames(4, 2, 2)}
+
+
+def test_ours_stand_beside_those_of_the_same_data_with_the_protocol_named() -> None:
+    rows = [row("ethanol/00000", source="rmd17"), row("ethanol/00001", source="md17"), row("aspirin/00000", source="toy")]
+    said = [predicted(rows[0], 1.0, 2.0), predicted(rows[1], 3.0, 4.0), predicted(rows[2])]
+    made = predictions(rows, {"conservative": said, "smirnoff": said})
+    table = published_table(made, Bootstrap(10, 0), {("rmd17", "ethanol"): Frames(700, 50, 4)})
+    assert table is not None
+    ours = {(r["source"], r["method"]): r for r in table.rows if str(r["method"]).startswith("this run")}
+    assert {r["molecule"] for r in table.rows} == {"ethanol"}
+    network = ours["rmd17", "this run: PaiNN, conservative"]
+    assert network["energy_mae_kcal_per_mol"] == pytest.approx(1.0)
+    assert network["force_mae_mev_per_angstrom"] == pytest.approx(2.0 * 43.3641, rel=1e-5)
+    assert network["trained_on"] == "700 frames + 50 for validation"
+    assert ours["md17", "this run: PaiNN, conservative"]["energy_mae_kcal_per_mol"] == pytest.approx(3.0)
+    relative = ours["rmd17", "this run: SMIRNOFF, fitted (energies relative)"]
+    assert relative["energy_mae_kcal_per_mol"] == pytest.approx(0.0, abs=1e-12)
+    assert {r["method"] for r in table.rows if r["source"] == "rmd17"} >= {"MACE", "NequIP", "PaiNN"}
+    assert "950 + 50" in table.note
+    assert all({column.key for column in table.columns} <= set(r) for r in table.rows)
+    assert published_table(predictions(rows[2:], {"smirnoff": said[2:]}), Bootstrap(10, 0), {}) is None

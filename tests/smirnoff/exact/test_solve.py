@@ -1,0 +1,176 @@
+"""The exact fit on problems whose answer is known from elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import DataError, ParamsError
+from pesfit.params.fit_smirnoff import AngleAngle, AngleK, BondK, FitSmirnoff, Objective, Train, TrainAngles, TrainBonds
+from pesfit.smirnoff.exact.assemble import Problem, assemble, constants, scores
+from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics
+from pesfit.smirnoff.exact.shard_file import Entry, Shard
+from pesfit.smirnoff.exact.solve import ExactFit, fit_exactly
+from pesfit.smirnoff.features import MoleculeFeatures
+from pesfit.smirnoff.parameters import Layout
+from tests.smirnoff.samples import Sample, evaluate, perturbation, sample
+
+NOISE = 0.5
+
+
+@pytest.fixture(scope="module")
+def molecules() -> Sample:
+    return sample(("CCO", "CC#N", "CC(=O)NC", "C=CC=O"), n_conformers=12)
+
+
+def shard(molecules: Sample, layout: Layout, x: FloatArray, noise: float = 0.0, offset: float = 0.0) -> Shard:
+    """Labels from the force field at x; every other conformer is for validation."""
+    rng = np.random.default_rng(2)
+    changed, entries = layout.apply(molecules.force_field, x), []
+    for i, (topology, coords) in enumerate(zip(molecules.topologies, molecules.coords, strict=True)):
+        energy, forces = evaluate(changed, topology, coords)
+        energy, forces = energy + offset + noise * rng.normal(size=energy.shape), forces + noise * rng.normal(size=forces.shape)
+        features = MoleculeFeatures(topology, molecules.force_field, layout)
+        for split, part in (("train", slice(0, None, 2)), ("validation", slice(1, None, 2))):
+            statistics = MoleculeStatistics.of(features, coords[part], energy[part], forces[part])
+            entries.append(Entry(f"set/{i}", "a/b" if i % 2 else "c", split, statistics, statistics))
+    return Shard(tuple(entries), ())
+
+
+def fit(data: Shard, layout: Layout, params: FitSmirnoff) -> tuple[Problem, ExactFit]:
+    problem = assemble([data], layout, params.objective, ("train", "validation"))
+    return problem, fit_exactly(problem, lambda w, x: scores([data], layout, params.objective, w, x), params)
+
+
+def test_optimum_beats_what_a_general_optimiser_finds(molecules: Sample) -> None:
+    train = Train(bonds=TrainBonds(k=BondK(lower=400.0, upper=2700.0, prior_width=50.0)))
+    layout = Layout.of(molecules.force_field, train)
+    x = perturbation(layout, size=1.0)
+    problem, found = fit(shard(molecules, layout, x, NOISE), layout, FitSmirnoff(train=train, prior_strength=0.01))
+    widths, bounds = layout.prior().widths, layout.constraints()
+    moments = problem.equations["train"].weighted(1.0, 1.0)
+
+    def penalised(z: FloatArray) -> tuple[float, FloatArray]:
+        gradient = 2 * (moments.gram @ (widths * z) - moments.moment) * widths + 0.02 * z
+        return moments.sum_of_squares(widths * z) + 0.01 * z @ z, gradient
+
+    inequality = {
+        "type": "ineq",
+        "fun": lambda z: bounds.matrix @ (widths * z) - bounds.lower,
+        "jac": lambda _: bounds.matrix * widths,
+    }
+    theirs = minimize(penalised, np.zeros(len(x)), jac=True, method="SLSQP", constraints=[inequality], options={"maxiter": 300})
+    ours = penalised(found.posterior.x / widths)[0]
+    assert ours <= theirs.fun * (1 + 1e-9)
+    assert found.posterior.optimum.kkt.worst < 1e-8
+    assert (bounds.matrix @ found.posterior.x >= bounds.lower - 1e-8).all()
+
+
+def test_noiseless_labels_are_recovered(molecules: Sample) -> None:
+    layout = Layout.of(molecules.force_field, Train())
+    x = perturbation(layout)
+    problem, found = fit(shard(molecules, layout, x), layout, FitSmirnoff())
+    widths = layout.prior().widths
+    error = np.abs(found.posterior.x - x) / widths
+    assert found.posterior.determined.sum() > 0.8 * len(layout)
+    assert error[found.posterior.determined].max() < 1e-6
+    start = sum(problem.sums_of_squares("validation", np.zeros(len(layout))))
+    assert sum(problem.sums_of_squares("validation", found.posterior.x)) < 1e-12 * start
+
+
+def test_without_energy_zero_the_constants_count(molecules: Sample) -> None:
+    """Absolute energies say something of the constants of harmonic terms; the fit must take them into account."""
+    layout = Layout.of(molecules.force_field, Train())
+    x = perturbation(layout)
+    params = FitSmirnoff(objective=Objective(energy_zero="none"), prior_strength=1e-9)
+    problem, found = fit(shard(molecules, layout, x), layout, params)
+    assert not problem.is_linear
+    start = problem.sums_of_squares("train", np.zeros(len(layout)))
+    end = problem.sums_of_squares("train", found.posterior.x)
+    assert end[0] < 1e-10 * start[0]
+    assert end[1] < 1e-10 * start[1]
+
+
+def test_sum_of_squares_without_energy_zero_is_that_of_absolute_energies(molecules: Sample) -> None:
+    layout = Layout.of(molecules.force_field, Train())
+    x = perturbation(layout, seed=5)
+    objective = Objective(energy_zero="none", normalization="sum", source_weights={"a": 3.0})
+    problem = assemble([shard(molecules, layout, np.zeros(len(layout)), offset=2.0)], layout, objective, ("train",))
+    expected = 0.0
+    for i, (topology, coords) in enumerate(zip(molecules.topologies, molecules.coords, strict=True)):
+        label, _ = evaluate(molecules.force_field, topology, coords[::2])
+        energy, _ = evaluate(layout.apply(molecules.force_field, x), topology, coords[::2])
+        expected += (3.0 if i % 2 else 1.0) * np.sum((energy - label - 2.0) ** 2)
+    assert problem.sums_of_squares("train", x)[0] == pytest.approx(expected, rel=1e-9)
+    linearised = problem.linearised("train", x).energy
+    assert linearised.sum_of_squares(x) == pytest.approx(expected, rel=1e-9)
+
+
+def test_constants_have_the_derivatives_they_say(molecules: Sample) -> None:
+    layout = Layout.of(molecules.force_field, Train())
+    x = perturbation(layout)
+    value, jacobian = constants(layout, x)
+    assert value.max() > 0.0
+    for i in range(0, len(layout), 7):
+        moved = np.zeros(len(x))
+        moved[i] = 1e-5 * max(1.0, abs(x[i]))
+        numerical = (constants(layout, x + moved)[0] - constants(layout, x - moved)[0]) / (2 * moved[i])
+        np.testing.assert_allclose(jacobian[:, i], numerical, rtol=1e-6, atol=1e-9)
+
+
+def test_normalisations_weigh_molecules_as_documented(molecules: Sample) -> None:
+    layout = Layout.of(molecules.force_field, Train())
+    data = shard(molecules, layout, perturbation(layout))
+    plain = {e.molecule: e.plain.squared_errors(np.zeros(len(layout))) for e in data.entries if e.split == "train"}
+    atoms = {e.molecule: e.plain.n_atoms for e in data.entries}
+    for name, energy, force in (
+        ("sum", lambda _: 1.0, lambda _: 1.0),
+        ("component", lambda _: 1.0, lambda m: 1 / (3 * atoms[m])),
+        ("molecule", lambda _: 1 / 6, lambda m: 1 / (18 * atoms[m])),
+    ):
+        problem = assemble([data], layout, Objective(normalization=name), ("train",))  # type: ignore[arg-type]
+        found = problem.sums_of_squares("train", np.zeros(len(layout)))
+        assert found[0] == pytest.approx(sum(energy(m) * value[0] for m, value in plain.items()), rel=1e-10)
+        assert found[1] == pytest.approx(sum(force(m) * value[1] for m, value in plain.items()), rel=1e-10)
+
+
+def test_strength_by_validation_is_the_best_of_the_path(molecules: Sample) -> None:
+    layout = Layout.of(molecules.force_field, Train())
+    data = shard(molecules, layout, perturbation(layout), noise=5.0)
+    problem, found = fit(data, layout, FitSmirnoff(prior_strength="validation"))
+    best = sum(problem.sums_of_squares("validation", found.posterior.x))
+    assert best <= min(sum(point.validation) for point in found.path) * (1 + 1e-9)
+    gammas = [point.effective_parameters for point in found.path]
+    assert gammas == sorted(gammas, reverse=True)
+    assert [sum(point.train) for point in found.path] == sorted(sum(point.train) for point in found.path)
+
+
+def test_error_bars_are_larger_where_molecules_disagree(molecules: Sample) -> None:
+    layout = Layout.of(molecules.force_field, Train(angles=TrainAngles(k=AngleK(train=False), angle=AngleAngle(train=False))))
+    agreeing = fit(shard(molecules, layout, perturbation(layout), noise=1.0), layout, FitSmirnoff())[1]
+    entries = []
+    for i in range(4):  # each molecule has its own truth
+        entries += shard(molecules, layout, perturbation(layout, seed=i), noise=1.0).entries[2 * i : 2 * i + 2]
+    disagreeing = fit(Shard(tuple(entries), ()), layout, FitSmirnoff())[1]
+    assert agreeing.redundancy < 3.0
+    assert disagreeing.redundancy > 2.0 * agreeing.redundancy
+
+
+def test_what_cannot_be_chosen_is_refused(molecules: Sample) -> None:
+    layout = Layout.of(molecules.force_field, Train())
+    data = shard(molecules, layout, perturbation(layout), noise=1.0)
+    alone = Shard(tuple(e for e in data.entries if e.split == "train"), ())
+    with pytest.raises(DataError, match="validation set is empty"):
+        fit(alone, layout, FitSmirnoff(prior_strength="validation"))
+    with pytest.raises(ParamsError, match="force_weight"):
+        fit(data, layout, FitSmirnoff(objective=Objective(energy_weight="evidence", force_weight=0.0)))
+
+
+def test_balance_by_evidence_depends_on_the_noise(molecules: Sample) -> None:
+    layout = Layout.of(molecules.force_field, Train())
+    data = shard(molecules, layout, perturbation(layout), noise=1.0)
+    objective = Objective(energy_weight="evidence", normalization="sum")
+    _, found = fit(data, layout, FitSmirnoff(objective=objective))
+    assert 0.2 < found.weights[0] < 5.0  # the noise of energies and forces is the same here

@@ -1,0 +1,148 @@
+"""Several processes: what befalls one of them is said by the first, and torchrun's processes work alike."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import socket
+
+import numpy as np
+import pytest
+
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import DataError, PesfitError
+from pesfit.core.processes.group import Group
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
+from pesfit.params.fit_gradient import Gradient, Loss
+from pesfit.smirnoff.gradient import distributed
+from pesfit.smirnoff.gradient.distributed import Team, gather_team, serve_torchrun
+from pesfit.smirnoff.gradient.shard_work import Job, Molecule, divide
+from pesfit.smirnoff.plan import MoleculeRows
+from tests.smirnoff.gradient.samples import labels, molecules, random_z, setting_of
+
+SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """Four molecules in three shards."""
+    found, folder = molecules(), tmp_path_factory.mktemp("job") / "made"
+    setting = setting_of(found, Gradient())
+    members = []
+    with DatasetWriter(folder, {"made": "MM"}) as writer:
+        for i, (topology, coords, (energy, forces)) in enumerate(
+            zip(found.topologies, found.coords, labels(found, found.force_field, noise=1.0), strict=True)
+        ):
+            n = len(coords)
+            numbers = np.ones(topology.n_atoms, dtype=np.int32)
+            writer.write(
+                Record(f"m{i}", topology.smiles, numbers, coords, energy, forces, None, 0, f"m{i}", "made", np.arange(n))
+            )
+            rows = MoleculeRows("made", (i,), (f"m{i}",), "made", i, n * topology.n_atoms)
+            members.append(Molecule(rows, topology, ((np.arange(n) % 2).astype(np.uint8),)))
+    shards, _ = divide(members, 3, None, 0)
+    return Job(setting, Loss(), {"made": ConformerDataset(folder).path}, tuple(map(tuple, shards)), 1e9)
+
+
+def test_shards_hold_every_molecule_once(job: Job) -> None:
+    members = [molecule for chunks in job.shards for chunk in chunks for molecule in chunk.molecules]
+    assert sorted(molecule.rows.topology for molecule in members) == [0, 1, 2, 3]
+    for batch_size in (1, 2, 3, 100):
+        shards, n_batches = divide(members, 3, batch_size, seed=1)
+        by_batch: dict[int, list[int]] = {}
+        for chunks in shards:
+            for chunk in chunks:
+                by_batch.setdefault(chunk.batch, []).extend(molecule.rows.topology for molecule in chunk.molecules)
+        assert sorted(itertools.chain(*by_batch.values())) == [0, 1, 2, 3]
+        assert len(by_batch) == n_batches == -(-4 // batch_size)
+        assert max(map(len, by_batch.values())) <= batch_size
+
+
+@pytest.fixture
+def _two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little there is to do."""
+    monkeypatch.setattr(distributed, "_COST_WORTH_A_PROCESS", 0.0)
+    monkeypatch.setenv("PESFIT_WORKERS", "2")
+
+
+def alone(job: Job) -> Team:
+    return Team(Group(), job)
+
+
+@pytest.mark.usefixtures("_two_processes")
+def test_two_processes_say_what_one_says_and_name_what_is_wrong(job: Job) -> None:
+    z = random_z(job.setting, 3)
+    broken = np.full_like(z, np.nan)
+    with gather_team(job, 1) as team:
+        assert team.size == 2
+        for operation in ("count", "train", "validate", "curvature"):
+            np.testing.assert_array_equal(team.run(operation, z), alone(job).run(operation, z))
+        assert [row.molecule for row in team.errors(np.stack([z, z]))] == [row.molecule for row in alone(job).errors(z[None])]
+    with (
+        pytest.raises(DataError, match=r"made/m\d: the energy error of conformer \d is not finite"),
+        gather_team(job, 1) as team,
+    ):
+        team.run("train", broken)
+
+
+@pytest.mark.usefixtures("_two_processes")
+def test_what_is_wrong_in_another_process_is_told_by_the_first(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Group, "shares_of", lambda _, shards: [shards[:0], shards])  # nothing can fail in the first
+    broken = np.full_like(random_z(job.setting, 3), np.nan)
+    with (
+        pytest.raises(PesfitError, match=r"^made/m\d: the energy error of conformer \d is not finite"),
+        gather_team(job, 1) as team,
+    ):
+        team.run("train", broken)
+
+
+@pytest.mark.usefixtures("_two_processes")
+def test_a_lost_process_is_an_error_not_a_wait(job: Job) -> None:
+    message = "process 1 of 2 was ended with status -9; .*, or lower fit_smirnoff.gradient.memory_gib"
+    with pytest.raises(PesfitError, match=message), gather_team(job, 1) as team:
+        lose_the_other(team, random_z(job.setting, 3))
+
+
+def lose_the_other(team: Team, z: FloatArray) -> None:
+    team.run("count", z)
+    (process,) = multiprocessing.active_children()
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join(SECONDS)
+    team.run("train", z)
+
+
+def as_torchrun_starts_it(rank: int, port: int) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    serve_torchrun()
+
+
+def test_processes_that_torchrun_started_are_used(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    other = multiprocessing.get_context("spawn").Process(target=as_torchrun_starts_it, args=(1, port))
+    other.start()
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    z = random_z(job.setting, 4)
+    with gather_team(job, 1) as team:
+        assert team.size == 2
+        found = team.run("train", z)
+    other.join(SECONDS)
+    assert other.exitcode == 0
+    np.testing.assert_array_equal(found, alone(job).run("train", z))
+
+
+def test_little_work_is_done_here(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PESFIT_WORKERS", "4")
+    with gather_team(job, 10) as team:
+        assert team.size == 1

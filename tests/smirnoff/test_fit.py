@@ -1,0 +1,239 @@
+"""The whole fit on stored data: recovery of known parameters, files, independence of workers, continuation."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pesfit.core.exceptions import DataError, ParamsError, TooManyFailuresError
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
+from pesfit.data.splits import SplitRow, Splits
+from pesfit.data.topology import ForceField, ParameterizedSet
+from pesfit.parameterize.build import parameterize_datasets
+from pesfit.parameterize.force_field import read_force_field
+from pesfit.params.fit_smirnoff import FitSmirnoff, Objective, Train, TrainProperTorsions
+from pesfit.params.parameterize import Charges, Parameterize
+from pesfit.smirnoff.exact import accumulate as accumulate_module
+from pesfit.smirnoff.fit import fit_smirnoff
+from pesfit.smirnoff.parameters import Layout
+from tests import openff_oracle
+from tests.smirnoff.samples import evaluate, perturbation
+
+SMILES = ("CCO", "CC(=O)NC", "CC#N", "CSC", "C=CC=O", "c1cnoc1")
+N_CONFORMERS = 20
+
+
+@dataclass(frozen=True)
+class Data:
+    """What stages 02 to 05 leave, with labels from a force field that is known."""
+
+    datasets: dict[str, ConformerDataset]
+    parameterized: ParameterizedSet
+    splits: Splits
+    truth: ForceField
+
+
+@pytest.fixture(autouse=True)
+def _one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting processes takes longer than the fits."""
+    monkeypatch.setenv("PESFIT_WORKERS", "1")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return make(tmp_path_factory.mktemp("data"))
+
+
+def make(folder: Path, noise: float = 0.0) -> Data:
+    records = []
+    for i, smiles in enumerate(SMILES):
+        molecule = openff_oracle.molecule(smiles, N_CONFORMERS, 0.08, seed=i)
+        charges = molecule.charges - molecule.charges.mean()
+        zeros = np.zeros(N_CONFORMERS)
+        records.append(
+            Record(
+                f"m/{i}", molecule.smiles, molecule.atomic_numbers.astype(np.int32), molecule.coords, zeros,
+                np.zeros_like(molecule.coords), charges, 0, molecule.smiles, "made/one" if i % 2 else "made/two", np.arange(N_CONFORMERS),
+            )
+        )  # fmt: skip
+    write(folder / "unlabelled", records)
+    source = {"made": ConformerDataset(folder / "unlabelled")}
+    (folder / "parameterized").mkdir()
+    parameterize_datasets(source, Parameterize(charges=Charges(methods=("dataset",))), folder / "parameterized")
+    parameterized = ParameterizedSet.open(folder / "parameterized")
+    layout = Layout.of(parameterized.force_field, Train())
+    truth = layout.apply(parameterized.force_field, perturbation(layout, seed=9))
+    rng = np.random.default_rng(0)
+    labelled, rows = [], []
+    for i, record in enumerate(records):
+        topology = parameterized.topology("made", record.id)
+        assert topology is not None
+        energy, forces = evaluate(truth, topology, record.coords)
+        energy = energy + noise * rng.normal(size=energy.shape)
+        forces = forces + noise * rng.normal(size=forces.shape)
+        split = np.repeat(np.array([0, 1, 2], dtype=np.uint8), [14, 3, 3]) if i < 5 else np.full(20, 2, dtype=np.uint8)
+        rows.append(SplitRow("made", record.id, record.group, split))
+        labelled.append(replace(record, energy=energy, forces=forces))
+    write(folder / "made", labelled)
+    return Data({"made": ConformerDataset(folder / "made")}, parameterized, Splits(rows), truth)
+
+
+def write(path: Path, records: list[Record]) -> None:
+    with DatasetWriter(path, {"made/one": "MM", "made/two": "MM"}) as writer:
+        for record in records:
+            writer.write(record)
+
+
+def fit(data: Data, folder: Path, params: FitSmirnoff | None = None) -> dict[str, Any]:
+    params = params or FitSmirnoff(bootstrap=50)
+    return fit_smirnoff(
+        data.datasets, data.parameterized, data.splits, params, folder / "out", scratch=folder / "scratch", runs=folder / "runs"
+    )
+
+
+def rows_of(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(newline="") as stream:
+        yield from csv.DictReader(stream)
+
+
+def test_perturbed_parameters_are_recovered_and_errors_vanish(data: Data, tmp_path: Path) -> None:
+    metrics = fit(data, tmp_path)
+    rows = list(rows_of(tmp_path / "out" / "parameters.csv"))
+    determined = [row for row in rows if row["determined"] == "yes"]
+    assert len(determined) > 0.6 * len(rows)
+    compared = 0
+    for row in determined:
+        table = data.truth.tables[row["handler"]]
+        index = next(
+            i for i, smirks in enumerate(table.smirks)
+            if smirks == row["smirks"] and row["periodicity"] in ("", str(round(table.values[i, 1])))
+        )  # fmt: skip
+        expected = table.values[index, table.columns.index(row["column"])]
+        assert float(row["after"]) == pytest.approx(expected, rel=1e-6, abs=1e-8), row
+        compared += float(row["before"]) != pytest.approx(expected, rel=1e-3)
+    assert compared > 20
+    assert metrics["errors"]["train"]["all"]["after"]["force_rmse_kcal_per_mol_per_angstrom"] < 1e-5
+    assert metrics["errors"]["validation"]["all"]["after"]["energy_rmse_kcal_per_mol"] < 1e-5
+    assert metrics["errors"]["train"]["all"]["before"]["force_rmse_kcal_per_mol_per_angstrom"] > 1.0
+    assert max(metrics["kkt"].values()) < 1e-8
+    json.dumps(metrics, allow_nan=False)
+    assert list((tmp_path / "runs").glob("events.out.tfevents.*"))
+    assert all((tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG" for name in ("changes.png", "path.png"))
+
+
+def test_parameters_without_data_stay_and_are_listed(data: Data, tmp_path: Path) -> None:
+    """The last molecule is only tested on: what it alone uses is not determined."""
+    fit(data, tmp_path)
+    undetermined = [row for row in rows_of(tmp_path / "out" / "parameters.csv") if row["determined"] == "no"]
+    assert any(float(row["before"]) == float(row["after"]) for row in undetermined)
+
+
+def test_written_force_field_holds_the_fit_and_nothing_else_changed(data: Data, tmp_path: Path) -> None:
+    metrics = fit(data, tmp_path)
+    assert metrics["exported_energy_difference_to_openmm_kcal_per_mol"] < 1e-6
+    found, _ = read_force_field(str(tmp_path / "out" / "force-field.offxml"))
+    start = data.parameterized.force_field
+    after = {(row["handler"], row["smirks"], row["periodicity"], row["column"]): float(row["after"])
+             for row in rows_of(tmp_path / "out" / "parameters.csv")}  # fmt: skip
+    n_changed = 0
+    for handler, table in start.tables.items():
+        assert found.tables[handler].smirks == table.smirks
+        for i, smirks in enumerate(table.smirks):
+            periodicity = str(round(table.values[i, 1])) if handler.endswith("Torsions") else ""
+            for column, name in enumerate(table.columns):
+                expected = after.get((handler, smirks, periodicity, name), table.values[i, column])
+                assert found.tables[handler].values[i, column] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+                n_changed += expected != table.values[i, column]
+    assert n_changed > 50
+    assert found.tables["vdW"].values.tobytes() == start.tables["vdW"].values.tobytes()
+
+
+def test_bytes_do_not_depend_on_workers(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accumulate_module, "WORTH_WORKERS", 0)
+    results = []
+    for workers in ("1", "2"):
+        monkeypatch.setenv("PESFIT_WORKERS", workers)
+        metrics = fit(data, tmp_path / workers, FitSmirnoff(bootstrap=50, shards=3))
+        files = {path.name: path.read_bytes() for path in sorted((tmp_path / workers / "out").iterdir())}
+        results.append((json.dumps(metrics), files))
+    assert results[0] == results[1]
+    assert not (tmp_path / "1" / "scratch").exists()
+
+
+def test_goes_on_from_finished_shards_and_ends_in_the_same_bytes(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PESFIT_WORKERS", "1")
+    params = FitSmirnoff(bootstrap=50, shards=4)
+    fit(data, tmp_path / "whole", params)
+    done: list[Path] = []
+    save = accumulate_module.save_shard
+
+    def killed_at_third(path: Path, shard: Any) -> None:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(path)
+        save(path, shard)
+
+    monkeypatch.setattr(accumulate_module, "save_shard", killed_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, tmp_path / "killed", params)
+    times = [path.stat().st_mtime_ns for path in done]
+    again: list[Path] = []
+    monkeypatch.setattr(accumulate_module, "save_shard", lambda path, shard: (again.append(path), save(path, shard)))
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    fit(data, tmp_path / "killed", params)
+    assert [path.stat().st_mtime_ns for path in done] == times
+    assert len(again) == 2
+    for path in (tmp_path / "whole" / "out").iterdir():
+        assert path.read_bytes() == (tmp_path / "killed" / "out" / path.name).read_bytes(), path.name
+
+
+def test_added_periodicities_are_fitted_and_written(data: Data, tmp_path: Path) -> None:
+    train = Train(proper_torsions=TrainProperTorsions(add_periodicities=(1, 2, 3, 4)))
+    metrics = fit(data, tmp_path, FitSmirnoff(train=train, bootstrap=50, prior_strength=0.01))
+    found, _ = read_force_field(str(tmp_path / "out" / "force-field.offxml"))
+    table, start = found.tables["ProperTorsions"], data.parameterized.force_field.tables["ProperTorsions"]
+    assert len(table.smirks) > len(start.smirks)
+    assert tuple(dict.fromkeys(table.smirks)) == tuple(dict.fromkeys(start.smirks))
+    assert metrics["exported_energy_difference_to_openmm_kcal_per_mol"] < 1e-6
+
+
+@pytest.mark.parametrize("zero", ["min", "none"])
+def test_other_energy_zeros_recover_too(data: Data, tmp_path: Path, zero: str) -> None:
+    metrics = fit(data, tmp_path, FitSmirnoff(objective=Objective(energy_zero=zero), bootstrap=50))  # type: ignore[arg-type]
+    assert metrics["errors"]["train"]["all"]["after"]["energy_rmse_kcal_per_mol"] < 1e-4
+
+
+def test_molecules_that_fail_are_listed_and_counted(data: Data, tmp_path: Path) -> None:
+    records = list(data.datasets["made"])
+    coords = records[1].coords.copy()
+    coords[4, 1] = coords[4, 0]
+    records[1] = replace(records[1], coords=coords)
+    write(tmp_path / "made", records)
+    broken = replace(data, datasets={"made": ConformerDataset(tmp_path / "made")})
+    metrics = fit(broken, tmp_path, FitSmirnoff(bootstrap=50, max_failed_fraction=0.2))
+    assert metrics["molecules_failed"] == 1
+    text = (tmp_path / "out" / "failures.csv").read_text()
+    assert "made/m/1,fit_smirnoff,CoincidentAtomsError" in text
+    assert "conformer 4" in text
+    with pytest.raises(TooManyFailuresError):
+        fit(broken, tmp_path, FitSmirnoff(bootstrap=50))
+
+
+def test_what_cannot_be_fitted_is_refused(data: Data, tmp_path: Path) -> None:
+    nothing = replace(data, splits=Splits(replace(row, split=np.full(20, 2, dtype=np.uint8)) for row in data.splits))
+    with pytest.raises(DataError, match="training set is empty"):
+        fit(nothing, tmp_path)
+    with pytest.raises(ParamsError, match="is no source"):
+        fit(data, tmp_path, FitSmirnoff(objective=Objective(source_weights={"mude": 2.0})))
+    unknown = Train(proper_torsions=TrainProperTorsions(include=("t999",)))
+    with pytest.raises(ParamsError, match="'t999' is neither id nor SMIRKS"):
+        fit(data, tmp_path, FitSmirnoff(train=unknown))
