@@ -23,7 +23,7 @@ from pesfit.potentials.base import Batch, Potential, Prediction
 from pesfit.potentials.model import Model, Subject
 from pesfit.smirnoff.model import open_smirnoff
 from pesfit.uncertainty.calibration import CALIBRATION_FILE, Calibration
-from pesfit.uncertainty.standard_deviations import Deviations
+from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 FACTORS = {"energy": 4.0, "relative_energy": 2.0, "forces": 3.0}
 DOMAIN_QUANTILE = 0.999
@@ -39,11 +39,11 @@ class Flat(Potential):
 class Sure:
     """Deviations that the coordinates say."""
 
-    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> Deviations:
+    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> StandardDeviations:
         assert reference is not None
         along = np.linalg.norm(coords, axis=(1, 2))
         shift = np.abs(coords - reference).max(axis=(1, 2))
-        return Deviations(along, shift, np.abs(coords))
+        return StandardDeviations(along, shift, np.abs(coords))
 
 
 class Made(Model):

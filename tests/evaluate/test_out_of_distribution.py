@@ -23,7 +23,7 @@ from pesfit.evaluate.predictions import Predicted
 from pesfit.evaluate.test_rows import TestRow
 from pesfit.statistics.errors import Bootstrap
 from pesfit.uncertainty.calibration import Calibration
-from pesfit.uncertainty.standard_deviations import Deviations
+from pesfit.uncertainty.standard_deviations import StandardDeviations
 from tests.report.samples import predictions, row
 
 BOOTSTRAP = Bootstrap(200, 3)
@@ -34,7 +34,9 @@ def says(of: TestRow, score: float, error: float) -> Predicted:
     deviations = np.full(of.coords.shape, 1e-3)
     deviations[:, 1, 0] = np.sqrt(score**2 - 2e-6)
     assert of.forces is not None
-    return Predicted(of.energy, of.forces + error, Deviations(np.ones(of.n_conformers), np.ones(of.n_conformers), deviations))
+    return Predicted(
+        of.energy, of.forces + error, StandardDeviations(np.ones(of.n_conformers), np.ones(of.n_conformers), deviations)
+    )
 
 
 def test_molecules_with_training_conformers_are_inside_and_probes_of_others_are_left_out() -> None:

@@ -10,7 +10,7 @@ from pesfit.evaluate.test_rows import TestRow
 from pesfit.evaluate.uncertainty import judge_predictions
 from pesfit.statistics.errors import Bootstrap
 from pesfit.uncertainty.calibration import Calibration, Scale
-from pesfit.uncertainty.standard_deviations import Deviations
+from pesfit.uncertainty.standard_deviations import StandardDeviations
 from tests.report.samples import predicted, predictions, row
 
 BOOTSTRAP = Bootstrap(50, 0)
@@ -21,7 +21,7 @@ def says(of: TestRow, error: float, deviation: float) -> Predicted:
     exact = predicted(of, energy=error * np.arange(of.n_conformers), forces=error)
     relative = np.where(np.arange(of.n_conformers) > 0, deviation, 0.0)
     return Predicted(
-        exact.energy, exact.forces, Deviations(np.ones(of.n_conformers), relative, np.full(of.coords.shape, deviation))
+        exact.energy, exact.forces, StandardDeviations(np.ones(of.n_conformers), relative, np.full(of.coords.shape, deviation))
     )
 
 

@@ -23,7 +23,7 @@ from pesfit.potentials.base import collate
 from pesfit.potentials.gfn2 import Gfn2
 from pesfit.simulate.replicas import standard_masses
 from pesfit.sources.xtb_dynamics import Langevin, relax
-from pesfit.uncertainty.standard_deviations import Deviations
+from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 PARAMS = TrainLearned(
     network=Network(n_features=32, n_interactions=2, n_rbf=16),
@@ -96,7 +96,7 @@ def test_another_molecule_is_told_from_the_one_that_was_trained_on(
     ethanol = rmd17(real_data, "ethanol", N_TRAINED * 5 // 3)
     model = open_model(trained(tmp_path, ethanol))
 
-    def deviations(frames: Frames) -> Deviations:
+    def deviations(frames: Frames) -> StandardDeviations:
         uncertainty = model.subject(frames.atomic_numbers, None, "frames").uncertainty
         assert uncertainty is not None
         return uncertainty(frames.coords)

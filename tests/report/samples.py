@@ -9,7 +9,7 @@ import numpy as np
 from pesfit.core.arrays import FloatArray
 from pesfit.evaluate.predictions import Predicted, Predictions
 from pesfit.evaluate.test_rows import TestRow
-from pesfit.uncertainty.standard_deviations import Deviations
+from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 WATER, ETHANOL = (8, 1, 1), (6, 6, 8, 1, 1, 1, 1, 1, 1)
 WATER_SMILES = "[O:1]([H:2])[H:3]"
@@ -56,7 +56,7 @@ def unsure(row: TestRow, deviation: float) -> Predicted:
     exact = predicted(row)
     n = row.n_conformers
     relative = np.full(n, 2.0 * deviation) * (np.arange(n) > 0)
-    return Predicted(exact.energy, exact.forces, Deviations(np.ones(n), relative, np.full(row.coords.shape, deviation)))
+    return Predicted(exact.energy, exact.forces, StandardDeviations(np.ones(n), relative, np.full(row.coords.shape, deviation)))
 
 
 def predictions(rows: list[TestRow], said: Mapping[str, list[Predicted | None]]) -> Predictions:

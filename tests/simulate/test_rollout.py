@@ -24,7 +24,7 @@ from pesfit.simulate.loop import Protocol, simulate
 from pesfit.simulate.rollout import run_rollouts
 from pesfit.simulate.subjects import Subject
 from pesfit.uncertainty.calibration import Calibration
-from pesfit.uncertainty.standard_deviations import Deviations
+from pesfit.uncertainty.standard_deviations import StandardDeviations
 from tests.simulate import samples
 
 SMILES = ("CCO", "CC(=O)N")
@@ -79,10 +79,10 @@ class Picky(Potential):
 class Growing:
     """Deviations that grow with the distance from where the molecule was first asked about."""
 
-    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> Deviations:
+    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> StandardDeviations:
         away = coords - (coords[0] if reference is None else reference)
         distance = np.sqrt((away**2).sum(axis=(1, 2)))
-        return Deviations(distance, distance, np.abs(away))
+        return StandardDeviations(distance, distance, np.abs(away))
 
 
 class Simple(Model):

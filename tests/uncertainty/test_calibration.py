@@ -12,7 +12,7 @@ from scipy.stats import norm
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError
 from pesfit.uncertainty.calibration import CALIBRATION_FILE, CalibratedUncertainty, Calibration, Scale
-from pesfit.uncertainty.standard_deviations import Deviations
+from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 CALIBRATION = Calibration(Scale(2.0, 0.1, 7), Scale(3.0, 0.2, 6), Scale(5.0, 0.3, 90), 12.5)
 
@@ -59,9 +59,9 @@ def test_what_says_nothing_is_left_out_and_nothing_at_all_corrects_nothing() -> 
     assert Scale.fit(np.zeros(3), np.ones(3)) == Scale(0.0, 0.0, 3)
 
 
-def posterior(coords: FloatArray, reference: FloatArray | None = None) -> Deviations:
+def posterior(coords: FloatArray, reference: FloatArray | None = None) -> StandardDeviations:
     assert reference is None
-    return Deviations(np.ones(1), np.full(1, 2.0), np.ones((1, *coords.shape[1:])))
+    return StandardDeviations(np.ones(1), np.full(1, 2.0), np.ones((1, *coords.shape[1:])))
 
 
 def test_deviations_are_multiplied_and_the_posterior_is_found_again() -> None:

@@ -52,7 +52,7 @@ class PesfitCalculator(Calculator):
     """Energy [eV] and forces [eV/Å] of a molecule in vacuum, and standard deviations where the model has a posterior.
 
     `get_property("energy_std")` [eV] and `get_property("forces_std")` [eV/Å, shape (n_atoms, 3)] are computed when asked for. What
-    the deviation of an energy means, `potentials.uncertainty.Deviations` says.
+    the deviation of an energy means, `uncertainty.standard_deviations.StandardDeviations` says.
 
     Args:
         model: what is evaluated.

@@ -12,7 +12,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, PesfitError
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 from pesfit.potentials.model import Model, Subject
-from pesfit.uncertainty.standard_deviations import Deviations
+from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 _MAX_ATOMS = 20_000
 """Atoms evaluated in one go, which bounds memory."""
@@ -20,7 +20,7 @@ _MAX_ATOMS = 20_000
 
 @dataclass(frozen=True)
 class FrameDeviations:
-    """Standard deviations of one conformer; what they mean, `potentials.uncertainty.Deviations` says.
+    """Standard deviations of one conformer; what they mean, `uncertainty.standard_deviations.StandardDeviations` says.
 
     Attributes:
         energy: [kcal/mol].
@@ -36,7 +36,7 @@ class FrameDeviations:
     outside_domain: bool | None = None
 
     @classmethod
-    def of(cls, model: Model, deviations: Deviations, conformer: int) -> FrameDeviations:
+    def of(cls, model: Model, deviations: StandardDeviations, conformer: int) -> FrameDeviations:
         """Take those of one conformer."""
         threshold = None if model.calibration is None else model.calibration.domain_threshold
         return cls(

@@ -95,7 +95,7 @@ def label(teacher: Teacher, record: Record) -> Labelled:
 
 
 def score(teacher: Teacher, record: Record) -> FloatArray | Failure:
-    """Return how unsure a model with a posterior is of each conformer [kcal/mol/Å], shape (n_conformers,): `Deviations.score`.
+    """Return how unsure a model with a posterior is of each conformer [kcal/mol/Å], shape (n_conformers,): `StandardDeviations.score`.
 
     It is NaN for conformers that it cannot say anything of.
     """

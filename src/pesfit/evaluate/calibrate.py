@@ -149,7 +149,7 @@ class _Judged:
     """Errors and deviations; of relative energies without the row's first conformer, for which both are 0.
 
     Attributes:
-        scores: `Deviations.score`, shape (n_conformers,).
+        scores: `StandardDeviations.score`, shape (n_conformers,).
         n_left_out: rows that the model can say nothing of.
     """
 

@@ -1,8 +1,8 @@
-"""Do deviations tell what a model was not trained on: test conformers of its molecules against other molecules and against probes.
+"""Detection of conformers that are out of distribution, from scores of the test set, of other molecules, and of probes.
 
-The score of a conformer is the deviation of its least certain atom's force (`Deviations.score`). AUROC compares the scores of a set from
-outside with those of the test conformers of molecules that have training conformers, which are inside. `Calibration.threshold_of` says of
-each conformer whether it is flagged; of those inside, hardly any should be.
+The score of a conformer is the standard deviation of the force on its least certain atom (`StandardDeviations.score`). AUROC compares the
+scores of a set from outside with those of the test conformers of molecules that have training conformers, which are inside.
+`Calibration.threshold_of` flags conformers; of those inside, hardly any should be flagged.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet
 from pesfit.evaluate.test_rows import TestRow, find_test_rows
 from pesfit.potentials.model import Model, Subject
-from pesfit.uncertainty.standard_deviations import Deviations
+from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 STAGE = "analyse"
 _MAX_ATOMS = 20_000
@@ -45,7 +45,7 @@ class Predicted:
 
     energy: FloatArray
     forces: FloatArray
-    deviations: Deviations | None = None
+    deviations: StandardDeviations | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ class Predictions:
         return np.concatenate([np.zeros(0), *found])
 
 
-def _deviations(potential: str, predicted: Predicted) -> Deviations:
+def _deviations(potential: str, predicted: Predicted) -> StandardDeviations:
     if predicted.deviations is None:
         raise DataError(f"{potential} has no posterior, and so no standard deviations")
     return predicted.deviations
@@ -263,6 +263,6 @@ def _evaluate(model: Model, subject: Subject, row: TestRow) -> Predicted:
     return Predicted(energy, force, _joined(deviations) if deviations else None)
 
 
-def _joined(parts: Sequence[Deviations]) -> Deviations:
+def _joined(parts: Sequence[StandardDeviations]) -> StandardDeviations:
     columns = ([getattr(part, name) for part in parts] for name in ("energy", "relative_energy", "forces"))
-    return Deviations(*[np.concatenate(column) for column in columns])
+    return StandardDeviations(*[np.concatenate(column) for column in columns])

@@ -22,7 +22,7 @@ from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import DataError
 from pesfit.painn.potential import PaiNNPotential, load_painn
 from pesfit.potentials.base import Conformers, collate
-from pesfit.uncertainty.standard_deviations import Deviations
+from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 ENSEMBLE_FOLDER = "ensemble"
 """Beside the main network: its companions, in folders that are named by numbers from 1."""
@@ -68,7 +68,7 @@ def load_companions(folder: Path, main: PaiNNPotential) -> tuple[PaiNNPotential,
 
 
 class EnsembleUncertainty:
-    """How far networks differ, as sample standard deviations (a `potentials.uncertainty.Uncertainty`).
+    """How far networks differ, as sample standard deviations (a `uncertainty.standard_deviations.Uncertainty`).
 
     Args:
         networks: at least two, all of which know the elements.
@@ -84,8 +84,8 @@ class EnsembleUncertainty:
         self._networks = tuple(networks)
         self._atomic_numbers = torch.from_numpy(atomic_numbers.astype(np.int64))
 
-    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> Deviations:
-        """Return standard deviations; see `potentials.uncertainty.Uncertainty`.
+    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> StandardDeviations:
+        """Return standard deviations; see `uncertainty.standard_deviations.Uncertainty`.
 
         Raises:
             DataError: where the networks do not know an element.
@@ -96,7 +96,7 @@ class EnsembleUncertainty:
             origin = energy[:, :1]
         else:
             origin = np.stack([self._evaluate(network, reference[None])[0] for network in self._networks])
-        return Deviations(*(np.std(values, axis=0, ddof=1) for values in (energy, energy - origin, forces)))
+        return StandardDeviations(*(np.std(values, axis=0, ddof=1) for values in (energy, energy - origin, forces)))
 
     def _evaluate(self, network: PaiNNPotential, coords: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return energies [kcal/mol], shape (n_conformers,), and forces [kcal/mol/Å], shape (n_conformers, n_atoms, 3)."""

@@ -30,7 +30,7 @@ from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import DataError
 from pesfit.painn.potential import WEIGHTS_FILE, PaiNNPotential
 from pesfit.potentials.neighbors import find_edges
-from pesfit.uncertainty.standard_deviations import Deviations
+from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 FORMAT_VERSION = 1
 LAST_LAYER_FILE = "last-layer.npz"
@@ -183,7 +183,7 @@ class LastLayerPosterior:
 
 
 class NetworkUncertainty:
-    """What is not known of a network's last layer, as standard deviations (a `potentials.uncertainty.Uncertainty`).
+    """What is not known of a network's last layer, as standard deviations (a `uncertainty.standard_deviations.Uncertainty`).
 
     Forces take one pass backward for each feature: about as long as 15 evaluations of the network for 32 features.
 
@@ -205,8 +205,8 @@ class NetworkUncertainty:
         values, vectors = np.linalg.eigh(posterior.covariance)
         self._root = torch.from_numpy(vectors * np.sqrt(np.maximum(values, 0.0))).to(self._device)
 
-    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> Deviations:
-        """Return standard deviations; see `potentials.uncertainty.Uncertainty`.
+    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> StandardDeviations:
+        """Return standard deviations; see `uncertainty.standard_deviations.Uncertainty`.
 
         Raises:
             DataError: where the network does not know an element.
@@ -223,7 +223,7 @@ class NetworkUncertainty:
             energy.append(self._deviation(phi))
             relative.append(self._deviation(phi - origin))
             forces.append(self._deviation(slopes + spoilt.unsqueeze(2)).reshape(len(part), n_atoms, 3))
-        return Deviations(*(np.concatenate(parts) for parts in (energy, relative, forces)))
+        return StandardDeviations(*(np.concatenate(parts) for parts in (energy, relative, forces)))
 
     def _graph(self, coords: FloatArray) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
         """Return element, r, first and second of conformers, and 0 for each atom, NaN where its coordinates are not finite."""

@@ -16,7 +16,7 @@ class Carried:
     """Standard deviations along a run, NaN from where a replica was stopped.
 
     Attributes:
-        score: [kcal/mol/Å], that of the least certain atom's force (`Deviations.score`), shape (n_replicas, n_frames).
+        score: [kcal/mol/Å], that of the least certain atom's force (`StandardDeviations.score`), shape (n_replicas, n_frames).
         relative_energy: [kcal/mol], of the energy minus that of the replica's first frame, shape (n_replicas, n_frames).
         left_fs: [fs], time of the first frame whose score is above the threshold, for each replica; None where there is none.
     """

@@ -29,7 +29,7 @@ from pesfit.params.fit_smirnoff import Train
 from pesfit.smirnoff.features import MoleculeFeatures
 from pesfit.smirnoff.parameters import MINIMUM, SECTIONS, Layout, chosen
 from pesfit.statistics.linear_gaussian import Posterior
-from pesfit.uncertainty.standard_deviations import Deviations
+from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 FORMAT_VERSION = 1
 _PERIODICITY, _PHASE = 1, 2
@@ -191,7 +191,7 @@ class SmirnoffPosterior:
 
 
 class MoleculePosterior:
-    """What is not known of one molecule's parameters, as standard deviations (a `potentials.uncertainty.Uncertainty`).
+    """What is not known of one molecule's parameters, as standard deviations (a `uncertainty.standard_deviations.Uncertainty`).
 
     Args:
         features: of the molecule.
@@ -205,8 +205,8 @@ class MoleculePosterior:
         values, vectors = np.linalg.eigh(covariance)
         self._root = (vectors * np.sqrt(np.maximum(values, 0.0))).T
 
-    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> Deviations:
-        """Return standard deviations; see `potentials.uncertainty.Uncertainty`.
+    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> StandardDeviations:
+        """Return standard deviations; see `uncertainty.standard_deviations.Uncertainty`.
 
         Raises:
             CoincidentAtomsError: where two atoms that interact are at the same place.
@@ -219,7 +219,7 @@ class MoleculePosterior:
             relative.append(self._deviation(phi - origin[:, None]))
             of_forces = self._deviation(rows.forces[:-1].reshape(len(phi), -1))
             forces.append(of_forces.reshape(self._features.n_atoms, 3, -1).transpose(2, 0, 1))
-        return Deviations(np.concatenate(energy), np.concatenate(relative), np.concatenate(forces))
+        return StandardDeviations(np.concatenate(energy), np.concatenate(relative), np.concatenate(forces))
 
     def _energy_features(self, coords: FloatArray) -> FloatArray:
         blocks = self._features.rows(coords, np.zeros(len(coords)), None)

@@ -1,4 +1,4 @@
-r"""Deviations that a validation set has corrected, and from which deviation on a model is asked about what it was not trained on.
+r"""Standard deviations corrected on the validation set, and the thresholds above which a conformer is out of distribution.
 
 A posterior says what the data leave open about the parameters. What no parameters could describe it does not know, so its deviations are
 too small. With errors e_i of the validation set and the posterior's deviations σ_i, two corrections are fitted by maximum likelihood:
@@ -31,7 +31,7 @@ import scipy.optimize
 
 from pesfit.core.arrays import BoolArray, FloatArray
 from pesfit.core.exceptions import DataError
-from pesfit.uncertainty.standard_deviations import Deviations, Uncertainty
+from pesfit.uncertainty.standard_deviations import StandardDeviations, Uncertainty
 
 CALIBRATION_FILE = "calibration.json"
 FORMAT_VERSION = 1
@@ -85,8 +85,8 @@ class Calibration:
         energy: of total energies [kcal/mol]. A force field's have no zero that labels share: then it is that of relative energies.
         relative_energy: of energies minus that of the row's first conformer in the set [kcal/mol].
         forces: of each component [kcal/mol/Å].
-        domain_threshold: [kcal/mol/Å], the score (`Deviations.score`, corrected) that `DOMAIN_QUANTILE` of the training conformers do not
-            exceed; None without any.
+        domain_threshold: [kcal/mol/Å], the score (`StandardDeviations.score`, corrected) that `DOMAIN_QUANTILE` of the training conformers
+            do not exceed; None without any.
         group_thresholds: [kcal/mol/Å], the same of molecules by their `group`, where enough of their own conformers were trained on.
     """
 
@@ -104,18 +104,18 @@ class Calibration:
         """
         return self.group_thresholds.get(group, self.domain_threshold)
 
-    def apply(self, deviations: Deviations) -> Deviations:
+    def apply(self, deviations: StandardDeviations) -> StandardDeviations:
         """Multiply a posterior's deviations by the factors."""
-        return Deviations(
+        return StandardDeviations(
             deviations.energy * self.energy.factor,
             deviations.relative_energy * self.relative_energy.factor,
             deviations.forces * self.forces.factor,
         )
 
-    def undo(self, deviations: Deviations) -> Deviations:
+    def undo(self, deviations: StandardDeviations) -> StandardDeviations:
         """Return the posterior's own deviations; NaN where the factor is 0."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            return Deviations(
+            return StandardDeviations(
                 deviations.energy / self.energy.factor,
                 deviations.relative_energy / self.relative_energy.factor,
                 deviations.forces / self.forces.factor,
@@ -187,7 +187,7 @@ _UNITS = {
 
 @dataclass(frozen=True, eq=False)
 class CalibratedUncertainty:
-    """A posterior whose deviations are corrected (a `potentials.uncertainty.Uncertainty`).
+    """A posterior whose deviations are corrected (a `uncertainty.standard_deviations.Uncertainty`).
 
     Attributes:
         posterior: for one molecule.
@@ -197,8 +197,8 @@ class CalibratedUncertainty:
     posterior: Uncertainty
     calibration: Calibration
 
-    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> Deviations:
-        """Return standard deviations; see `potentials.uncertainty.Uncertainty`."""
+    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> StandardDeviations:
+        """Return standard deviations; see `uncertainty.standard_deviations.Uncertainty`."""
         return self.calibration.apply(self.posterior(coords, reference))
 
 

@@ -1,4 +1,4 @@
-r"""How good standard deviations are, from errors and deviations alone.
+r"""Scores of predicted standard deviations, computed from them and the errors alone.
 
 With errors e_i (prediction minus label) and deviations σ_i, as Gaussians of mean 0:
 

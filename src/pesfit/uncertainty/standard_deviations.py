@@ -1,4 +1,4 @@
-"""What a potential with a posterior says of how sure it is."""
+"""Standard deviations that a posterior or an ensemble predicts for energies and forces, and the interface that gives them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pesfit.core.arrays import FloatArray
 
 
 @dataclass(frozen=True, eq=False)
-class Deviations:
-    """Standard deviations of what a potential says of some conformers of one molecule.
+class StandardDeviations:
+    """Predicted standard deviations of the energies and forces of some conformers of one molecule.
 
     Attributes:
         energy: of the energy as it is printed, [kcal/mol], shape (n_conformers,). It holds what is not known of the offset that all
@@ -37,7 +37,7 @@ class Deviations:
 class Uncertainty(Protocol):
     """The posterior of a potential, for one molecule."""
 
-    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> Deviations:
+    def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> StandardDeviations:
         """Return standard deviations.
 
         Args:
