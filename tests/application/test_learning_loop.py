@@ -106,7 +106,7 @@ def labelled(mine: OwnData, tmp_path_factory: pytest.TempPathFactory) -> OwnData
         protocol = Protocol(0.5, 20, observe_every=2, frame_every=1, temperature_kelvin=500.0, seed=3)
         (run,) = simulate(build_gfn2(), [molecule], protocol)
         with DatasetWriter(folder / "trajectory", {"rollout/gfn2": "rollout"}) as writer:
-            for record in frames(run, "gfn2", "constant_energy", like):
+            for record in frames(run, "gfn2", "nve", like):
                 assert record.forces is not None
                 writer.write(replace(record, energy=0.0 * record.energy, forces=0.0 * record.forces))
         label_dataset(Teacher("gfn2"), ConformerDataset(folder / "trajectory"), folder / "labelled")

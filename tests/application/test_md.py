@@ -49,7 +49,7 @@ def test_frames_are_what_predict_says_of_them(smirnoff: Path) -> None:
         np.testing.assert_allclose(frame.deviations.forces, expected.deviations.forces, atol=1e-9)
 
 
-def test_same_seed_same_frames_and_the_bath_has_its_temperature() -> None:
+def test_same_seed_same_frames_and_the_thermostat_has_its_temperature() -> None:
     model, start = open_model(openff_oracle.FORCE_FIELD), embedded("CCO", "CCO", 0)
 
     def run(seed: int, n_steps: int = 50) -> list[bytes]:

@@ -20,9 +20,9 @@ def test_the_defaults_fit() -> None:
         ({"observe_fs": 0.75}, r"observe_fs = 0.75 is not a whole number of times timestep_fs = 0.5"),
         ({"frame_fs": 7.0}, r"frame_fs = 7 is not a whole number of times observe_fs = 5"),
         ({"frame_fs": 1.0}, r"frame_fs = 1 is not a whole number of times observe_fs = 5"),
-        ({"bath": {"length_fs": 1010.0}}, r"bath.length_fs = 1010 is not a whole number of times frame_fs = 20"),
-        ({"constant_energy": {"length_fs": 10.0}}, r"constant_energy.length_fs = 10 is not a whole number of times"),
-        ({"bath": {"length_fs": 200.0}}, r"bath.equilibration_fs = 250; less than bath.length_fs = 200"),
+        ({"nvt": {"length_fs": 1010.0}}, r"nvt.length_fs = 1010 is not a whole number of times frame_fs = 20"),
+        ({"nve": {"length_fs": 10.0}}, r"nve.length_fs = 10 is not a whole number of times"),
+        ({"nvt": {"length_fs": 200.0}}, r"nvt.equilibration_fs = 250; less than nvt.length_fs = 200"),
     ],
 )
 def test_times_that_do_not_fit_are_refused_by_name(values: dict[str, Any], message: str) -> None:
@@ -31,4 +31,4 @@ def test_times_that_do_not_fit_are_refused_by_name(values: dict[str, Any], messa
 
 
 def test_thirds_fit_into_wholes_in_spite_of_rounding() -> None:
-    Rollout(timestep_fs=0.1, observe_fs=0.3, frame_fs=0.9, constant_energy={"length_fs": 90.0}, bath={"length_fs": 270.0})
+    Rollout(timestep_fs=0.1, observe_fs=0.3, frame_fs=0.9, nve={"length_fs": 90.0}, nvt={"length_fs": 270.0})

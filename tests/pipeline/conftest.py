@@ -31,8 +31,8 @@ SMALLER: dict[str, Any] = {
     "rollout": {
         "replicas": 2,
         "gfn2_replicas": 1,
-        "constant_energy": {"length_fs": 40.0},
-        "bath": {"length_fs": 40.0, "equilibration_fs": 10.0},
+        "nve": {"length_fs": 40.0},
+        "nvt": {"length_fs": 40.0, "equilibration_fs": 10.0},
         "min_reference_frames": 20,
         "label_frames": 2,
         "probes": {"temperatures_kelvin": [1000.0], "replicas": 1, "frames": 2, "equilibration_fs": 20.0, "conformers": 2},

@@ -57,7 +57,7 @@ def test_only_a_network_whose_forces_are_a_gradient_conserves_energy_ever_better
     assert np.polyfit(np.log(steps), np.log(errors["direct"]), 1)[0] == pytest.approx(0.0, abs=0.1)
 
 
-def test_constant_energy_agrees_with_openmm() -> None:
+def test_nve_agrees_with_openmm() -> None:
     """OpenMM's leapfrog keeps velocities half a step behind; positions are those of velocity Verlet."""
     (molecule,) = samples.molecules(ACETAMIDE, n_replicas=2)
     protocol = Protocol(0.5, 100, observe_every=100, temperature_kelvin=400.0, seed=3)

@@ -13,7 +13,7 @@ from pesfit.simulate.replicas import Molecule
 
 N_OBSERVATIONS, TIMESTEP, EVERY = 21, 0.5, 10
 NVE = Protocol(TIMESTEP, 200, EVERY, 5)
-BATH = Protocol(TIMESTEP, 200, EVERY, 5, 300.0, 10.0)
+NVT = Protocol(TIMESTEP, 200, EVERY, 5, 300.0, 10.0)
 
 
 def two_atoms() -> Molecule:
@@ -54,7 +54,7 @@ def test_drift_is_per_atom_and_picosecond_and_leaves_out_what_was_too_short() ->
 
 
 def test_the_temperature_leaves_out_equilibration_and_what_was_stopped_in_it() -> None:
-    measures = measure(run((21, 15, 7)), two_atoms(), BATH, Wanted(equilibration_fs=50.0))
+    measures = measure(run((21, 15, 7)), two_atoms(), NVT, Wanted(equilibration_fs=50.0))
     kinetic = 2.0 + np.sin(np.arange(10, 21))
     assert measures.temperatures == pytest.approx(
         [2.0 * energies.mean() / (6 * BOLTZMANN) for energies in (kinetic, kinetic[:5])]
@@ -68,10 +68,10 @@ def test_the_temperature_leaves_out_equilibration_and_what_was_stopped_in_it() -
 def test_distances_are_compared_after_the_equilibration_and_before_the_stop() -> None:
     reference = DistanceHistogram(0.1)
     reference.add(np.array([[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]))
-    same = measure(run((21, 15, 0)), two_atoms(), BATH, Wanted(25.0, reference))
-    other = measure(run((21, 15, 0), distance=1.5), two_atoms(), BATH, Wanted(25.0, reference))
+    same = measure(run((21, 15, 0)), two_atoms(), NVT, Wanted(25.0, reference))
+    other = measure(run((21, 15, 0), distance=1.5), two_atoms(), NVT, Wanted(25.0, reference))
     assert (same.distances_mae, other.distances_mae) == pytest.approx((0.0, 2.0))
-    nothing_left = measure(run((1, 0, 2)), two_atoms(), BATH, Wanted(25.0, reference))
+    nothing_left = measure(run((1, 0, 2)), two_atoms(), NVT, Wanted(25.0, reference))
     assert nothing_left.distances_mae is None
     assert summarize([same, other, nothing_left])["distances_mae"] == pytest.approx(1.0)
 

@@ -15,7 +15,7 @@ from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import DataError, MoleculeError, TooManyFailuresError
 from pesfit.data.dataset import ConformerDataset, Record, read_failures
 from pesfit.params.probes import Probes
-from pesfit.params.rollout import Bath, ConstantEnergy, Rollout
+from pesfit.params.rollout import Nve, Nvt, Rollout
 from pesfit.potentials.base import Batch, Potential, Prediction
 from pesfit.potentials.model import Model
 from pesfit.potentials.model import Subject as Prepared
@@ -35,8 +35,8 @@ PARAMS = Rollout(
     replicas=3,
     timestep_fs=0.5,
     temperature_kelvin=300.0,
-    constant_energy=ConstantEnergy(length_fs=60.0),
-    bath=Bath(length_fs=80.0, equilibration_fs=20.0),
+    nve=Nve(length_fs=60.0),
+    nvt=Nvt(length_fs=80.0, equilibration_fs=20.0),
     observe_fs=2.0,
     frame_fs=10.0,
     min_reference_frames=10,
@@ -147,17 +147,17 @@ def output(subjects, models, tmp_path_factory) -> tuple[Path, dict]:
 
 def test_metrics_say_what_is_good_and_what_leaks(output) -> None:
     metrics = output[1]
-    good, leaky = (metrics["potentials"][name]["constant_energy"] for name in ("good", "leaky"))
+    good, leaky = (metrics["potentials"][name]["nve"] for name in ("good", "leaky"))
     assert metrics["n_molecules"] == 2
     assert good["n_replicas"] == good["n_replicas_with_drift"] == 6
     assert good["stable_fraction"] == 1.0
     assert good["stable_time_ps"] == pytest.approx(0.06)
     assert good["drift_magnitude_kcal_per_mol_per_ps_per_atom"] < 0.1
     assert leaky["drift_magnitude_kcal_per_mol_per_ps_per_atom"] > 10 * good["drift_magnitude_kcal_per_mol_per_ps_per_atom"]
-    bath = metrics["potentials"]["good"]["bath"]
-    assert 150.0 < bath["temperature_kelvin"] < 450.0
-    assert 0.0 < bath["distances_mae"] < metrics["potentials"]["leaky"]["bath"]["distances_mae"] + 0.5
-    assert 0.5 < bath["force_mae_kcal_per_mol_per_angstrom"] < 20.0
+    nvt = metrics["potentials"]["good"]["nvt"]
+    assert 150.0 < nvt["temperature_kelvin"] < 450.0
+    assert 0.0 < nvt["distances_mae"] < metrics["potentials"]["leaky"]["nvt"]["distances_mae"] + 0.5
+    assert 0.5 < nvt["force_mae_kcal_per_mol_per_angstrom"] < 20.0
     json.dumps(metrics, allow_nan=False)
 
 
@@ -167,15 +167,15 @@ def test_a_molecule_that_a_potential_refuses_is_a_failure_and_the_other_goes_on(
     assert failure.id == "picky/test/CC(=O)N"
     assert failure.message == "no nitrogen here"
     assert metrics["n_failures"] == 1
-    assert metrics["potentials"]["picky"]["bath"]["n_replicas"] == 3
+    assert metrics["potentials"]["picky"]["nvt"]["n_replicas"] == 3
 
 
 def test_measures_are_there_for_every_molecule(output) -> None:
     rows = json.loads((output[0] / "rollouts" / "measures.json").read_text())
-    assert [(row["potential"], row["ensemble"], row["molecule"]) for row in rows if row["potential"] == "good"] == [
-        ("good", ensemble, molecule) for ensemble in ("constant_energy", "bath") for molecule in ("test/CCO", "test/CC(=O)N")
+    assert [(row["potential"], row["dynamics"], row["molecule"]) for row in rows if row["potential"] == "good"] == [
+        ("good", dynamics, molecule) for dynamics in ("nve", "nvt") for molecule in ("test/CCO", "test/CC(=O)N")
     ]
-    ethanol, acetamide = (row for row in rows if row["potential"] == "good" and row["ensemble"] == "bath")
+    ethanol, acetamide = (row for row in rows if row["potential"] == "good" and row["dynamics"] == "nvt")
     assert acetamide["distances_mae"] is None, "three conformers are no distribution"
     assert acetamide["force_mae_kcal_per_mol_per_angstrom"] is None, "its labels are of another method"
     times = [time for time, _ in ethanol["force_mae_over_time_ps"]]
@@ -189,7 +189,7 @@ def test_trajectories_are_data_sets_with_the_potential_s_own_labels(output, mode
     assert dataset.level_of_theory == {"rollout/good": "pesfit good"}
     rows = list(dataset)
     assert len(rows) == 2 * 2 * 3
-    assert rows[0].id == "constant_energy/test/CCO/0000/00000"
+    assert rows[0].id == "nve/test/CCO/0000/00000"
     assert rows[0].frame.tolist() == [0, 20, 40, 60, 80, 100, 120]
     assert rows[0].smiles == subjects[0].first.smiles
     np.testing.assert_array_equal(rows[0].coords[0], subjects[0].starts[0])
@@ -202,7 +202,7 @@ def test_trajectories_are_data_sets_with_the_potential_s_own_labels(output, mode
 
 def test_energies_of_all_observations_are_kept(output) -> None:
     table = pa.ipc.open_file(output[0] / "rollouts" / "energies.arrow").read_all().to_pylist()
-    row = next(row for row in table if (row["potential"], row["ensemble"], row["replica"]) == ("good", "constant_energy", 1))
+    row = next(row for row in table if (row["potential"], row["dynamics"], row["replica"]) == ("good", "nve", 1))
     assert row["stopped"] is None
     assert row["time_fs"] == [2.0 * i for i in range(31)]
     total = np.array(row["potential_energy"]) + np.array(row["kinetic_energy"])
@@ -215,16 +215,16 @@ def test_a_rollout_carries_its_uncertainty_and_says_when_it_left_the_domain(outp
     n_left = 0
     for row, record in zip((row for row in table if row["potential"] == "good"), dataset, strict=True):
         away = np.linalg.norm(record.coords - record.coords[0], axis=-1).max(axis=-1)
-        np.testing.assert_allclose(row["force_deviation"], away, rtol=1e-12)
+        np.testing.assert_allclose(row["force_std"], away, rtol=1e-12)
         assert row["frame_fs"] == (0.5 * record.frame).tolist()
         expected = next((0.5 * frame for frame, far in zip(record.frame, away, strict=True) if far > THRESHOLD), None)
         assert row["left_domain_fs"] == expected
         n_left += expected is not None
     assert 0 < n_left < 12
     summaries = output[1]["potentials"]["good"]
-    assert sum(6 * summaries[ensemble]["left_domain_fraction"] for ensemble in summaries) == pytest.approx(n_left)
-    assert "left_domain_fraction" not in output[1]["potentials"]["leaky"]["bath"]
-    assert all(row["force_deviation"] is None for row in table if row["potential"] == "leaky")
+    assert sum(6 * summaries[dynamics]["left_domain_fraction"] for dynamics in summaries) == pytest.approx(n_left)
+    assert "left_domain_fraction" not in output[1]["potentials"]["leaky"]["nvt"]
+    assert all(row["force_std"] is None for row in table if row["potential"] == "leaky")
 
 
 def test_probes_are_beside_the_trajectories(output) -> None:
@@ -246,8 +246,8 @@ def test_bytes_do_not_depend_on_the_number_of_workers(output, models, subjects, 
 
 def test_timing_is_apart_from_what_is_declared(output) -> None:
     timing = json.loads((output[0] / "timing.json").read_text())
-    assert timing["good"]["bath"]["replica_steps_per_second"] > 100
-    assert timing["good"]["bath"]["ns_per_day"] > 0.0
+    assert timing["good"]["nvt"]["replica_steps_per_second"] > 100
+    assert timing["good"]["nvt"]["ns_per_day"] > 0.0
 
 
 def test_nothing_to_simulate_or_too_many_failures_stop_the_stage(subjects, models, tmp_path, monkeypatch) -> None:

@@ -12,14 +12,14 @@ from pesfit.params.probes import Probes
 PotentialName = Literal["smirnoff-initial", "smirnoff", "conservative", "direct", "gfn2"]
 
 
-class ConstantEnergy(Section):
-    """Velocity Verlet at constant energy (NVE), where drift is measured."""
+class Nve(Section):
+    """Velocity Verlet (NVE), where drift is measured."""
 
     length_fs: float = Field(1000.0, gt=0.0, le=1e9, description="Length of each replica, fs.")
 
 
-class Bath(Section):
-    """Langevin dynamics (BAOAB), where temperature and distances are measured."""
+class Nvt(Section):
+    """Langevin dynamics by BAOAB (NVT), where temperature and distances are measured."""
 
     length_fs: float = Field(1000.0, gt=0.0, le=1e9, description="Length of each replica, fs.")
     equilibration_fs: float = Field(
@@ -48,10 +48,10 @@ class Rollout(MaxFailed):
     )
     timestep_fs: float = Field(0.5, gt=0.0, le=10.0, description="Time step, fs.")
     temperature_kelvin: float = Field(
-        500.0, gt=0.0, le=10_000.0, description="Temperature of the first velocities and of the bath, K."
+        500.0, gt=0.0, le=10_000.0, description="Temperature of the first velocities and of the thermostat, K."
     )
-    constant_energy: ConstantEnergy = Field(ConstantEnergy(), description="Velocity Verlet at constant energy.")
-    bath: Bath = Field(Bath(), description="Langevin dynamics.")
+    nve: Nve = Field(Nve(), description="NVE: velocity Verlet.")
+    nvt: Nvt = Field(Nvt(), description="NVT: Langevin dynamics.")
     observe_fs: float = Field(5.0, gt=0.0, le=1e6, description="Time between looks at energies and bonds, fs.")
     frame_fs: float = Field(20.0, gt=0.0, le=1e6, description="Time between stored frames, fs.")
     max_stretch_angstrom: float = Field(
@@ -88,15 +88,15 @@ class Rollout(MaxFailed):
         for whole, part in (
             ("observe_fs", "timestep_fs"),
             ("frame_fs", "observe_fs"),
-            ("constant_energy.length_fs", "frame_fs"),
-            ("bath.length_fs", "frame_fs"),
+            ("nve.length_fs", "frame_fs"),
+            ("nvt.length_fs", "frame_fs"),
         ):
             long, short = self._time(whole), self._time(part)
             if abs(long / short - round(long / short)) > 1e-6 or round(long / short) < 1:
                 raise ValueError(f"{whole} = {long:g} is not a whole number of times {part} = {short:g}")
-        if not self.bath.equilibration_fs < self.bath.length_fs:
+        if not self.nvt.equilibration_fs < self.nvt.length_fs:
             raise ValueError(
-                f"bath.equilibration_fs = {self.bath.equilibration_fs:g}; less than bath.length_fs = {self.bath.length_fs:g} is needed"
+                f"nvt.equilibration_fs = {self.nvt.equilibration_fs:g}; less than nvt.length_fs = {self.nvt.length_fs:g} is needed"
             )
         return self
 

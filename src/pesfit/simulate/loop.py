@@ -40,8 +40,8 @@ class Protocol:
         n_steps: how many.
         observe_every: steps between observations.
         frame_every: observations between stored frames.
-        temperature_kelvin: [K], of the first velocities, and of the bath.
-        friction_per_ps: [1/ps]; None for velocity Verlet at constant energy.
+        temperature_kelvin: [K], of the first velocities, and of the thermostat.
+        friction_per_ps: [1/ps]; None for NVE (velocity Verlet).
         seed: of velocities and noise.
         max_stretch: [Å], a replica is stopped when a bond is further from its mean.
         max_energy_change: [kcal/mol], for each atom: a replica is stopped when the total energy is further from its first value.
@@ -113,7 +113,7 @@ def simulate(
 ) -> list[Run]:
     """Run all replicas of all molecules.
 
-    At constant energy, replicas start without translation and rotation; with a bath, which would bring these back, with them.
+    NVE replicas start without translation and rotation; with a thermostat, which would bring these back, with them.
     Same molecules, protocol and seed: same bytes. A replica in other company has the same trajectory up to the rounding of its forces,
     which chaos amplifies.
 
@@ -150,8 +150,8 @@ class _Simulation:
         self._half_masses = torch.from_numpy(0.5 * masses / ACCELERATION)
         self._integrator = _integrator(masses, protocol)
         self._random = RandomNumbers(molecules, protocol.seed)
-        with_bath = protocol.friction_per_ps is not None
-        self._velocities = self._random.velocities(protocol.temperature_kelvin, rigid_motion=with_bath)
+        has_thermostat = protocol.friction_per_ps is not None
+        self._velocities = self._random.velocities(protocol.temperature_kelvin, rigid_motion=has_thermostat)
         self._coords = self._batch.coords
         self._noise: Tensor | None = None
         self._noise_used = 0

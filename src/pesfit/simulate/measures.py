@@ -40,8 +40,8 @@ class Measures:
     Attributes:
         stops: why each replica was stopped, or None.
         stable_fs: [fs], until it was stopped, or the length of the run.
-        lines: through the total energy [kcal/mol/atom] over time [ps] of each replica that lasted long enough; empty with a bath.
-        temperatures: [K], mean over time of each replica that lasted beyond the equilibration; empty at constant energy.
+        lines: through the total energy [kcal/mol/atom] over time [ps] of each replica that lasted long enough; empty for NVT.
+        temperatures: [K], mean over time of each replica that lasted beyond the equilibration; empty for NVE.
         distances_mae: ∫ |h(r) - h_reference(r)| dr; None where it is not asked for or no frame is left.
         label_times_fs: [fs], of the frames that were labelled.
         force_errors: [kcal/mol/Å], mean absolute difference of force components from the labels, of each of these frames.
@@ -61,7 +61,7 @@ class Measures:
 def measure(run: Run, molecule: Molecule, protocol: Protocol, wanted: Wanted) -> Measures:
     """Measure a run.
 
-    A replica is stable until the first observation at which it was stopped. With a bath all 3 n_atoms degrees of freedom have the
+    A replica is stable until the first observation at which it was stopped. With a thermostat all 3 n_atoms degrees of freedom have the
     temperature: 2 E_kinetic / (3 n_atoms k). At whole steps the kinetic energy of a vibration of frequency ω is low by (ωΔt/2)²: 3 % for
     O-H at 0.5 fs, 1 % of a molecule's temperature; coordinates do not have this error.
     """
@@ -69,13 +69,13 @@ def measure(run: Run, molecule: Molecule, protocol: Protocol, wanted: Wanted) ->
     stable = [
         float(run.step[min(int(n_observed), len(run.step) - 1)]) * step_fs for n_observed in run.n_observed
     ]  # the observation after the last good one
-    has_bath = protocol.friction_per_ps is not None
+    has_thermostat = protocol.friction_per_ps is not None
     times, errors = _force_errors(run, molecule, step_fs, wanted.label_frames)
     return Measures(
         stops=run.stops,
         stable_fs=tuple(stable),
-        lines=() if has_bath else _lines(run, molecule.n_atoms, step_fs),
-        temperatures=_temperatures(run, molecule.n_atoms, wanted.equilibration_fs / step_fs) if has_bath else (),
+        lines=() if has_thermostat else _lines(run, molecule.n_atoms, step_fs),
+        temperatures=_temperatures(run, molecule.n_atoms, wanted.equilibration_fs / step_fs) if has_thermostat else (),
         distances_mae=_distances(run, wanted.equilibration_fs / step_fs, wanted.reference),
         label_times_fs=times,
         force_errors=errors,

@@ -20,7 +20,7 @@ from pesfit.potentials.model import Model
 from pesfit.simulate.measures import Measures, force_error_over_time, summarize
 from pesfit.simulate.probes import write_probes
 from pesfit.simulate.subjects import Subject, make_replicas
-from pesfit.simulate.tasks import ENSEMBLES, GFN2, STAGE, Participant, make_tasks, pickled, prepare, run_pickled
+from pesfit.simulate.tasks import DYNAMICS, GFN2, STAGE, Participant, make_tasks, pickled, prepare, run_pickled
 from pesfit.simulate.trajectories import energies, frames, source_of, write_energies
 
 TRAJECTORIES, PROBES = "trajectories", "probes"
@@ -31,9 +31,9 @@ _DIGITS = 10
 def run_rollouts(
     models: Mapping[str, Model], subjects: Sequence[Subject], params: Rollout, output: Path, timing: Path | None = None
 ) -> dict[str, Any]:
-    """Simulate every molecule with every potential, at constant energy and in a bath, and measure what comes out.
+    """Simulate every molecule with every potential, NVE and NVT, and measure what comes out.
 
-    Every potential gets the same starting conformers, velocities and noise. Work is cut into tasks of one potential, one ensemble and
+    Every potential gets the same starting conformers, velocities and noise. Work is cut into tasks of one potential, NVE or NVT, and
     one of `shards` groups of molecules, which worker processes share; results do not depend on their number.
 
     Writes to `output`:
@@ -42,7 +42,7 @@ def run_rollouts(
       `python -m pesfit label` makes training data of it;
     - `energies.arrow`: all observations, and standard deviations where there is a posterior (`trajectories.ENERGIES_SCHEMA`);
     - `probes/`: conformers on purpose outside of the training domain (`probes.write_probes`);
-    - `measures.json`: what is measured for each potential, ensemble and molecule;
+    - `measures.json`: what is measured for each potential, kind of dynamics and molecule;
     - `failures.csv`: molecules that a potential cannot be asked about, with ids `<potential>/<molecule>`.
 
     Args:
@@ -53,7 +53,7 @@ def run_rollouts(
         timing: where steps a second and ns a day are written as JSON: a file that nothing declares, since they differ from run to run.
 
     Returns:
-        Metrics: for each potential and ensemble what `measures.summarize` says of all molecules.
+        Metrics: for each potential and kind of dynamics what `measures.summarize` says of all molecules.
 
     Raises:
         DataError: if there is no subject, or none of them can be simulated.
@@ -66,7 +66,7 @@ def run_rollouts(
     check_failed_fraction(failures, len(models) * len(subjects), params.max_failed_fraction)
     tasks = list(make_tasks(models, participants, params))
     results = ordered_map(run_pickled, (pickled(task) for task in tasks), label=STAGE, n_items=len(tasks), unit="simulation")
-    measured: dict[tuple[str, str], dict[str, Measures]] = {(name, kind): {} for name in models for kind in ENSEMBLES}
+    measured: dict[tuple[str, str], dict[str, Measures]] = {(name, kind): {} for name in models for kind in DYNAMICS}
     speeds: dict[tuple[str, str], list[tuple[int, float]]] = {}
     batches = []
     by_name = {subject.name: subject for subject in subjects}
@@ -77,11 +77,11 @@ def run_rollouts(
             for name in models
         }
         for task, result in zip(tasks, results, strict=True):
-            speeds.setdefault((task.name, task.ensemble), []).append((result.n_replica_steps, result.seconds))
+            speeds.setdefault((task.name, task.dynamics), []).append((result.n_replica_steps, result.seconds))
             for run, carried, measures in result.found:
-                measured[task.name, task.ensemble][run.name] = measures
-                batches.append(energies(run, carried, task.name, task.ensemble, task.protocol.timestep_fs))
-                for record in frames(run, task.name, task.ensemble, by_name[run.name].first):
+                measured[task.name, task.dynamics][run.name] = measures
+                batches.append(energies(run, carried, task.name, task.dynamics, task.protocol.timestep_fs))
+                for record in frames(run, task.name, task.dynamics, by_name[run.name].first):
                     writers[task.name].write(record)
     write_energies(output / ENERGIES_FILE, batches)
     write_failures(output / FAILURES_FILE, failures)
@@ -94,7 +94,7 @@ def run_rollouts(
         "n_failures": len(failures),
         "n_probe_failures": len(probe_failures),
         "potentials": {
-            name: {ensemble: summarize(list(measured[name, ensemble].values())) for ensemble in ENSEMBLES} for name in models
+            name: {dynamics: summarize(list(measured[name, dynamics].values())) for dynamics in DYNAMICS} for name in models
         },
     }
 
@@ -130,7 +130,7 @@ def _by_molecule(
     return [
         {
             "potential": potential,
-            "ensemble": ensemble,
+            "dynamics": dynamics,
             "molecule": molecule,
             "smiles": of[molecule].smiles,
             "source": of[molecule].source,
@@ -138,7 +138,7 @@ def _by_molecule(
             **summarize([measures]),
             "force_mae_over_time_ps": force_error_over_time(measures),
         }
-        for (potential, ensemble), found in measured.items()
+        for (potential, dynamics), found in measured.items()
         for molecule, measures in found.items()
     ]
 
@@ -146,10 +146,10 @@ def _by_molecule(
 def _timing(speeds: Mapping[tuple[str, str], Sequence[tuple[int, float]]], timestep_fs: float) -> dict[str, Any]:
     """Return steps a second and ns a day, summed over replicas that one process advances together."""
     timing: dict[str, Any] = {}
-    for (name, ensemble), tasks in speeds.items():
+    for (name, dynamics), tasks in speeds.items():
         n_replica_steps, seconds = (sum(values) for values in zip(*tasks, strict=True))
         speed = n_replica_steps / seconds if seconds > 0.0 else 0.0
-        timing.setdefault(name, {})[ensemble] = {
+        timing.setdefault(name, {})[dynamics] = {
             "seconds": seconds,
             "replica_steps_per_second": speed,
             "ns_per_day": speed * timestep_fs * 1e-6 * 86400,

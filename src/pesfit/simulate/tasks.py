@@ -24,8 +24,8 @@ from pesfit.simulate.uncertainty_along import Carried, carry
 from pesfit.uncertainty.standard_deviations import Uncertainty
 
 STAGE = "rollout"
-Ensemble = Literal["constant_energy", "bath"]
-ENSEMBLES: tuple[Ensemble, ...] = get_args(Ensemble)
+Dynamics = Literal["nve", "nvt"]
+DYNAMICS: tuple[Dynamics, ...] = get_args(Dynamics)
 GFN2 = "gfn2"
 """Name of the labels' own method: its trajectories have its level of theory, and `gfn2_replicas`."""
 
@@ -38,30 +38,30 @@ class Participant:
         molecule: with the model's own terms.
         uncertainty: of the model for this molecule; None where it has no posterior.
         domain_threshold: [kcal/mol/Å], see `domain.carry`; None where it is not known.
-        wanted: what is measured, by ensemble.
+        wanted: what is measured, by kind of dynamics.
     """
 
     molecule: Molecule
     uncertainty: Uncertainty | None
     domain_threshold: float | None
-    wanted: Mapping[Ensemble, Wanted]
+    wanted: Mapping[Dynamics, Wanted]
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One simulation: a potential, an ensemble, and the molecules of one shard.
+    """One simulation: a potential, NVE or NVT, and the molecules of one shard.
 
     Attributes:
         name: of the potential.
         potential: what is simulated with.
-        ensemble: which.
+        dynamics: its kind.
         protocol: how it is run.
         participants: at least one.
     """
 
     name: str
     potential: Potential
-    ensemble: Ensemble
+    dynamics: Dynamics
     protocol: Protocol
     participants: Sequence[Participant]
 
@@ -92,11 +92,9 @@ def prepare(model: Model, name: str, subject: Subject, molecule: Molecule, param
         return Failure.from_exception(f"{name}/{subject.name}", STAGE, error)
     has_labels = subject.level_of_theory == LEVEL_OF_THEORY and name != GFN2
     label_frames = params.label_frames if has_labels else 0
-    bath = Wanted(params.bath.equilibration_fs, _reference(subject, params), label_frames)
+    nvt = Wanted(params.nvt.equilibration_fs, _reference(subject, params), label_frames)
     threshold = None if model.calibration is None else model.calibration.threshold_of(first.group)
-    return Participant(
-        mine, prepared.uncertainty, threshold, {"constant_energy": Wanted(0.0, None, label_frames), "bath": bath}
-    )
+    return Participant(mine, prepared.uncertainty, threshold, {"nve": Wanted(0.0, None, label_frames), "nvt": nvt})
 
 
 def make_tasks(
@@ -104,23 +102,23 @@ def make_tasks(
 ) -> Iterator[Task]:
     """Yield tasks in the order of the models, each molecule in one of `shards` of them."""
     for name, model in models.items():
-        for ensemble in ENSEMBLES:
+        for dynamics in DYNAMICS:
             for shard in range(min(params.shards, len(participants[name]))):
                 dealt = participants[name][shard :: params.shards]
-                yield Task(name, model.potential, ensemble, protocol_of(ensemble, params), dealt)
+                yield Task(name, model.potential, dynamics, protocol_of(dynamics, params), dealt)
 
 
-def protocol_of(ensemble: Ensemble, params: Rollout) -> Protocol:
-    """Return how an ensemble is run."""
-    is_bath = ensemble == "bath"
-    length_fs = params.bath.length_fs if is_bath else params.constant_energy.length_fs
+def protocol_of(dynamics: Dynamics, params: Rollout) -> Protocol:
+    """Return how a kind of dynamics is run."""
+    is_nvt = dynamics == "nvt"
+    length_fs = params.nvt.length_fs if is_nvt else params.nve.length_fs
     return Protocol(
         timestep_fs=params.timestep_fs,
         n_steps=round(length_fs / params.timestep_fs),
         observe_every=round(params.observe_fs / params.timestep_fs),
         frame_every=round(params.frame_fs / params.observe_fs),
         temperature_kelvin=params.temperature_kelvin,
-        friction_per_ps=params.bath.friction_per_ps if is_bath else None,
+        friction_per_ps=params.nvt.friction_per_ps if is_nvt else None,
         seed=params.seed,
         max_stretch=params.max_stretch_angstrom,
         max_energy_change=params.max_energy_change,
@@ -150,7 +148,7 @@ def run(task: Task) -> Result:
         carried = None
         if participant.uncertainty is not None:
             carried = carry(one, participant.uncertainty, participant.domain_threshold, step_fs)
-        measures = measure(one, participant.molecule, task.protocol, participant.wanted[task.ensemble])
+        measures = measure(one, participant.molecule, task.protocol, participant.wanted[task.dynamics])
         if carried is not None and participant.domain_threshold is not None:
             measures = replace(measures, left_fs=carried.left_fs)
         found.append((one, carried, measures))

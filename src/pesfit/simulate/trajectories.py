@@ -15,7 +15,7 @@ from pesfit.simulate.uncertainty_along import Carried
 ENERGIES_SCHEMA = pa.schema(
     [
         ("potential", pa.string()),
-        ("ensemble", pa.string()),
+        ("dynamics", pa.string()),
         ("molecule", pa.string()),
         ("replica", pa.int32()),
         ("stopped", pa.string()),
@@ -23,13 +23,13 @@ ENERGIES_SCHEMA = pa.schema(
         ("potential_energy", pa.list_(pa.float64())),
         ("kinetic_energy", pa.list_(pa.float64())),
         ("frame_fs", pa.list_(pa.float64())),
-        ("force_deviation", pa.list_(pa.float64())),
-        ("relative_energy_deviation", pa.list_(pa.float64())),
+        ("force_std", pa.list_(pa.float64())),
+        ("relative_energy_std", pa.list_(pa.float64())),
         ("left_domain_fs", pa.float64()),
     ],
     metadata={
-        "units": "time_fs, frame_fs, left_domain_fs: fs; potential_energy, kinetic_energy, relative_energy_deviation: kcal/mol; "
-        "force_deviation: kcal/mol/angstrom"
+        "units": "time_fs, frame_fs, left_domain_fs: fs; potential_energy, kinetic_energy, relative_energy_std: kcal/mol; "
+        "force_std: kcal/mol/angstrom"
     },
 )
 """One row is one replica, until it was stopped; `stopped` says why, and is null where it was not. The deviations are at the stored
@@ -41,7 +41,7 @@ def source_of(potential: str) -> str:
     return f"rollout/{potential}"
 
 
-def frames(run: Run, potential: str, ensemble: str, like: Record) -> Iterator[Record]:
+def frames(run: Run, potential: str, dynamics: str, like: Record) -> Iterator[Record]:
     """Yield the frames of each replica until it was stopped, in rows of at most `MAX_FRAMES_PER_ROW`.
 
     Energies and forces are the potential's own. `frame` is the number of steps from the start.
@@ -49,7 +49,7 @@ def frames(run: Run, potential: str, ensemble: str, like: Record) -> Iterator[Re
     Args:
         run: of one molecule.
         potential: its name.
-        ensemble: likewise.
+        dynamics: likewise.
         like: a row of the molecule, for SMILES, elements, charge and group.
     """
     energies = run.potential_energy[:, (run.step[:, None] == run.frame_step).argmax(axis=0)]
@@ -58,7 +58,7 @@ def frames(run: Run, potential: str, ensemble: str, like: Record) -> Iterator[Re
         for row, start in enumerate(range(0, n_frames, MAX_FRAMES_PER_ROW)):
             part = slice(start, min(start + MAX_FRAMES_PER_ROW, n_frames))
             yield Record(
-                id=f"{ensemble}/{run.name}/{replica:04d}/{row:05d}",
+                id=f"{dynamics}/{run.name}/{replica:04d}/{row:05d}",
                 smiles=like.smiles,
                 atomic_numbers=like.atomic_numbers,
                 coords=run.coords[replica, part],
@@ -72,12 +72,12 @@ def frames(run: Run, potential: str, ensemble: str, like: Record) -> Iterator[Re
             )
 
 
-def energies(run: Run, carried: Carried | None, potential: str, ensemble: str, timestep_fs: float) -> pa.RecordBatch:
+def energies(run: Run, carried: Carried | None, potential: str, dynamics: str, timestep_fs: float) -> pa.RecordBatch:
     """Return the energies of each replica, and how sure the potential was, as rows of `ENERGIES_SCHEMA`."""
     rows: list[dict[str, Any]] = [
         {
             "potential": potential,
-            "ensemble": ensemble,
+            "dynamics": dynamics,
             "molecule": run.name,
             "replica": replica,
             "stopped": run.stops[replica],
@@ -95,10 +95,10 @@ def energies(run: Run, carried: Carried | None, potential: str, ensemble: str, t
 
 def _deviations(carried: Carried | None, replica: int, n_frames: int) -> dict[str, Any]:
     if carried is None:
-        return dict.fromkeys(("force_deviation", "relative_energy_deviation", "left_domain_fs"))
+        return dict.fromkeys(("force_std", "relative_energy_std", "left_domain_fs"))
     return {
-        "force_deviation": carried.score[replica, :n_frames],
-        "relative_energy_deviation": carried.relative_energy[replica, :n_frames],
+        "force_std": carried.score[replica, :n_frames],
+        "relative_energy_std": carried.relative_energy[replica, :n_frames],
         "left_domain_fs": carried.left_fs[replica],
     }
 

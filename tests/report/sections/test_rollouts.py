@@ -22,7 +22,7 @@ POTENTIALS = ("direct", "conservative", "gfn2")
 DRIFT = "drift_kcal_per_mol_per_ps_per_atom"
 
 
-def measured(potential: str, ensemble: str, molecule: str) -> dict[str, Any]:
+def measured(potential: str, dynamics: str, molecule: str) -> dict[str, Any]:
     breaks = potential == "direct" and molecule == "toy/breaks"
     slope = {"direct": 2.0, "conservative": -1e-3, "gfn2": 1e-4}[potential]
     values: dict[str, Any] = {
@@ -34,7 +34,7 @@ def measured(potential: str, ensemble: str, molecule: str) -> dict[str, Any]:
         "force_mae_kcal_per_mol_per_angstrom": None if potential == "gfn2" else 1.0,
         "force_mae_over_time_ps": [] if potential == "gfn2" else [[0.0, 0.5], [0.1, 1.5]],
     }
-    if ensemble == "constant_energy":
+    if dynamics == "nve":
         values |= {DRIFT: slope, "drift_standard_error_kcal_per_mol_per_ps_per_atom": 0.1 * abs(slope)}
         values |= {"drift_magnitude_kcal_per_mol_per_ps_per_atom": abs(slope), "fluctuation_kcal_per_mol_per_atom": 1e-3}
     else:
@@ -44,14 +44,14 @@ def measured(potential: str, ensemble: str, molecule: str) -> dict[str, Any]:
 
 def written(folder: Path, molecules: dict[str, int], *, with_deviations: bool = False) -> tuple[Path, Path]:
     rows = [
-        {"potential": name, "ensemble": kind, "molecule": molecule, "smiles": None, "source": "toy", "n_atoms": n_atoms}
+        {"potential": name, "dynamics": kind, "molecule": molecule, "smiles": None, "source": "toy", "n_atoms": n_atoms}
         | measured(name, kind, molecule)
         for name in POTENTIALS
-        for kind in ("constant_energy", "bath")
+        for kind in ("nve", "nvt")
         for molecule, n_atoms in molecules.items()
     ]
     (folder / "measures.json").write_text(json.dumps(rows))
-    of_all = {name: {kind: measured(name, kind, "") for kind in ("constant_energy", "bath")} for name in POTENTIALS}
+    of_all = {name: {kind: measured(name, kind, "") for kind in ("nve", "nvt")} for name in POTENTIALS}
     (folder / "rollout.json").write_text(json.dumps({"n_molecules": 2, "n_failures": 1, "potentials": of_all}))
     time = np.arange(0.0, 101.0, 20.0)
     batches = []
@@ -63,7 +63,7 @@ def written(folder: Path, molecules: dict[str, int], *, with_deviations: bool = 
             total = 50.0 + slope * row["n_atoms"] * times
             values = {
                 "potential": row["potential"],
-                "ensemble": row["ensemble"],
+                "dynamics": row["dynamics"],
                 "molecule": row["molecule"],
                 "replica": replica,
                 "stopped": "stretched" if stopped else None,
@@ -73,7 +73,7 @@ def written(folder: Path, molecules: dict[str, int], *, with_deviations: bool = 
                 "frame_fs": times,
             }
             if with_deviations and row["potential"] == "conservative":
-                values |= {"force_deviation": 1.0 + times / 10.0, "left_domain_fs": 40.0 if replica == 0 else None}
+                values |= {"force_std": 1.0 + times / 10.0, "left_domain_fs": 40.0 if replica == 0 else None}
             columns = [pa.array([values.get(field.name)], type=field.type) for field in ENERGIES_SCHEMA]
             batches.append(pa.record_batch(columns, schema=ENERGIES_SCHEMA))
     write_energies(folder / "energies.arrow", batches)
@@ -106,14 +106,14 @@ def test_stable_replicas_are_counted_over_all_simulations(read: Rollouts) -> Non
 
 
 def test_tables_have_each_molecule_and_all_together(read: Rollouts) -> None:
-    constant, bath = [block for block in rollouts.section(read).blocks if isinstance(block, Table)]
+    constant, nvt = [block for block in rollouts.section(read).blocks if isinstance(block, Table)]
     groups = list(dict.fromkeys(row["group"] for row in constant.rows))
     assert groups == ["toy/lasts", "toy/breaks", "all 2 molecules"]
     assert [row["potential"] for row in constant.rows[:3]] == ["gfn2", "conservative", "direct"]
     (broken,) = [row for row in constant.rows if (row["group"], row["potential"]) == ("toy/breaks", "direct")]
     assert (broken["stable_percent"], broken["stopped_by_stretched"]) == (50.0, 1)
-    assert bath.rows[0]["temperature_kelvin"] == 500.0
-    assert not any(column.key == "left_domain_percent" for column in bath.columns)
+    assert nvt.rows[0]["temperature_kelvin"] == 500.0
+    assert not any(column.key == "left_domain_percent" for column in nvt.columns)
 
 
 def test_many_molecules_are_listed_in_a_closed_table(tmp_path: Path) -> None:

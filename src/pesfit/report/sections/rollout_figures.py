@@ -14,9 +14,9 @@ from pesfit.evaluate.names import in_order, label_of
 from pesfit.report.page.blocks import Figure
 from pesfit.report.page.figures import Palette, legend, log_axis, panels
 from pesfit.report.page.format_numbers import number
-from pesfit.report.sections.rollout_measures import BATH, CONSTANT_ENERGY, Certainty, Trace
+from pesfit.report.sections.rollout_measures import NVE, NVT, Certainty, Trace
 
-_ENSEMBLES = {CONSTANT_ENERGY: "constant energy", BATH: "bath"}
+_LABELS = {NVE: "NVE", NVT: "NVT"}
 _MAX_LINES = 5
 """Replicas that are drawn one by one for each potential; the mean is of all."""
 _GAP = 3.0
@@ -29,13 +29,13 @@ class ErrorCurve:
 
     Attributes:
         potential: that they ran with.
-        ensemble: `constant_energy` or `bath`.
+        dynamics: `nve` or `nvt`.
         molecule: its name.
         points: time [ps] and mean absolute error of force components [kcal/mol/Å].
     """
 
     potential: str
-    ensemble: str
+    dynamics: str
     molecule: str
     points: Sequence[tuple[float, float]]
 
@@ -82,9 +82,9 @@ def total_energy(traces: Sequence[Trace]) -> Figure:
 
 
 def force_errors(curves: Sequence[ErrorCurve]) -> Figure:
-    """Return the figure of force errors along simulations, a panel for each molecule and ensemble."""
+    """Return the figure of force errors along simulations, a panel for each molecule and dynamics."""
     molecules = list(dict.fromkeys(curve.molecule for curve in curves))
-    kinds = [kind for kind in _ENSEMBLES if any(curve.ensemble == kind for curve in curves)]
+    kinds = [kind for kind in _LABELS if any(curve.dynamics == kind for curve in curves)]
     names = in_order(curve.potential for curve in curves)
     errors = [error for curve in curves for _, error in curve.points]
 
@@ -92,7 +92,7 @@ def force_errors(curves: Sequence[ErrorCurve]) -> Figure:
         def draw_panel(panel: Axes, molecule: str, kind: str) -> None:
             for name in names:
                 for curve in curves:
-                    if (curve.molecule, curve.ensemble, curve.potential) == (molecule, kind, name):
+                    if (curve.molecule, curve.dynamics, curve.potential) == (molecule, kind, name):
                         _curve(panel, curve, palette)
 
         return _grid(
@@ -104,7 +104,7 @@ def force_errors(curves: Sequence[ErrorCurve]) -> Figure:
         )
 
     last = [
-        f"{label_of(each.potential)} {number(each.points[-1][1], 2)} ({each.molecule}, {_ENSEMBLES[each.ensemble]})"
+        f"{label_of(each.potential)} {number(each.points[-1][1], 2)} ({each.molecule}, {_LABELS[each.dynamics]})"
         for each in curves
     ]
     return Figure(
@@ -117,15 +117,15 @@ def force_errors(curves: Sequence[ErrorCurve]) -> Figure:
 
 
 def certainty(replicas: Sequence[Certainty]) -> Figure:
-    """Return the figure of standard deviations of forces along simulations, a panel for each molecule and ensemble."""
+    """Return the figure of standard deviations of forces along simulations, a panel for each molecule and dynamics."""
     molecules = list(dict.fromkeys(each.molecule for each in replicas))
-    kinds = [kind for kind in _ENSEMBLES if any(each.ensemble == kind for each in replicas)]
+    kinds = [kind for kind in _LABELS if any(each.dynamics == kind for each in replicas)]
     values = [float(value) for each in replicas for value in each.deviation]
 
     def draw(palette: Palette) -> Canvas:
         def draw_panel(panel: Axes, molecule: str, kind: str) -> None:
             for each in replicas:
-                if (each.molecule, each.ensemble) == (molecule, kind):
+                if (each.molecule, each.dynamics) == (molecule, kind):
                     _certainty(panel, each, palette)
 
         return _grid(
@@ -153,12 +153,12 @@ def _grid(
     label: str,
     values: Sequence[float],
 ) -> Canvas:
-    """Draw a panel for each molecule and ensemble, on one scale, which is logarithmic where values are above 0."""
+    """Draw a panel for each molecule and kind of dynamics, on one scale, which is logarithmic where values are above 0."""
     columns = len({kind for _, kind in pairs})
     canvas, axes = panels(palette, len(pairs), columns=columns, height=2.5)
     for panel, (molecule, kind) in zip(axes, pairs, strict=True):
         draw_panel(panel, molecule, kind)
-        panel.set_title(f"{molecule}, {_ENSEMBLES[kind]}")
+        panel.set_title(f"{molecule}, {_LABELS[kind]}")
         panel.set_xlabel("time (ps)")
         if min(values) > 0.0:
             log_axis(panel, "y")

@@ -18,7 +18,7 @@ from pesfit.report.reading import read_json
 Measured: TypeAlias = Mapping[str, Any]
 """What `simulate.measures.summarize` says of one molecule or of all."""
 
-CONSTANT_ENERGY, BATH = "constant_energy", "bath"
+NVE, NVT = "nve", "nvt"
 
 DRIFT = "drift_kcal_per_mol_per_ps_per_atom"
 DRIFT_ERROR = "drift_standard_error_kcal_per_mol_per_ps_per_atom"
@@ -51,7 +51,7 @@ class Certainty:
 
     Attributes:
         potential: that the replica ran with.
-        ensemble: `constant_energy` or `bath`.
+        dynamics: `nve` or `nvt`.
         molecule: its name.
         time_ps: [ps], of the stored frames, shape (n,).
         deviation: [kcal/mol/Å], of the least certain atom's force, shape (n,).
@@ -59,7 +59,7 @@ class Certainty:
     """
 
     potential: str
-    ensemble: str
+    dynamics: str
     molecule: str
     time_ps: FloatArray
     deviation: FloatArray
@@ -86,8 +86,8 @@ class Rollouts:
     """What stage 08 measured.
 
     Attributes:
-        summaries: for each ensemble and potential what holds for all molecules together.
-        molecules: the same for each molecule alone, with `potential`, `ensemble`, `molecule`, `source`, `smiles`, `n_atoms`.
+        summaries: for each kind of dynamics and potential what holds for all molecules together.
+        molecules: the same for each molecule alone, with `potential`, `dynamics`, `molecule`, `source`, `smiles`, `n_atoms`.
         traces: total energy of every replica at constant energy.
         n_failures: of molecules with potentials that cannot be asked about them.
         certainties: of every replica with a potential that has a posterior.
@@ -116,11 +116,11 @@ class Rollouts:
         of = values["potentials"]
         replicas = _replicas(folder / "energies.arrow")
         return cls(
-            summaries={kind: {name: of[name][kind] for name in in_order(of)} for kind in (CONSTANT_ENERGY, BATH)},
+            summaries={kind: {name: of[name][kind] for name in in_order(of)} for kind in (NVE, NVT)},
             molecules=molecules,
-            traces=[_trace(row, n_atoms) for row in replicas if row["ensemble"] == CONSTANT_ENERGY and row["time_fs"]],
+            traces=[_trace(row, n_atoms) for row in replicas if row["dynamics"] == NVE and row["time_fs"]],
             n_failures=values["n_failures"],
-            certainties=[_certainty(row) for row in replicas if row.get("force_deviation")],
+            certainties=[_certainty(row) for row in replicas if row.get("force_std")],
         )
 
     @property
@@ -129,9 +129,9 @@ class Rollouts:
         names = dict.fromkeys(row["molecule"] for row in self.molecules)
         return sorted(names, key=lambda name: -self._survived(name))
 
-    def of(self, molecule: str, ensemble: str) -> dict[str, Measured]:
+    def of(self, molecule: str, dynamics: str) -> dict[str, Measured]:
         """Return what is measured of one molecule, by potential, in order."""
-        found = {row["potential"]: row for row in self.molecules if row["molecule"] == molecule and row["ensemble"] == ensemble}
+        found = {row["potential"]: row for row in self.molecules if row["molecule"] == molecule and row["dynamics"] == dynamics}
         return {name: found[name] for name in in_order(found)}
 
     def drifts(self) -> list[Drift]:
@@ -140,7 +140,7 @@ class Rollouts:
         It is the first of `names`: a replica that comes apart says nothing of how well forces keep the energy.
         """
         for molecule in self.names:
-            measured = self.of(molecule, CONSTANT_ENERGY)
+            measured = self.of(molecule, NVE)
             drifts = [Drift(name, molecule, each[DRIFT_MAGNITUDE]) for name, each in measured.items() if DRIFT in each]
             if drifts:
                 return drifts
@@ -157,7 +157,7 @@ class Rollouts:
         return shares
 
     def _survived(self, molecule: str) -> float:
-        measured = self.of(molecule, CONSTANT_ENERGY)
+        measured = self.of(molecule, NVE)
         return min((each["stable_fraction"] or 0.0 for name, each in measured.items() if name in _COMPARED), default=0.0)
 
 
@@ -184,9 +184,9 @@ def _certainty(row: Mapping[str, Any]) -> Certainty:
     left = row["left_domain_fs"]
     return Certainty(
         potential=row["potential"],
-        ensemble=row["ensemble"],
+        dynamics=row["dynamics"],
         molecule=row["molecule"],
         time_ps=np.array(row["frame_fs"]) * 1e-3,
-        deviation=np.array(row["force_deviation"]),
+        deviation=np.array(row["force_std"]),
         left_ps=None if left is None else left * 1e-3,
     )

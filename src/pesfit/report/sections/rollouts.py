@@ -8,11 +8,11 @@ from pesfit.evaluate.names import label_of
 from pesfit.report.page.blocks import Block, Cell, Column, Section, Table, Text
 from pesfit.report.sections.rollout_figures import ErrorCurve, certainty, force_errors, total_energy
 from pesfit.report.sections.rollout_measures import (
-    BATH,
-    CONSTANT_ENERGY,
     DRIFT,
     DRIFT_ERROR,
     DRIFT_MAGNITUDE,
+    NVE,
+    NVT,
     Measured,
     Rollouts,
 )
@@ -46,17 +46,17 @@ def section(rollouts: Rollouts) -> Section:
     shown = rollouts.names[:_N_SHOWN]
     blocks: list[Block] = [
         Text(
-            "Every potential starts from the same test conformers with the same velocities. At constant energy (velocity Verlet) nothing "
-            "but the potential can change the total energy; the bath (Langevin, BAOAB) shows whether a potential stays where its forces "
+            "Every potential starts from the same test conformers with the same velocities. In NVE simulations (velocity Verlet) nothing "
+            "but the potential can change the total energy; NVT ones (Langevin, BAOAB) show whether a potential stays where its forces "
             "are right."
         )
     ]
     traces = [trace for molecule in shown for trace in rollouts.traces if trace.molecule == molecule]
     if traces:
         blocks.append(total_energy(traces))
-    blocks += [_constant_energy(rollouts, shown), _bath(rollouts, shown)]
+    blocks += [_nve(rollouts, shown), _nvt(rollouts, shown)]
     curves = [
-        ErrorCurve(row["potential"], row["ensemble"], row["molecule"], row["force_mae_over_time_ps"])
+        ErrorCurve(row["potential"], row["dynamics"], row["molecule"], row["force_mae_over_time_ps"])
         for molecule in shown
         for row in rollouts.molecules
         if row.get("force_mae_over_time_ps") and row["molecule"] == molecule
@@ -83,8 +83,8 @@ def section(rollouts: Rollouts) -> Section:
     return Section("rollouts", "Simulations", blocks)
 
 
-def _constant_energy(rollouts: Rollouts, shown: Sequence[str]) -> Table:
-    rows = _rows(rollouts, CONSTANT_ENERGY, shown)
+def _nve(rollouts: Rollouts, shown: Sequence[str]) -> Table:
+    rows = _rows(rollouts, NVE, shown)
     columns = (
         Column("potential_label", "potential"),
         Column("n_replicas", "replicas"),
@@ -94,8 +94,8 @@ def _constant_energy(rollouts: Rollouts, shown: Sequence[str]) -> Table:
         *_common_columns(rows),
     )
     return Table(
-        "rollouts-constant-energy",
-        "Simulations at constant energy",
+        "rollouts-nve",
+        "NVE simulations (velocity Verlet)",
         columns,
         rows,
         note="Drift: slope of the total energy, ± its standard error over replicas; |drift|: mean of the replicas' absolute slopes. "
@@ -105,8 +105,8 @@ def _constant_energy(rollouts: Rollouts, shown: Sequence[str]) -> Table:
     )
 
 
-def _bath(rollouts: Rollouts, shown: Sequence[str]) -> Table:
-    rows = _rows(rollouts, BATH, shown)
+def _nvt(rollouts: Rollouts, shown: Sequence[str]) -> Table:
+    rows = _rows(rollouts, NVT, shown)
     columns = (
         Column("potential_label", "potential"),
         Column("n_replicas", "replicas"),
@@ -115,8 +115,8 @@ def _bath(rollouts: Rollouts, shown: Sequence[str]) -> Table:
         *_common_columns(rows),
     )
     return Table(
-        "rollouts-bath",
-        "Simulations in a bath",
+        "rollouts-nvt",
+        "NVT simulations (Langevin)",
         columns,
         rows,
         note="Error of h(r): ∫ |h(r) − h(r) of the reference data| dr over all interatomic distances." + _STABLE,
@@ -135,11 +135,11 @@ def _common_columns(rows: Sequence[Mapping[str, Cell]]) -> list[Column]:
     return columns
 
 
-def _rows(rollouts: Rollouts, ensemble: str, shown: Sequence[str]) -> list[dict[str, Cell]]:
+def _rows(rollouts: Rollouts, dynamics: str, shown: Sequence[str]) -> list[dict[str, Cell]]:
     names = rollouts.names
-    rows = [_row(name, molecule, each) for molecule in shown for name, each in rollouts.of(molecule, ensemble).items()]
+    rows = [_row(name, molecule, each) for molecule in shown for name, each in rollouts.of(molecule, dynamics).items()]
     if len(names) > 1:
-        rows += [_row(name, f"all {len(names)} molecules", each) for name, each in rollouts.summaries[ensemble].items()]
+        rows += [_row(name, f"all {len(names)} molecules", each) for name, each in rollouts.summaries[dynamics].items()]
     return rows
 
 
@@ -154,13 +154,13 @@ def _row(potential: str, group: str, measured: Measured) -> dict[str, Cell]:
 
 
 def _molecules(rollouts: Rollouts) -> Table:
-    words = {CONSTANT_ENERGY: "constant energy", BATH: "bath"}
+    words = {NVE: "NVE", NVT: "NVT"}
     rows: list[dict[str, Cell]] = [
-        _row(name, f"{molecule}, {words[ensemble]}", each)
-        | {key: each[key] for key in ("molecule", "ensemble", "smiles", "n_atoms")}
-        for ensemble in words
+        _row(name, f"{molecule}, {words[dynamics]}", each)
+        | {key: each[key] for key in ("molecule", "dynamics", "smiles", "n_atoms")}
+        for dynamics in words
         for molecule in rollouts.names
-        for name, each in rollouts.of(molecule, ensemble).items()
+        for name, each in rollouts.of(molecule, dynamics).items()
     ]
     columns = (
         Column("potential_label", "potential"),
