@@ -19,12 +19,12 @@ from pesfit.models.open import open_model
 def test_minimise_and_one_picosecond(smirnoff: Path) -> None:
     made = embedded("CCO", "CCO", 0)
     model = open_model(smirnoff)
-    subject = model.subject(made.atomic_numbers, made.smiles, "ethanol")
-    assert subject.terms is not None
+    prepared = model.prepare(made.atomic_numbers, made.smiles, "ethanol")
+    assert prepared.terms is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the toolkit's
         molecule = Molecule.from_mapped_smiles(made.smiles)
-        molecule.partial_charges = unit.Quantity(subject.terms.charges.numpy(), unit.elementary_charge)
+        molecule.partial_charges = unit.Quantity(prepared.terms.charges.numpy(), unit.elementary_charge)
         force_field = ForceField(str(smirnoff / "force-field.offxml"))
         system = force_field.create_openmm_system(molecule.to_topology(), charge_from_molecules=[molecule])
     integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 1 * unit.femtosecond)
@@ -44,7 +44,7 @@ def test_minimise_and_one_picosecond(smirnoff: Path) -> None:
     context.setVelocitiesToTemperature(300 * unit.kelvin, 1)
     integrator.step(1000)
     coords = context.getState(getPositions=True).getPositions(asNumpy=True).value_in_unit(unit.angstrom)
-    bonds = subject.terms.bonds.numpy()
+    bonds = prepared.terms.bonds.numpy()
     lengths = np.linalg.norm(coords[bonds[:, 0]] - coords[bonds[:, 1]], axis=1)
     assert ((lengths > 0.8) & (lengths < 1.8)).all()
     assert lowest < energy() < lowest + 60.0

@@ -29,11 +29,11 @@ def test_energies_are_openmms(smirnoff: Path) -> None:
     model = open_model(smirnoff)
     geometries = conformers("CCO", 3)
     found = predict(model, geometries)
-    subject = model.subject(geometries[0].atomic_numbers, geometries[0].smiles, "")
-    assert subject.terms is not None
+    prepared = model.prepare(geometries[0].atomic_numbers, geometries[0].smiles, "")
+    assert prepared.terms is not None
     coords = np.stack([geometry.coords for geometry in geometries])
     expected = openmm_energies(
-        smirnoff / "force-field.offxml", geometries[0].smiles or "", subject.terms.charges.numpy(), coords
+        smirnoff / "force-field.offxml", geometries[0].smiles or "", prepared.terms.charges.numpy(), coords
     )
     np.testing.assert_allclose([of.energy for of in found], expected, atol=1e-6)
     np.testing.assert_allclose([of.relative_energy for of in found], expected - expected[0], atol=1e-6)

@@ -20,7 +20,7 @@ from pesfit.painn.last_layer import LastLayerPosterior, last_layer
 from pesfit.painn.model import open_network
 from pesfit.painn.potential import load_painn
 from pesfit.potentials.base import Batch, Potential, Prediction
-from pesfit.potentials.model import Model, Subject
+from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.smirnoff.model import open_smirnoff
 from pesfit.uncertainty.calibration import CALIBRATION_FILE, Calibration
 from pesfit.uncertainty.standard_deviations import StandardDeviations
@@ -55,11 +55,13 @@ class Made(Model):
         super().__init__("made", Flat())
         self.has_posterior = True
 
-    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Subject:
+    def prepare(
+        self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None
+    ) -> PreparedMolecule:
         del charges
         if (atomic_numbers != 6).any():
             raise MoleculeError(f"{where}: not carbon")
-        return Subject(atomic_numbers, smiles, uncertainty=self.calibrated(Sure()))
+        return PreparedMolecule(atomic_numbers, smiles, uncertainty=self.calibrated(Sure()))
 
 
 def record(name: str, n_conformers: int, element: int = 6, source: str = "made/a") -> Record:
@@ -188,9 +190,9 @@ def test_opened_models_correct_their_deviations(smirnoff: Path, network: Path, t
                 replace(calibration, forces=replace(calibration.forces, factor=3.0)).write(folder)
             model = open_smirnoff("it", folder / "force-field.offxml") if family == "smirnoff" else open_network("it", folder)
             assert (model.calibration is None) == (calibration is None)
-            subject = model.subject(made.atomic_numbers, made.smiles, "ethanol")
-            assert subject.uncertainty is not None
-            found.append(subject.uncertainty(made.coords[None]))
+            prepared = model.prepare(made.atomic_numbers, made.smiles, "ethanol")
+            assert prepared.uncertainty is not None
+            found.append(prepared.uncertainty(made.coords[None]))
         np.testing.assert_allclose(found[1].forces, 3.0 * found[0].forces, rtol=1e-12)
         np.testing.assert_allclose(found[1].energy, found[0].energy, rtol=1e-12)
         assert found[0].forces.max() > 0.0

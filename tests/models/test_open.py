@@ -21,10 +21,10 @@ def test_output_folders_are_opened(smirnoff: Path, network: Path) -> None:
     learned = open_model(str(network))
     assert (learned.needs_bonds, learned.has_posterior) == (False, False)
     made = embedded("CCO", "CCO", 0)
-    subject = fitted.subject(made.atomic_numbers, made.smiles, "CCO")
-    assert subject.charge_method == "nagl"
-    assert subject.uncertainty is not None
-    assert learned.subject(made.atomic_numbers, None, "CCO").uncertainty is None
+    prepared = fitted.prepare(made.atomic_numbers, made.smiles, "CCO")
+    assert prepared.charge_method == "nagl"
+    assert prepared.uncertainty is not None
+    assert learned.prepare(made.atomic_numbers, None, "CCO").uncertainty is None
 
 
 def test_force_fields_are_opened_by_path_and_by_name_and_have_no_posterior(smirnoff: Path, tmp_path: Path) -> None:
@@ -34,11 +34,11 @@ def test_force_fields_are_opened_by_path_and_by_name_and_have_no_posterior(smirn
     shutil.copy(smirnoff / "force-field.offxml", copy)
     for name in (str(copy), openff_oracle.FORCE_FIELD):
         model = open_model(name, ["gasteiger"])
-        subject = model.subject(made.atomic_numbers, made.smiles, "acetate")
-        assert (model.has_posterior, subject.uncertainty, subject.total_charge) == (False, None, -1)
-        assert subject.charge_method == "gasteiger"
-        assert subject.terms is not None
-        assert float(subject.terms.charges.sum()) == pytest.approx(-1.0)
+        prepared = model.prepare(made.atomic_numbers, made.smiles, "acetate")
+        assert (model.has_posterior, prepared.uncertainty, prepared.total_charge) == (False, None, -1)
+        assert prepared.charge_method == "gasteiger"
+        assert prepared.terms is not None
+        assert float(prepared.terms.charges.sum()) == pytest.approx(-1.0)
 
 
 def test_what_is_no_model_is_named(tmp_path: Path, smirnoff: Path, network: Path) -> None:
@@ -79,6 +79,6 @@ def test_molecules_that_do_not_fit_are_named(smirnoff: Path) -> None:
     with pytest.raises(
         DataError, match=r"water.xyz says nothing of bonds, which the SMIRNOFF force field .* needs; give an SDF file"
     ):
-        model.subject(np.array([8, 1, 1], dtype=np.int32), None, "water.xyz")
+        model.prepare(np.array([8, 1, 1], dtype=np.int32), None, "water.xyz")
     with pytest.raises(MoleculeError, match=r"silane: .* cannot be assigned: no Bonds parameter"):
-        model.subject(np.array([14, 1, 1, 1, 1], dtype=np.int32), "[Si:1]([H:2])([H:3])([H:4])[H:5]", "silane")
+        model.prepare(np.array([14, 1, 1, 1, 1], dtype=np.int32), "[Si:1]([H:2])([H:3])([H:4])[H:5]", "silane")

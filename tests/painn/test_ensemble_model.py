@@ -160,8 +160,8 @@ def test_the_opened_ensemble_has_the_main_networks_forces_and_deviations_of_its_
     assert has_ensemble(folder)
     assert model.has_posterior
     record = data[0]["toy"][0]
-    subject = model.subject(record.atomic_numbers, None, "toy")
-    batch = collate([subject.conformers(record.coords)])
+    prepared = model.prepare(record.atomic_numbers, None, "toy")
+    batch = collate([prepared.conformers(record.coords)])
     for mine, theirs in zip(vars(model.potential(batch)).values(), vars(main.potential(batch)).values(), strict=True):
         assert np.array_equal(mine.detach(), theirs.detach())
     members = [load_painn(folder / place)(batch) for place in ("", "ensemble/1", "ensemble/2")]
@@ -171,10 +171,10 @@ def test_the_opened_ensemble_has_the_main_networks_forces_and_deviations_of_its_
     assert model.calibration == calibration
     assert calibration.forces.n_values > 0
     assert trained[1]["ensemble_calibration"]["forces_factor"] == calibration.forces.factor
-    assert subject.uncertainty is not None
-    found = subject.uncertainty(record.coords)
+    assert prepared.uncertainty is not None
+    found = prepared.uncertainty(record.coords)
     np.testing.assert_allclose(found.forces.reshape(-1, 3), calibration.forces.factor * forces, rtol=1e-3, atol=1e-4)
-    again = pickle.loads(pickle.dumps(model)).subject(record.atomic_numbers, None, "toy").uncertainty(record.coords)
+    again = pickle.loads(pickle.dumps(model)).prepare(record.atomic_numbers, None, "toy").uncertainty(record.coords)
     np.testing.assert_array_equal(again.forces, found.forces)
 
 

@@ -97,7 +97,7 @@ def test_another_molecule_is_told_from_the_one_that_was_trained_on(
     model = open_model(trained(tmp_path, ethanol))
 
     def deviations(frames: Frames) -> StandardDeviations:
-        uncertainty = model.subject(frames.atomic_numbers, None, "frames").uncertainty
+        uncertainty = model.prepare(frames.atomic_numbers, None, "frames").uncertainty
         assert uncertainty is not None
         return uncertainty(frames.coords)
 
@@ -113,7 +113,7 @@ def test_another_molecule_is_told_from_the_one_that_was_trained_on(
     assert auroc(made("COC")) > 0.95
     assert auroc(made("CCO")) < 0.7
 
-    conformers = model.subject(test.atomic_numbers, None, "test").conformers(test.coords)
+    conformers = model.prepare(test.atomic_numbers, None, "test").conformers(test.coords)
     error = model.potential(collate([conformers])).forces.detach().numpy().reshape(test.coords.shape) - test.forces
     of_atoms = [np.linalg.norm(values, axis=2).ravel() for values in (inside.forces, error)]
     assert spearmanr(*of_atoms).statistic > 0.3

@@ -17,8 +17,7 @@ from pesfit.data.dataset import ConformerDataset, Record, read_failures
 from pesfit.params.probes import Probes
 from pesfit.params.rollout import Nve, Nvt, Rollout
 from pesfit.potentials.base import Batch, Potential, Prediction
-from pesfit.potentials.model import Model
-from pesfit.potentials.model import Subject as Prepared
+from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.potentials.terms import Terms
 from pesfit.simulate.loop import Protocol, simulate
 from pesfit.simulate.rollout import run_rollouts
@@ -94,12 +93,14 @@ class Simple(Model):
         super().__init__("simple", potential)
         self.calibration = Calibration(domain_threshold=THRESHOLD) if with_domain else None
 
-    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Prepared:
+    def prepare(
+        self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None
+    ) -> PreparedMolecule:
         del where
         (topology,) = (one for one in samples.topologies(*SMILES) if one.smiles == smiles)
         np.testing.assert_array_equal(charges, topology.charges)
         uncertainty = None if self.calibration is None else Growing()
-        return Prepared(atomic_numbers, smiles, 0, Terms.from_topology(topology), "dataset", uncertainty)
+        return PreparedMolecule(atomic_numbers, smiles, 0, Terms.from_topology(topology), "dataset", uncertainty)
 
 
 @pytest.fixture(scope="module")

@@ -27,12 +27,12 @@ def folder(smirnoff: Path, tmp_path: Path) -> Path:
 def test_molecules_of_the_fit_have_its_charges(folder: Path) -> None:
     model = open_model(folder)
     made = embedded("CO", "CO", 0)  # C O H H H H
-    subject = model.subject(made.atomic_numbers, made.smiles, "CO")
-    assert subject.charge_method == "fit"
-    assert subject.terms is not None
-    np.testing.assert_allclose(subject.terms.charges.numpy(), [0.15, -0.6, 0.01, 0.01, 0.01, 0.42], atol=1e-12)
+    prepared = model.prepare(made.atomic_numbers, made.smiles, "CO")
+    assert prepared.charge_method == "fit"
+    assert prepared.terms is not None
+    np.testing.assert_allclose(prepared.terms.charges.numpy(), [0.15, -0.6, 0.01, 0.01, 0.01, 0.42], atol=1e-12)
     other = embedded("CCO", "CCO", 0)
-    assert model.subject(other.atomic_numbers, other.smiles, "CCO").charge_method == "nagl"
+    assert model.prepare(other.atomic_numbers, other.smiles, "CCO").charge_method == "nagl"
 
 
 @pytest.mark.parametrize("change", [("charge_after", "after"), (f"{METHANOL},2,", f"{METHANOL},7,"), ("-0.6", "much")])

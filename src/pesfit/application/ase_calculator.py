@@ -19,7 +19,7 @@ from pesfit.core.units import EV
 from pesfit.models.open import open_model
 from pesfit.params.parameterize import ChargeMethod
 from pesfit.potentials.base import Prediction, collate
-from pesfit.potentials.model import Model, Subject
+from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.smirnoff.model import CHARGE_METHODS
 
 _DEVIATIONS = ("energy_std", "forces_std")
@@ -67,7 +67,7 @@ class PesfitCalculator(Calculator):
         self._model = model
         self._bonds = bonds
         self._molecule: Geometry | None = None
-        self._subject: Subject | None = None
+        self._prepared: PreparedMolecule | None = None
         self._evaluate: Callable[[Tensor], Prediction] | None = None
 
     def calculate(
@@ -84,30 +84,30 @@ class PesfitCalculator(Calculator):
         if molecule.pbc.any():
             raise DataError(f"the atoms are periodic (pbc = {molecule.pbc.tolist()}); only molecules in vacuum can be handled")
         coords = torch.from_numpy(molecule.positions.copy())
-        subject, evaluate = self._prepared(molecule)
+        prepared, evaluate = self._prepare(molecule)
         prediction = evaluate(coords)
         energy, forces = float(prediction.energy[0]), prediction.forces.numpy()
         if not torch.isfinite(prediction.energy).all() or not torch.isfinite(prediction.forces).all():
             raise DataError(f"{self._model.name} gives no finite energy and forces; do atoms coincide?")
         self.results = {"energy": energy / EV, "free_energy": energy / EV, "forces": forces / EV}
-        if subject.uncertainty is not None and set(properties) & set(_DEVIATIONS):
-            deviations = subject.uncertainty(coords.numpy()[None])
+        if prepared.uncertainty is not None and set(properties) & set(_DEVIATIONS):
+            deviations = prepared.uncertainty(coords.numpy()[None])
             self.results["energy_std"] = float(deviations.energy[0]) / EV
             self.results["forces_std"] = deviations.forces[0] / EV
 
-    def _prepared(self, atoms: Any) -> tuple[Subject, Callable[[Tensor], Prediction]]:
+    def _prepare(self, atoms: Any) -> tuple[PreparedMolecule, Callable[[Tensor], Prediction]]:
         """Parameterize what is new; the same molecule at other positions is ready."""
         bare = checked("the atoms", atoms.numbers, atoms.positions, None)
         smiles = None if self._bonds is None else self._bonds.assign(bare.atomic_numbers, bare.coords, bare.where)
         geometry = Geometry(bare.where, bare.atomic_numbers, bare.coords, smiles)
         if (
-            self._subject is None
+            self._prepared is None
             or self._evaluate is None
             or self._molecule is None
             or not geometry.is_same_molecule(self._molecule)
         ):
-            self._subject = self._model.subject(geometry.atomic_numbers, smiles, geometry.where)
-            list(predict_molecule(self._model, self._subject, [geometry]))  # says clearly what the model cannot do
-            self._evaluate = self._model.potential.bind(collate([self._subject.conformers(geometry.coords[None])]))
+            self._prepared = self._model.prepare(geometry.atomic_numbers, smiles, geometry.where)
+            list(predict_molecule(self._model, self._prepared, [geometry]))  # says clearly what the model cannot do
+            self._evaluate = self._model.potential.bind(collate([self._prepared.conformers(geometry.coords[None])]))
             self._molecule = geometry
-        return self._subject, self._evaluate
+        return self._prepared, self._evaluate

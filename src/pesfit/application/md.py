@@ -17,7 +17,7 @@ from pesfit.core.exceptions import ParamsError, PesfitError
 from pesfit.core.units import ACCELERATION, BOLTZMANN
 from pesfit.potentials.base import Prediction
 from pesfit.potentials.integrators import Integrator, langevin, rigid_directions, verlet
-from pesfit.potentials.model import Model, Subject
+from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.simulate.loop import Protocol
 from pesfit.simulate.replicas import Molecule, RandomNumbers, as_batch, standard_masses
 
@@ -86,11 +86,11 @@ class Simulation:
 
     def __init__(self, model: Model, geometry: Geometry, run: Run) -> None:
         self._model, self._geometry, self._run = model, geometry, run
-        self.subject: Subject = model.subject(geometry.atomic_numbers, geometry.smiles, geometry.where)
-        list(predict_molecule(model, self.subject, [geometry]))  # says clearly what is wrong with the start
+        self.prepared: PreparedMolecule = model.prepare(geometry.atomic_numbers, geometry.smiles, geometry.where)
+        list(predict_molecule(model, self.prepared, [geometry]))  # says clearly what is wrong with the start
         self._masses = standard_masses(geometry.atomic_numbers)
         molecule = Molecule(
-            "md", geometry.atomic_numbers, self._masses, geometry.coords[None], self.subject.terms, self.subject.total_charge
+            "md", geometry.atomic_numbers, self._masses, geometry.coords[None], self.prepared.terms, self.prepared.total_charge
         )
         batch = as_batch([molecule])
         self._evaluate: Callable[[Tensor], Prediction] = model.potential.bind(batch)
@@ -155,8 +155,8 @@ class Simulation:
 
     def _frame(self) -> Frame:
         coords, deviations = self._coords.numpy().copy(), None
-        if self.subject.uncertainty is not None:
-            found = self.subject.uncertainty(coords[None], self._geometry.coords)
+        if self.prepared.uncertainty is not None:
+            found = self.prepared.uncertainty(coords[None], self._geometry.coords)
             deviations = FrameDeviations.of(self._model, found, 0)
         kinetic = self._kinetic_energy()
         return Frame(
@@ -171,7 +171,7 @@ class Simulation:
                 "step": self._step,
                 "time_fs": self._step * self._run.timestep_fs,
                 "temperature_kelvin": 2.0 * kinetic / (self._n_degrees * BOLTZMANN),
-                "smiles": self.subject.smiles,
+                "smiles": self.prepared.smiles,
             },
         )
 

@@ -11,7 +11,7 @@ from pesfit.application.geometries import Geometry
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, PesfitError
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
-from pesfit.potentials.model import Model, Subject
+from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 _MAX_ATOMS = 20_000
@@ -80,8 +80,8 @@ def predict(model: Model, geometries: Sequence[Geometry]) -> list[Predicted]:
     found: list[Predicted] = []
     for conformers in _molecules(geometries):
         first = conformers[0]
-        subject = model.subject(first.atomic_numbers, first.smiles, first.where)
-        found += predict_molecule(model, subject, conformers)
+        prepared = model.prepare(first.atomic_numbers, first.smiles, first.where)
+        found += predict_molecule(model, prepared, conformers)
     return found
 
 
@@ -95,30 +95,32 @@ def _molecules(geometries: Sequence[Geometry]) -> Iterator[list[Geometry]]:
         yield list(geometries[start:])
 
 
-def predict_molecule(model: Model, subject: Subject, conformers: Sequence[Geometry]) -> Iterator[Predicted]:
+def predict_molecule(model: Model, prepared: PreparedMolecule, conformers: Sequence[Geometry]) -> Iterator[Predicted]:
     """Evaluate conformers of one molecule that is prepared.
 
     Raises:
         DataError: where the model lacks an element, two atoms coincide, or a result is not finite; names the geometry.
     """
-    n_in_one_go = max(1, _MAX_ATOMS // len(subject.atomic_numbers))
+    n_in_one_go = max(1, _MAX_ATOMS // len(prepared.atomic_numbers))
     reference, first_energy = conformers[0].coords, None
-    charges = None if subject.terms is None else subject.terms.charges.numpy()
+    charges = None if prepared.terms is None else prepared.terms.charges.numpy()
     for start in range(0, len(conformers), n_in_one_go):
         chunk = conformers[start : start + n_in_one_go]
         coords = np.stack([geometry.coords for geometry in chunk])
-        energies, forces = _evaluate(model, subject, coords, chunk)
+        energies, forces = _evaluate(model, prepared, coords, chunk)
         first_energy = float(energies[0]) if first_energy is None else first_energy
-        deviations = None if subject.uncertainty is None else subject.uncertainty(coords, reference)
+        deviations = None if prepared.uncertainty is None else prepared.uncertainty(coords, reference)
         for i, geometry in enumerate(chunk):
             of_frame = None if deviations is None else FrameDeviations.of(model, deviations, i)
             energy = float(energies[i])
-            yield Predicted(geometry, energy, energy - first_energy, forces[i], charges, subject.charge_method, of_frame)
+            yield Predicted(geometry, energy, energy - first_energy, forces[i], charges, prepared.charge_method, of_frame)
 
 
-def _evaluate(model: Model, subject: Subject, coords: FloatArray, chunk: Sequence[Geometry]) -> tuple[FloatArray, FloatArray]:
+def _evaluate(
+    model: Model, prepared: PreparedMolecule, coords: FloatArray, chunk: Sequence[Geometry]
+) -> tuple[FloatArray, FloatArray]:
     try:
-        energies, forces = model.evaluate(subject, coords)
+        energies, forces = model.evaluate(prepared, coords)
     except CoincidentAtomsError as error:
         where = chunk[error.conformer or 0].where
         raise DataError(f"{where}: atoms {error.atoms[0]} and {error.atoms[1]} are at the same place") from error

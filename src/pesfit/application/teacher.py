@@ -17,7 +17,7 @@ from pesfit.models.open import open_model
 from pesfit.params.parameterize import ChargeMethod
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
-from pesfit.potentials.model import Model, Subject
+from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.smirnoff.model import CHARGE_METHODS
 
 GFN2 = "gfn2"
@@ -76,10 +76,10 @@ def label(teacher: Teacher, record: Record) -> Labelled:
     """Replace a row's energies and forces by those of a model."""
     torch.set_num_threads(1)  # so that sums have one order, and processes do not fight for cores
     try:
-        subject, model = _subject(teacher, record), _opened(teacher)
+        prepared, model = _prepare(teacher, record), _opened(teacher)
 
         def energy_and_forces(coords: FloatArray) -> FloatArray:
-            energy, forces = model.evaluate(subject, coords)
+            energy, forces = model.evaluate(prepared, coords)
             return np.column_stack([energy, forces.reshape(len(coords), -1)])
 
         found = _ask(energy_and_forces, record.coords, 1 + 3 * record.n_atoms)
@@ -101,7 +101,7 @@ def score(teacher: Teacher, record: Record) -> FloatArray | Failure:
     """
     torch.set_num_threads(1)  # as above
     try:
-        uncertainty = _subject(teacher, record).uncertainty
+        uncertainty = _prepare(teacher, record).uncertainty
         if uncertainty is None:
             raise DataError(f"{teacher.name} has no posterior, so that it cannot say how unsure it is")
         found = _ask(lambda coords: uncertainty(coords).score[:, None], record.coords, 1)
@@ -149,16 +149,16 @@ def _opened(teacher: Teacher) -> Model:
     return Gfn2Model(GFN2) if teacher.name == GFN2 else open_model(teacher.name, teacher.charge_methods)
 
 
-def _subject(teacher: Teacher, record: Record) -> Subject:
+def _prepare(teacher: Teacher, record: Record) -> PreparedMolecule:
     charges = None if record.charges is None else record.charges.tobytes()
     numbers = record.atomic_numbers.astype(np.int32).tobytes()
     return replace(_prepared(teacher, numbers, record.smiles, charges), total_charge=record.total_charge)
 
 
 @lru_cache(maxsize=64)
-def _prepared(teacher: Teacher, numbers: bytes, smiles: str | None, charges: bytes | None) -> Subject:
+def _prepared(teacher: Teacher, numbers: bytes, smiles: str | None, charges: bytes | None) -> PreparedMolecule:
     """Prepare a molecule once, however many rows it has."""
-    return _opened(teacher).subject(
+    return _opened(teacher).prepare(
         np.frombuffer(numbers, dtype=np.int32),
         smiles,
         "a row without SMILES" if smiles is None else smiles,

@@ -250,11 +250,11 @@ def _judge_part(model: Model, part: _Part) -> _Judged:
     """Evaluate; relative errors are not known yet, since the reference may be in another part."""
     record = part.row.record
     try:
-        subject = model.subject(record.atomic_numbers, record.smiles, part.row.name, part.row.charges)
-        if subject.uncertainty is None:
+        prepared = model.prepare(record.atomic_numbers, record.smiles, part.row.name, part.row.charges)
+        if prepared.uncertainty is None:
             raise MoleculeError(f"{part.row.name}: the model has no deviations for it")
-        energy, forces = model.evaluate(subject, record.coords)
-        deviations = subject.uncertainty(record.coords, part.reference)
+        energy, forces = model.evaluate(prepared, record.coords)
+        deviations = prepared.uncertainty(record.coords, part.reference)
     except PesfitError:  # such as an element that no training molecule has; the fit has reported it
         return _Judged(n_left_out=1)
     return _Judged(

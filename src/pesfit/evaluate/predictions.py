@@ -23,7 +23,7 @@ from pesfit.data.dataset import ConformerDataset
 from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet
 from pesfit.evaluate.test_rows import TestRow, find_test_rows
-from pesfit.potentials.model import Model, Subject
+from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 STAGE = "analyse"
@@ -240,22 +240,22 @@ def _predict_row(task: _Task, row: TestRow) -> Predicted | Failure:
     if task.model.needs_bonds and row.is_parameterized is False:
         return Failure(name, STAGE, "NoTopology", "stage 03 could not parameterize it; its own failures say why")
     try:
-        subject = task.model.subject(row.atomic_numbers, row.smiles, row.name, charges=row.charges)
-        return _evaluate(task.model, subject, row)
+        prepared = task.model.prepare(row.atomic_numbers, row.smiles, row.name, charges=row.charges)
+        return _evaluate(task.model, prepared, row)
     except (MoleculeError, DataError) as error:
         return Failure.from_exception(name, STAGE, error)
 
 
-def _evaluate(model: Model, subject: Subject, row: TestRow) -> Predicted:
+def _evaluate(model: Model, prepared: PreparedMolecule, row: TestRow) -> Predicted:
     n_in_one_go = max(1, _MAX_ATOMS // row.n_atoms)
     energies, forces, deviations = [], [], []
     for start in range(0, row.n_conformers, n_in_one_go):
         coords = row.coords[start : start + n_in_one_go]
-        energy, force = model.evaluate(subject, coords)
+        energy, force = model.evaluate(prepared, coords)
         energies.append(energy)
         forces.append(force)
-        if subject.uncertainty is not None:
-            deviations.append(subject.uncertainty(coords, row.coords[0]))
+        if prepared.uncertainty is not None:
+            deviations.append(prepared.uncertainty(coords, row.coords[0]))
     energy, force = np.concatenate(energies), np.concatenate(forces)
     finite = np.isfinite(energy) & np.isfinite(force).all(axis=(1, 2))
     if not finite.all():

@@ -13,7 +13,7 @@ from pesfit.core.exceptions import DataError
 from pesfit.models.build import build_gfn2
 from pesfit.models.open import open_model
 from pesfit.params.rollout import PotentialName
-from pesfit.potentials.model import Model, Subject
+from pesfit.potentials.model import Model, PreparedMolecule
 
 PARAMETERIZED, SMIRNOFF, LEARNED = Path("data/parameterized"), Path("outputs/smirnoff"), Path("outputs/learned")
 
@@ -26,10 +26,14 @@ class Gfn2Model(Model):
     def __init__(self, name: str) -> None:
         super().__init__(name, build_gfn2())
 
-    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Subject:
-        """Take the molecule as it is; see `Model.subject`."""
+    def prepare(
+        self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None
+    ) -> PreparedMolecule:
+        """Take the molecule as it is; see `Model.prepare`."""
         del where, charges
-        return Subject(atomic_numbers, smiles, 0 if smiles is None else int(Chem.GetFormalCharge(parse_smiles(smiles))))
+        return PreparedMolecule(
+            atomic_numbers, smiles, 0 if smiles is None else int(Chem.GetFormalCharge(parse_smiles(smiles)))
+        )
 
 
 def open_fitted(

@@ -10,7 +10,7 @@ from pathlib import Path
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.painn.ensemble import ENSEMBLE_FOLDER, EnsembleUncertainty, load_companions
 from pesfit.painn.potential import PaiNNPotential, load_painn
-from pesfit.potentials.model import Model, Subject
+from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.uncertainty.calibration import Calibration
 
 
@@ -38,11 +38,13 @@ class EnsembleModel(Model):
         self.has_posterior = True
         self.calibration = calibration
 
-    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Subject:
-        """Take the molecule as it is; see `Model.subject`."""
+    def prepare(
+        self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None
+    ) -> PreparedMolecule:
+        """Take the molecule as it is; see `Model.prepare`."""
         del where, charges
         uncertainty = EnsembleUncertainty(self._networks, atomic_numbers)
-        return Subject(atomic_numbers, smiles, uncertainty=self.calibrated(uncertainty))
+        return PreparedMolecule(atomic_numbers, smiles, uncertainty=self.calibrated(uncertainty))
 
 
 def has_ensemble(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.painn.last_layer import LastLayerPosterior
 from pesfit.painn.potential import PaiNNPotential, load_painn
-from pesfit.potentials.model import Model, Subject
+from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.uncertainty.calibration import Calibration
 
 
@@ -35,11 +35,13 @@ class NetworkModel(Model):
         self.has_posterior = posterior is not None
         self.calibration = calibration
 
-    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Subject:
-        """Take the molecule as it is; see `Model.subject`."""
+    def prepare(
+        self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None
+    ) -> PreparedMolecule:
+        """Take the molecule as it is; see `Model.prepare`."""
         del where, charges
         posterior = None if self._posterior is None else self._posterior.of(self._network, atomic_numbers)
-        return Subject(atomic_numbers, smiles, uncertainty=self.calibrated(posterior))
+        return PreparedMolecule(atomic_numbers, smiles, uncertainty=self.calibrated(posterior))
 
 
 def open_network(name: str, folder: Path) -> NetworkModel:

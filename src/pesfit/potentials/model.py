@@ -17,7 +17,7 @@ from pesfit.uncertainty.standard_deviations import Uncertainty
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class PreparedMolecule:
     """One molecule, as a model sees it.
 
     Attributes:
@@ -50,8 +50,8 @@ class Model(ABC):
         potential: what is evaluated.
         needs_bonds: whether molecules must come with a SMILES.
         has_total_energies: whether energies have the zero of the labels; those of a force field have one of their own.
-        has_posterior: whether subjects have an uncertainty.
-        calibration: what corrects the posterior's deviations, as those of subjects are; None where nothing does.
+        has_posterior: whether prepared molecules have an uncertainty.
+        calibration: what corrects the posterior's deviations, which prepared molecules apply; None without one.
     """
 
     needs_bonds: ClassVar[bool]
@@ -64,7 +64,9 @@ class Model(ABC):
         self.calibration: Calibration | None = None
 
     @abstractmethod
-    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Subject:
+    def prepare(
+        self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None
+    ) -> PreparedMolecule:
         """Prepare a molecule.
 
         Args:
@@ -78,11 +80,11 @@ class Model(ABC):
             MoleculeError: where it cannot be parameterized.
         """
 
-    def evaluate(self, subject: Subject, coords: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def evaluate(self, prepared: PreparedMolecule, coords: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Evaluate conformers of one molecule together, keeping nothing to differentiate.
 
         Args:
-            subject: from `subject`.
+            prepared: from `prepare`.
             coords: [Å], shape (n_conformers, n_atoms, 3).
 
         Returns:
@@ -92,11 +94,11 @@ class Model(ABC):
             PesfitError: where the potential cannot be asked about the molecule, or two atoms are at the same place.
         """
         with torch.no_grad():
-            prediction = self.potential(collate([subject.conformers(coords)]))
+            prediction = self.potential(collate([prepared.conformers(coords)]))
         return prediction.energy.numpy(), prediction.forces.numpy().reshape(coords.shape)
 
     def calibrated(self, posterior: Uncertainty | None) -> Uncertainty | None:
-        """Return the uncertainty of a subject: the posterior's deviations, corrected where the model has a calibration."""
+        """Return the uncertainty of a prepared molecule: the posterior's deviations, corrected where the model has a calibration."""
         if posterior is None or self.calibration is None:
             return posterior
         return CalibratedUncertainty(posterior, self.calibration)

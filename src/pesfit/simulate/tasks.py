@@ -84,7 +84,7 @@ def prepare(model: Model, name: str, subject: Subject, molecule: Molecule, param
     n_replicas = params.gfn2_replicas if name == GFN2 else params.replicas
     charges = None if subject.topology is None else subject.topology.charges
     try:
-        prepared = model.subject(first.atomic_numbers, first.smiles, subject.name, charges)
+        prepared = model.prepare(first.atomic_numbers, first.smiles, subject.name, charges)
         mine = replace(molecule, terms=prepared.terms, coords=molecule.coords[:n_replicas])
         batch = as_batch([replace(mine, coords=mine.coords[:1])])
         model.potential.bind(batch)(batch.coords)

@@ -18,7 +18,7 @@ from pesfit.parameterize.engine import Request, Setup, parameterize
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.parameterize.patterns import Patterns
 from pesfit.params.parameterize import ChargeMethod
-from pesfit.potentials.model import Model, Subject
+from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.posterior import SmirnoffPosterior
 from pesfit.smirnoff.potential import SmirnoffPotential
@@ -91,8 +91,10 @@ class SmirnoffModel(Model):
         self.has_posterior = fit.posterior is not None
         self.calibration = fit.calibration
 
-    def subject(self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None) -> Subject:
-        """Assign parameters and charges; see `Model.subject`."""
+    def prepare(
+        self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None
+    ) -> PreparedMolecule:
+        """Assign parameters and charges; see `Model.prepare`."""
         if smiles is None:
             raise DataError(
                 f"{where} says nothing of bonds, which the SMIRNOFF force field {self.name} needs; give an SDF file, or the SMILES of the "
@@ -109,7 +111,9 @@ class SmirnoffModel(Model):
             raise MoleculeError(f"{where}: {self.name} cannot be assigned: {topology.message}")
         method = topology.charge_method if trained is None else FIT
         posterior = None if self._fit.posterior is None else self._fit.posterior.of(topology)
-        return Subject(atomic_numbers, smiles, total_charge, Terms.from_topology(topology), method, self.calibrated(posterior))
+        return PreparedMolecule(
+            atomic_numbers, smiles, total_charge, Terms.from_topology(topology), method, self.calibrated(posterior)
+        )
 
 
 def open_smirnoff(name: str, path: Path, charge_methods: Sequence[ChargeMethod] = CHARGE_METHODS) -> SmirnoffModel:

@@ -205,12 +205,12 @@ def test_stage_files_metrics_and_models(data: Data, tmp_path: Path, monkeypatch:
 
     model = open_model(folder)
     record = data[0]["toy"][0]
-    subject = model.subject(record.atomic_numbers, None, "toy")
+    prepared = model.prepare(record.atomic_numbers, None, "toy")
     assert model.has_posterior
-    assert subject.uncertainty is not None
-    found, expected = subject.uncertainty(record.coords), stored.of(load_painn(folder), record.atomic_numbers)(record.coords)
+    assert prepared.uncertainty is not None
+    found, expected = prepared.uncertainty(record.coords), stored.of(load_painn(folder), record.atomic_numbers)(record.coords)
     np.testing.assert_array_equal(found.forces, expected.forces)
     assert (found.energy > 0.0).all()
     (folder / LAST_LAYER_FILE).unlink()
     without = open_model(folder)
-    assert (without.has_posterior, without.subject(record.atomic_numbers, None, "toy").uncertainty) == (False, None)
+    assert (without.has_posterior, without.prepare(record.atomic_numbers, None, "toy").uncertainty) == (False, None)
