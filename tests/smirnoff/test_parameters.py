@@ -107,6 +107,20 @@ def test_a_spring_without_strength_keeps_its_length(amide: Sample) -> None:
     assert applied.tables["Bonds"].values[0].tolist() == [0.0, amide.force_field.tables["Bonds"].values[0, 1]]
 
 
+def test_values_at_bounds_and_their_prior_widths(amide: Sample) -> None:
+    layout = Layout.of(amide.force_field, Train())
+    assert not layout.at_bounds(amide.force_field).any()
+    columns = [layout.column(i) for i in range(len(layout))]
+    np.testing.assert_allclose(layout.value_widths(amide.force_field), [column.prior_width for column in columns])
+    x = np.zeros(len(layout))
+    k, length = 0, int(np.flatnonzero(layout.is_shift & (layout.row == layout.row[0]) & (layout.handler == 0))[0])
+    x[k] = -0.5 * layout.k[0]
+    x[length] = 0.5 * layout.k[0] * 0.2  # the largest change of a length
+    fitted = layout.apply(amide.force_field, x)
+    assert np.flatnonzero(layout.at_bounds(fitted)).tolist() == [length]
+    assert layout.value_widths(fitted)[[k, length]] == pytest.approx([200.0, 2.0 * 0.05])  # half the spring, twice the room
+
+
 def test_starting_value_out_of_bounds_is_refused(amide: Sample) -> None:
     train = Train(bonds=TrainBonds(k=BondK(upper=100.0)))
     with pytest.raises(ParamsError, match="bounds 0 to 100 leave out the starting value"):

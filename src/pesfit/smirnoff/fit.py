@@ -221,6 +221,8 @@ def _write_parameters(path: Path, result: _Result) -> None:
     layout, posterior = result.setup.layout, result.fit.posterior
     start = result.setup.force_field
     errors = layout.standard_errors(start, posterior.x, posterior.covariance)
+    prior_widths = math.sqrt(posterior.noise_variance / posterior.strength) * layout.value_widths(result.fitted)
+    at_bounds = layout.at_bounds(result.fitted)
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(FILE_COLUMNS)
@@ -240,8 +242,10 @@ def _write_parameters(path: Path, result: _Result) -> None:
                     f"{before.values[row, column]:.10g}",
                     f"{after.values[row, column]:.10g}",
                     f"{errors[handler][row, column]:.4g}" if result.descended is None else "",
+                    f"{prior_widths[i]:.4g}",
                     int(before.uses[row]),
                     "yes" if posterior.determined[i] else "no",
+                    "yes" if at_bounds[i] else "no",
                 ]
             )
         _write_vdw_rows(writer, start.tables["vdW"], result.fitted.tables["vdW"])
@@ -253,7 +257,7 @@ def _write_vdw_rows(writer: Any, before: ParameterTable, after: ParameterTable) 
         values = (f"{table.values[row, column]:.10g}" for table in (before, after))
         writer.writerow(
             ["vdW", before.ids[row], before.smirks[row], "", before.columns[column], before.units[column], *values, "",
-             int(before.uses[row]), ""]
+             "", int(before.uses[row]), "", ""]
         )  # fmt: skip
 
 

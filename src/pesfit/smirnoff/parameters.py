@@ -42,10 +42,13 @@ FILE_COLUMNS = (
     "before",
     "after",
     "standard_error",
+    "prior_width",
     "uses",
     "determined",
+    "at_bound",
 )
 """Of `parameters.csv`."""
+_BOUND_TOLERANCE = 1e-8
 _STARTING_VALUE_TOLERANCE = 1e-9
 
 
@@ -142,6 +145,26 @@ class Layout:
         widths = np.array([self.column(i).prior_width for i in range(len(self))])
         k_widths = np.array([getattr(self.train, SECTIONS[BONDED_HANDLERS[h]]).k.prior_width for h in self.handler])
         return GaussianPrior(np.zeros(len(self)), np.where(self.is_shift, np.maximum(self.k, 0.01 * k_widths) * widths, widths))
+
+    def value_widths(self, fitted: ForceField) -> FloatArray:
+        """Return prior widths of the values rather than of x, [unit of the table], shape (n,).
+
+        The prior of a shift is one of m = k (q₀ - c), so a spring that became weaker leaves q₀ more room.
+        """
+        widths = self.prior().widths
+        for i in np.flatnonzero(self.is_shift).tolist():
+            k = float(fitted.tables[BONDED_HANDLERS[self.handler[i]]].values[self.row[i], 0])
+            widths[i] = widths[i] / k if k > 0.0 else self.column(i).prior_width
+        return widths
+
+    def at_bounds(self, fitted: ForceField) -> BoolArray:
+        """Tell which values lie on one of their bounds, shape (n,)."""
+        found = np.zeros(len(self), dtype=bool)
+        for i in range(len(self)):
+            value = fitted.tables[BONDED_HANDLERS[self.handler[i]]].values[self.row[i], int(self.is_shift[i])]
+            bounds = np.array(self.column(i).bounds(float(self.minimum[i] if self.is_shift[i] else self.k[i])))
+            found[i] = np.isclose(value, bounds[np.isfinite(bounds)], rtol=_BOUND_TOLERANCE, atol=_BOUND_TOLERANCE).any()
+        return found
 
     def constraints(self) -> Constraints:
         """Return the bounds as inequalities in x."""

@@ -14,12 +14,12 @@ from pesfit.report.page.figures import Palette, style
 from pesfit.report.sections.parameter_changes import Fit
 from pesfit.report.sections.parameters import section
 
-HEADER = "handler,id,smirks,periodicity,column,unit,before,after,standard_error,uses,determined"
+HEADER = "handler,id,smirks,periodicity,column,unit,before,after,standard_error,prior_width,uses,determined,at_bound"
 ROWS = (
-    "Bonds,b1,[#6:1]-[#6:2],,k,kcal/mol/angstrom**2,400,200,20,5,yes",
-    "Bonds,b1,[#6:1]-[#6:2],,length,angstrom,1.5,1.7,0.01,5,yes",  # 0.2 Å away, where params.yaml holds it
-    "Angles,a1,[*:1]~[*:2]~[*:3],,k,kcal/mol/radian**2,100,150,,0,no",
-    "ProperTorsions,t1,[*:1]~[*:2]~[*:3]~[*:4],2,k,kcal/mol,1,0.5,0.9,2,no",
+    "Bonds,b1,[#6:1]-[#6:2],,k,kcal/mol/angstrom**2,400,200,20,100,5,yes,no",
+    "Bonds,b1,[#6:1]-[#6:2],,length,angstrom,1.5,1.7,0.01,0.05,5,yes,yes",  # 0.2 Å away, where params.yaml holds it
+    "Angles,a1,[*:1]~[*:2]~[*:3],,k,kcal/mol/radian**2,100,150,,50,0,no,no",
+    "ProperTorsions,t1,[*:1]~[*:2]~[*:3]~[*:4],2,k,kcal/mol,1,0.5,0.9,1,2,no,no",
 )
 METRICS = {"prior_strength": 4.0, "noise_variance": 1.0, "parameters": {"effective": 2.5}}
 
@@ -58,9 +58,9 @@ def test_bounds_of_params_are_known(tmp_path: Path) -> None:
 
 def test_the_least_determined_come_first_and_unused_ones_not_at_all(tmp_path: Path) -> None:
     rows = (
-        "ProperTorsions,t1,[*:1],1,k,kcal/mol,1,1,0.2,2,yes",
-        "ProperTorsions,t2,[*:1],1,k,kcal/mol,1,1,0.9,2,no",
-        "ProperTorsions,t3,[*:1],1,k,kcal/mol,1,1,1.0,0,no",
+        "ProperTorsions,t1,[*:1],1,k,kcal/mol,1,1,0.2,1,2,yes,no",
+        "ProperTorsions,t2,[*:1],1,k,kcal/mol,1,1,0.9,1,2,no,no",
+        "ProperTorsions,t3,[*:1],1,k,kcal/mol,1,1,1.0,1,0,no,no",
     )
     table = named(list(section(read(tmp_path, rows)).blocks), "parameters-least-determined")
     assert [row["parameter"] for row in table.rows] == ["t2 k1", "t1 k1"]
