@@ -204,8 +204,9 @@ def _label(options: argparse.Namespace) -> None:
         os.environ.setdefault(variable, "1")  # processes use the cores; these read it when they start
 
     from pesfit.application.choice import Choice
-    from pesfit.application.label import FAILURES, label_dataset
+    from pesfit.application.label import label_dataset
     from pesfit.application.teacher import Teacher
+    from pesfit.core.files import FAILURES_FILE
     from pesfit.data.dataset import ConformerDataset
 
     by = None if options.by is None else Teacher(options.by, tuple(options.charges))
@@ -217,8 +218,8 @@ def _label(options: argparse.Namespace) -> None:
     )
     if summary.failures:
         _say(
-            f"{summary.n_left_out} conformers are left out; {len(summary.failures)} rows are in {options.output / FAILURES}, the first: "
-            f"{summary.failures[0].id}: {summary.failures[0].message}"
+            f"{summary.n_left_out} conformers are left out; {len(summary.failures)} rows are in {options.output / FAILURES_FILE}, the "
+            f"first: {summary.failures[0].id}: {summary.failures[0].message}"
         )
 
 

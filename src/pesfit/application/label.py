@@ -9,11 +9,11 @@ from pathlib import Path
 from pesfit.application.choice import Choice, choose
 from pesfit.application.teacher import Teacher, label
 from pesfit.core.exceptions import DataError, Failure, ParamsError
+from pesfit.core.files import FAILURES_FILE
 from pesfit.core.parallel import ordered_map
 from pesfit.core.runtime import output_folder
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, write_failures
 
-FAILURES = "failures.csv"
 PREFIX = "labelled"
 """`source` of a labelled row is this, a slash and what it was, where no other name is asked for."""
 
@@ -87,7 +87,7 @@ def label_dataset(
                     f"{teacher.name} labels none of the {chosen.n_conformers} conformers of {dataset.path}; the first failed: "
                     f"{failures[0].id}: {failures[0].message}"
                 )
-        write_failures(folder / FAILURES, failures)
+        write_failures(folder / FAILURES_FILE, failures)
     return LabelSummary(writer.n_records, n_conformers, n_left_out, tuple(failures))
 
 

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from pesfit.application.geometries import XYZ
 from pesfit.core.exceptions import ParamsError
+from pesfit.core.files import atomic_write
 
 
 def check_output(path: Path, inputs: tuple[str, ...] = ()) -> None:
@@ -33,12 +34,7 @@ def check_output(path: Path, inputs: tuple[str, ...] = ()) -> None:
 def whole_file(path: Path) -> Iterator[TextIO]:
     """Give a text file that becomes `path` when the block ends without an exception, and vanishes otherwise.
 
-    What was at `path` stays until then. A process that is killed leaves a file whose name begins with a dot and ends in `.partial`.
+    See `core.files.atomic_write`.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as stream:
-            yield stream
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as new, new.open("w", encoding="utf-8") as stream:
+        yield stream

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pesfit.cluster.plot import plot_cluster_sizes
 from pesfit.cluster.representatives import Representatives, cluster_rows
 from pesfit.core.exceptions import Failure, check_failed_fraction
+from pesfit.core.files import FAILURES_FILE
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, write_failures
 from pesfit.params.cluster import Cluster
@@ -105,7 +106,7 @@ def cluster_datasets(
         failed = _write(dataset, output / name, rows, _cluster(name, dataset, params, rows.clustered), tallies)
         failures += [replace(failure, id=f"{name}/{failure.id}") for failure in failed]
     check_failed_fraction(failures, n_tried, params.max_failed_fraction)
-    write_failures(output / "failures.csv", failures)
+    write_failures(output / FAILURES_FILE, failures)
     clustered = {source: tally for source, tally in sorted(tallies.items()) if _is_clustered(source, params)}
     plot.parent.mkdir(parents=True, exist_ok=True)
     plot_cluster_sizes(plot, {source: tally.sizes for source, tally in clustered.items()}, params.cutoff_angstrom)

@@ -8,14 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from pesfit.core.arrays import LongArray
-
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's palette, which color-blind readers tell apart."""
+from pesfit.core.plotting import PALETTE, new_figure, save_png
 
 _COLUMNS = 3
 _FEWEST_BINS = 4
@@ -35,9 +31,8 @@ def plot_cluster_sizes(path: Path, sizes: Mapping[str, Sequence[int]], cutoff_an
     shown = {source: np.asarray(values, dtype=np.int64) for source, values in sizes.items() if len(values)}
     n_columns = max(1, min(_COLUMNS, len(shown)))
     n_rows = max(1, -(-len(shown) // n_columns))
-    figure = Figure(figsize=(max(6.4, 4.2 * n_columns), 1.0 + 3.2 * n_rows), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(f"Clusters of like conformers (RMSD at most {cutoff_angstrom:g} Å from the centroid)", fontsize=12)
+    title = f"Clusters of like conformers (RMSD at most {cutoff_angstrom:g} Å from the centroid)"
+    figure = new_figure(max(6.4, 4.2 * n_columns), 1.0 + 3.2 * n_rows, title)
     if not shown:
         axes = figure.add_subplot()
         axes.set_axis_off()
@@ -45,16 +40,13 @@ def plot_cluster_sizes(path: Path, sizes: Mapping[str, Sequence[int]], cutoff_an
     edges = _bin_edges(max((int(values.max()) for values in shown.values()), default=1))
     for i, (source, values) in enumerate(shown.items()):
         axes = figure.add_subplot(n_rows, n_columns, i + 1)
-        _histogram(axes, values, edges, _COLORS[i % len(_COLORS)])
+        _histogram(axes, values, edges, PALETTE[i % len(PALETTE)])
         axes.set_title(f"{source}\n{values.sum():,} conformers → {len(values):,} clusters", fontsize=10)
         if i % n_columns == 0:
             axes.set_ylabel("clusters")
         if i + n_columns >= len(shown):
             axes.set_xlabel("conformers in the cluster")
-    new = path.with_name(f".{path.name}.new")  # then renamed: DVC's cache may share the old file's bytes
-    # Software would carry matplotlib's version into the bytes.
-    figure.savefig(new, format="png", metadata={"Software": None})
-    new.replace(path)
+    save_png(figure, path)
 
 
 def _bin_edges(largest: int) -> npt.NDArray[np.float64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pesfit.core.exceptions import DataError, ParamsError, PesfitError
+from pesfit.core.files import write_json
 from pesfit.core.parallel import die_with_parent, n_workers
 
 SCRATCH = Path("outputs/scratch")
@@ -44,7 +44,7 @@ def run_stage(name: str, work: Callable[[_P], Mapping[str, Any]], load: Callable
         n_workers()
         params = load(Path("params.yaml"))
         with _only_run(name):
-            _write_json(METRICS / f"{name}.json", work(params))
+            write_json(METRICS / f"{name}.json", work(params), digits=_SIGNIFICANT_DIGITS)
     except PesfitError as error:
         print(f"pesfit {name}: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
@@ -103,21 +103,3 @@ def _only_run(name: str) -> Iterator[None]:
         else:
             raise ParamsError(f"another run of stage {name} is under way in {Path.cwd()}; wait for it or stop it")
         yield
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(json.dumps(_rounded(values), indent=2, allow_nan=False) + "\n")
-    new.replace(path)
-
-
-def _rounded(value: Any) -> Any:
-    """Round floats to the digits worth reading in a diff."""
-    if isinstance(value, Mapping):
-        return {str(key): _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    if isinstance(value, float):
-        return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
-    return value

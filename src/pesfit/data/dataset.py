@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from pesfit.core.arrays import FloatArray, IntArray, LongArray
 from pesfit.core.exceptions import DataError, Failure
+from pesfit.core.files import write_json
 from pesfit.core.units import INTERNAL_UNITS
 
 SCHEMA_VERSION = 1
@@ -223,8 +224,8 @@ class DatasetWriter:
             "_split": None,
         }
         info = {"citation": "", "description": self._metadata, "features": _features(), "homepage": "", "license": ""}
-        (self._path / "state.json").write_text(json.dumps(state, indent=2) + "\n")
-        (self._path / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n")
+        write_json(self._path / "state.json", state)
+        write_json(self._path / "dataset_info.json", info)
 
 
 def _features() -> dict[str, Any]:

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pesfit.core.exceptions import DataError, UnknownElementError
+from pesfit.core.files import write_json
 from pesfit.painn.network import PaiNNNetwork
 from pesfit.params.train_learned import Network
 from pesfit.potentials.base import Batch, Potential, Prediction
@@ -171,7 +172,7 @@ class PaiNNPotential(Potential):
             "elements": self.config.elements,
             "network": self.config.network.model_dump(),
         }
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        write_json(folder / CONFIG_FILE, config)
         # The weights may be views of one vector while they are trained, which safetensors refuses.
         save_file({name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()}, folder / WEIGHTS_FILE)
 

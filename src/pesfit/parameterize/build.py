@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pesfit.core.exceptions import Failure, check_failed_fraction
+from pesfit.core.files import FAILURES_FILE
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import ConformerDataset, write_failures
 from pesfit.data.topology import ForceField
@@ -74,7 +75,7 @@ def parameterize_datasets(datasets: Mapping[str, ConformerDataset], params: Para
                 failures.append(replace(found, id=f"{row.dataset}/{row.record}"))
             elif found is not None:
                 writer.assign(row.dataset, row.record, found)
-    write_failures(output / "failures.csv", failures)
+    write_failures(output / FAILURES_FILE, failures)
     return {
         "force_field": force_field.name,
         "datasets": {name: _counts([row for row in rows if row.dataset == name], results) for name in datasets},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from pesfit.core.exceptions import DataError
+from pesfit.core.files import write_json
 from pesfit.data.topology import (
     COLUMNS,
     FORCE_FIELD_FILE,
@@ -109,9 +109,7 @@ class ParameterizedSetWriter:
             stream.write_batch(pa.record_batch(columns, schema=MOLECULE_SCHEMA))
         (self._path / OFFXML_FILE).write_text(self._force_field.offxml, encoding="utf-8")
         counts = {"n_topologies": self.n_topologies, "n_molecules": len(self._molecules)}
-        (self._path / FORCE_FIELD_FILE).write_text(
-            json.dumps(counts | _to_json(self.force_field), indent=1) + "\n", encoding="utf-8"
-        )
+        write_json(self._path / FORCE_FIELD_FILE, counts | _to_json(self.force_field), indent=1)
 
     def _columns(self) -> list[list[Any]]:
         return [[molecule[i] for molecule in self._molecules] for i in range(len(MOLECULE_SCHEMA))]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from pesfit.core.files import FAILURES_FILE
 from pesfit.core.runtime import METRICS
 from pesfit.data.dataset import ConformerDataset, open_datasets
 from pesfit.data.splits import Splits
@@ -144,12 +145,12 @@ def _training(variant: str, inputs: Inputs) -> Training:
 
 def _failure_files(inputs: Inputs) -> dict[str, list[Path]]:
     return {
-        "02_convert": sorted((inputs.data / "arrow").glob("*/failures.csv")),
-        "03_parameterize": [inputs.data / "parameterized/failures.csv"],
-        "04_cluster": [inputs.data / "clustered/failures.csv"],
-        "06_fit_smirnoff": [inputs.smirnoff / "failures.csv"],
-        **{f"07_train_learned@{variant}": [inputs.learned / variant / "failures.csv"] for variant in get_args(Variant)},
-        "08_rollout": [inputs.rollouts / "failures.csv", inputs.rollouts / PROBES / "failures.csv"],
+        "02_convert": sorted((inputs.data / "arrow").glob(f"*/{FAILURES_FILE}")),
+        "03_parameterize": [inputs.data / "parameterized" / FAILURES_FILE],
+        "04_cluster": [inputs.data / "clustered" / FAILURES_FILE],
+        "06_fit_smirnoff": [inputs.smirnoff / FAILURES_FILE],
+        **{f"07_train_learned@{variant}": [inputs.learned / variant / FAILURES_FILE] for variant in get_args(Variant)},
+        "08_rollout": [inputs.rollouts / FAILURES_FILE, inputs.rollouts / PROBES / FAILURES_FILE],
     }
 
 

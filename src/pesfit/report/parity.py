@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from pesfit.core.arrays import FloatArray
+from pesfit.core.files import atomic_write
 from pesfit.evaluate.errors import centred
 from pesfit.evaluate.names import label_of
 from pesfit.evaluate.predictions import Predictions
@@ -87,15 +88,13 @@ def write_parity(path: Path, points: Parity, n_points: int, seed: int) -> None:
     chosen = np.arange(len(points.label))
     if len(chosen) > n_points:
         chosen = np.sort(np.random.default_rng(seed).choice(len(chosen), n_points, replace=False))
-    new = path.with_name(f".{path.name}.new")  # then renamed: DVC's cache may share the old file's bytes
-    with new.open("w", newline="") as stream:
+    with atomic_write(path) as new, new.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([COLUMNS[points.quantity], *points.predicted, "source"])
         for i in chosen.tolist():
             values = [points.predicted[name][i] for name in points.predicted]
             said = ["" if np.isnan(value) else f"{value:.6g}" for value in values]
             writer.writerow([f"{points.label[i]:.6g}", *said, points.source[i]])
-    new.replace(path)
 
 
 def parity_figure(points: Parity) -> Figure:

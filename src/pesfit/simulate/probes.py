@@ -12,6 +12,7 @@ import torch
 
 from pesfit.core.arrays import FloatArray, IntArray, LongArray
 from pesfit.core.exceptions import Failure, MoleculeError
+from pesfit.core.files import FAILURES_FILE
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import MAX_FRAMES_PER_ROW, DatasetWriter, Record, write_failures
 from pesfit.models.build import build_gfn2
@@ -24,7 +25,6 @@ from pesfit.simulate.subjects import Subject
 STAGE = "probes"
 PROBE = "probe"
 """First part of the `source` of probes."""
-FAILURES_FILE = "failures.csv"
 
 Kind = Literal["hot", "stretched"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from pesfit.core.exceptions import DataError, Failure, check_failed_fraction
+from pesfit.core.files import FAILURES_FILE, write_json
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import DatasetWriter, write_failures
 from pesfit.params.rollout import Rollout
@@ -24,7 +24,7 @@ from pesfit.simulate.tasks import DYNAMICS, GFN2, STAGE, Participant, make_tasks
 from pesfit.simulate.trajectories import energies, frames, source_of, write_energies
 
 TRAJECTORIES, PROBES = "trajectories", "probes"
-ENERGIES_FILE, MEASURES_FILE, FAILURES_FILE = "energies.arrow", "measures.json", "failures.csv"
+ENERGIES_FILE, MEASURES_FILE = "energies.arrow", "measures.json"
 _DIGITS = 10
 
 
@@ -86,9 +86,9 @@ def run_rollouts(
     write_energies(output / ENERGIES_FILE, batches)
     write_failures(output / FAILURES_FILE, failures)
     probe_failures = write_probes(subjects, params.probes, output / PROBES)
-    _write_json(output / MEASURES_FILE, _by_molecule(measured, subjects))
+    write_json(output / MEASURES_FILE, _by_molecule(measured, subjects), digits=_DIGITS, indent=1)
     if timing is not None:
-        _write_json(timing, _timing(speeds, params.timestep_fs))
+        write_json(timing, _timing(speeds, params.timestep_fs), digits=_DIGITS, indent=1)
     return {
         "n_molecules": len(subjects),
         "n_failures": len(failures),
@@ -155,16 +155,3 @@ def _timing(speeds: Mapping[tuple[str, str], Sequence[tuple[int, float]]], times
             "ns_per_day": speed * timestep_fs * 1e-6 * 86400,
         }
     return timing
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(value), indent=1, allow_nan=False) + "\n")
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value

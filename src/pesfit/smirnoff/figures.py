@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pesfit.core.arrays import BoolArray, FloatArray
+from pesfit.core.plotting import BLUE, GREEN, VERMILION, new_figure, save_png
 from pesfit.data.topology import BONDED_HANDLERS, ForceField
 from pesfit.smirnoff.exact.solve import ExactFit
 from pesfit.smirnoff.parameters import MINIMUM, Layout
 
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "0.6"
-"""From Okabe and Ito's palette, which color-blind readers tell apart."""
+_GREY = "0.6"
 _N_COLUMNS = 3
 
 
@@ -48,7 +47,7 @@ def plot_changes(path: Path, layout: Layout, start: ForceField, fitted: ForceFie
         axes.set_title(f"{name}: {start.tables[name].columns[column]}", fontsize=10)
         axes.set_xlabel(f"before [{start.tables[name].units[column]}]", fontsize=8)
         axes.set_ylabel("after", fontsize=8)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def plot_path(path: Path, fit: ExactFit) -> None:
@@ -61,7 +60,7 @@ def plot_path(path: Path, fit: ExactFit) -> None:
     strengths = np.array([point.strength for point in fit.path])
     figure = _figure(3, "Along the strength of the prior (dotted: chosen)")
     axes = figure.add_subplot(1, 3, 1)
-    for split, color in (("train", _BLUE), ("validation", _ORANGE)):
+    for split, color in (("train", BLUE), ("validation", VERMILION)):
         objective = np.array([_objective(getattr(point, split), fit.weights) for point in fit.path])
         if objective.min() > 0.0:
             axes.plot(strengths, objective / objective[-1], color=color, label=split)
@@ -72,14 +71,14 @@ def plot_path(path: Path, fit: ExactFit) -> None:
         (("effective number of parameters", "effective_parameters"), ("log evidence", "log_evidence"))
     ):
         other = figure.add_subplot(1, 3, number + 2)
-        other.plot(strengths, [getattr(point, name) for point in fit.path], color=_GREEN)
+        other.plot(strengths, [getattr(point, name) for point in fit.path], color=GREEN)
         other.set_title(title, fontsize=10)
     for each in figure.axes:
         each.set_xscale("log")
         each.axvline(fit.posterior.strength, color=_GREY, linestyle=":")
         each.set_xlabel("prior strength", fontsize=8)
         _plain(each)
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def log_path(folder: Path, fit: ExactFit, prior_widths: FloatArray) -> None:
@@ -117,10 +116,7 @@ def _objective(parts: Sequence[float], weights: Sequence[float]) -> float:
 
 def _figure(n_panels: int, title: str) -> Figure:
     n_rows = -(-n_panels // _N_COLUMNS)
-    figure = Figure(figsize=(4.0 * min(n_panels, _N_COLUMNS), 0.6 + 3.4 * n_rows), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12)
-    return figure
+    return new_figure(4.0 * min(n_panels, _N_COLUMNS), 0.6 + 3.4 * n_rows, title)
 
 
 def _scatter(axes: Axes, before: FloatArray, after: FloatArray, errors: FloatArray, determined: BoolArray) -> None:
@@ -128,7 +124,7 @@ def _scatter(axes: Axes, before: FloatArray, after: FloatArray, errors: FloatArr
     axes.plot([low, high], [low, high], color=_GREY, linewidth=0.8, zorder=1)
     axes.plot(before[~determined], after[~determined], "o", color=_GREY, markersize=3, zorder=2)
     bars = np.nan_to_num(errors[determined])
-    axes.errorbar(before[determined], after[determined], bars, fmt="o", color=_BLUE, markersize=3, elinewidth=0.7, zorder=3)
+    axes.errorbar(before[determined], after[determined], bars, fmt="o", color=BLUE, markersize=3, elinewidth=0.7, zorder=3)
     _plain(axes)
 
 
@@ -137,7 +133,3 @@ def _plain(axes: Axes) -> None:
     axes.grid(color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, format="png", metadata={"Software": None})  # Software would carry matplotlib's version into the bytes

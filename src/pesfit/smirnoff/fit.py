@@ -15,6 +15,7 @@ import torch
 
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, Failure, check_failed_fraction
+from pesfit.core.files import FAILURES_FILE
 from pesfit.core.runtime import SCRATCH
 from pesfit.data.dataset import ConformerDataset, write_failures
 from pesfit.data.splits import SPLITS, Splits
@@ -204,7 +205,7 @@ def _samples(inputs: Inputs, molecules: Sequence[MoleculeRows], extension: Exten
 def _write(output: Path, start: ForceField, result: _Result, failures: Sequence[Failure], samples: Sequence[_Sample]) -> float:
     output.mkdir(parents=True, exist_ok=True)
     posterior = result.fit.posterior
-    write_failures(output / "failures.csv", failures)
+    write_failures(output / FAILURES_FILE, failures)
     path = output / "force-field.offxml"
     write_offxml(path, start, result.fitted)
     check_offxml(path, start, result.fitted)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pesfit.core.exceptions import DataError, Failure, check_failed_fraction
+from pesfit.core.files import FAILURES_FILE
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import DatasetWriter, Record, write_failures
 from pesfit.params.convert import Convert
@@ -19,7 +20,6 @@ from pesfit.sources.own import convert_own, open_raw
 from pesfit.sources.physical_check import PhysicsCheck
 from pesfit.sources.xtb import XTB_LEVELS, build_xtb
 
-FAILURES = "failures.csv"
 SPLITS = "splits.json"
 """Beside the rMD17 data set: `{"1": {"train": [...], "test": [...]}, ..., "5": ...}`, values of the `frame` column of every molecule."""
 
@@ -144,7 +144,7 @@ def _write(path: Path, items: Iterable[Converted | Failure], levels: Mapping[str
                 f"the first failed: {failures[0].message}" if failures else "see its filter in section `convert` of params.yaml"
             )
             raise DataError(f"{path.name}: none of {n_items} molecules is left; {why}")
-    write_failures(path / FAILURES, failures)
+    write_failures(path / FAILURES_FILE, failures)
     return {"failures": len(failures), **{source: tally.metrics(source) for source, tally in sorted(tallies.items())}}
 
 

@@ -31,6 +31,7 @@ import scipy.optimize
 
 from pesfit.core.arrays import BoolArray, FloatArray
 from pesfit.core.exceptions import DataError
+from pesfit.core.files import write_json
 from pesfit.uncertainty.standard_deviations import StandardDeviations, Uncertainty
 
 CALIBRATION_FILE = "calibration.json"
@@ -140,7 +141,7 @@ class Calibration:
         """Write `calibration.json` into a model's folder."""
         stored = {"format_version": FORMAT_VERSION, "units": _UNITS, **asdict(self)}
         stored["group_thresholds"] = dict(sorted(self.group_thresholds.items()))
-        (folder / CALIBRATION_FILE).write_text(json.dumps(stored, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(folder / CALIBRATION_FILE, stored)
 
     @classmethod
     def read(cls, folder: Path) -> Calibration | None:

@@ -83,7 +83,7 @@ def test_copy_is_no_link(tmp_path: Path) -> None:
 
 def test_copy_to_a_full_disk(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"pesfit")
-    (tmp_path / ".target.part").symlink_to("/dev/full")
+    (tmp_path / f".target.{os.getpid()}.new").symlink_to("/dev/full")
     with pytest.raises(DownloadError, match="target: the disk is full"):
         copy_checked(tmp_path / "source", tmp_path / "target", Expected(), "source")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

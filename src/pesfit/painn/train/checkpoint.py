@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pesfit.core.exceptions import DataError
+from pesfit.core.files import atomic_write
 
 FORMAT_VERSION = 1
 
@@ -35,13 +35,11 @@ class Checkpoint:
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint so that a reader, or the next run, sees the old one or the new one and never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     # One key of metadata alone: the library writes several in no fixed order.
-    save_file(tensors, new, {"pesfit": json.dumps({"format_version": FORMAT_VERSION, "values": checkpoint.values})})
-    with new.open("rb") as stream:
-        os.fsync(stream.fileno())
-    new.replace(path)
+    header = {"pesfit": json.dumps({"format_version": FORMAT_VERSION, "values": checkpoint.values})}
+    with atomic_write(path, sync=True) as new:
+        save_file(tensors, new, header)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint | None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-_COLORS = {"training, each step's own weights": "#56b4e9", "validation, mean weights": "#d55e00"}
+from pesfit.core.plotting import GREEN, SKY_BLUE, VERMILION, new_figure, save_png
+
+_COLORS = {"training, each step's own weights": SKY_BLUE, "validation, mean weights": VERMILION}
 _PANELS = (
     ("force_mae_kcal_per_mol_per_angstrom", "MAE of forces (kcal/mol/Å)"),
     ("total_energy_mae_kcal_per_mol", "MAE of energy (kcal/mol)"),
@@ -35,9 +35,7 @@ def plot_learning_curve(path: Path, history: Sequence[Mapping[str, float]], titl
         history: of `loop.Trained`, or from `read_history`.
         title: of the picture.
     """
-    figure = Figure(figsize=(10.5, 6.4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12)
+    figure = new_figure(10.5, 6.4, title)
     axes = figure.subplots(2, 2, sharex=True).ravel()
     for panel, (name, label) in zip(axes, _PANELS, strict=False):
         panel.set_ylabel(label)
@@ -52,17 +50,14 @@ def plot_learning_curve(path: Path, history: Sequence[Mapping[str, float]], titl
         else:
             panel.text(0.5, 0.5, "no labels", ha="center", va="center", transform=panel.transAxes)
     axes[2].legend(frameon=False, fontsize=9)
-    axes[3].plot([row["epoch"] for row in history], [row["learning_rate"] for row in history], color="#009e73", linewidth=1.4)
+    axes[3].plot([row["epoch"] for row in history], [row["learning_rate"] for row in history], color=GREEN, linewidth=1.4)
     axes[3].set_ylabel("learning rate")
     for panel in axes:
         panel.grid(color="0.9", linewidth=0.8)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in axes[2:]:
         panel.set_xlabel("epoch")
-    new = path.with_name(f".{path.name}.new")  # then renamed: DVC's cache may share the old file's bytes
-    # Software would carry matplotlib's version into the bytes.
-    figure.savefig(new, format="png", metadata={"Software": None})
-    new.replace(path)
+    save_png(figure, path)
 
 
 def _logarithmic(axes: Axes) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pesfit.core.files import FAILURES_FILE
 from pesfit.data.dataset import write_failures
 from pesfit.painn.ensemble import companion_folder
 from pesfit.painn.potential import PaiNNPotential
@@ -54,7 +55,7 @@ class Outcome:
             self.potential.save(folder)
         if self.last_layer is not None:
             self.last_layer.posterior.write(output)
-        write_failures(output / "failures.csv", self.sets.failures)
+        write_failures(output / FAILURES_FILE, self.sets.failures)
         rows = self.trained.history
         with (output / "history.csv").open("w", newline="") as stream:
             writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")

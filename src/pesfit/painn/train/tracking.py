@@ -14,6 +14,8 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from pesfit.core.files import write_json
+
 _SECONDS_BETWEEN_STEPS = 2.0
 """At most this often a step is logged by itself: event files of long runs stay small."""
 
@@ -95,9 +97,8 @@ class Tracker:
     def write_times(self, times: Mapping[str, Any]) -> None:
         """Write `timing.json`."""
         if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
             seconds = {"run_s": time.perf_counter() - self._started_at}
-            (self._folder / "timing.json").write_text(json.dumps(dict(times) | seconds, indent=2) + "\n")
+            write_json(self._folder / "timing.json", dict(times) | seconds)
 
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

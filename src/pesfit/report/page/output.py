@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 from collections import Counter
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+from pesfit.core.files import rounded, write_json
 from pesfit.report.page.blocks import Cell, Facts, Figure, Section, Table
 from pesfit.report.page.figures import render
 from pesfit.report.page.html import make_page
@@ -48,7 +48,7 @@ def write_report(output: Path, title: str, subtitle: str, sections: Sequence[Sec
     for table in _all(sections, Table):
         _write_csv(output / TABLES / f"{table.name}.csv", table)
     numbers = {section.id: _numbers(section) for section in sections}
-    (output / NUMBERS).write_text(json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(output / NUMBERS, numbers, indent=1, ascii_only=False)
     (output / PAGE).write_text(make_page(title, subtitle, sections, figures), encoding="utf-8")
 
 
@@ -85,7 +85,7 @@ def _write_csv(path: Path, table: Table) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, _keys(table), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({key: _rounded(value) for key, value in row.items()} for row in table.rows)
+        writer.writerows({key: rounded(value, _DIGITS) for key, value in row.items()} for row in table.rows)
 
 
 def _numbers(section: Section) -> dict[str, Any]:
@@ -100,8 +100,4 @@ def _numbers(section: Section) -> dict[str, Any]:
 
 def _json(value: Cell) -> _Json:
     """Return what JSON can hold, which knows no infinity."""
-    return None if isinstance(value, float) and not math.isfinite(value) else _rounded(value)
-
-
-def _rounded(value: Cell) -> Cell:
-    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else rounded(value, _DIGITS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pesfit.core.exceptions import Failure
+from pesfit.core.files import atomic_write
 from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics
 
 FORMAT_VERSION = 1
@@ -64,12 +64,8 @@ def save_shard(path: Path, shard: Shard) -> None:
         arrays[f"entry.{name}"] = np.array([getattr(entry, name) for entry in shard.entries], dtype=np.str_)
     for name in ("id", "stage", "kind", "message"):
         arrays[f"failure.{name}"] = np.array([getattr(failure, name) for failure in shard.failures], dtype=np.str_)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    with temporary.open("wb") as stream:
+    with atomic_write(path, sync=True) as new, new.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def load_shard(path: Path) -> Shard:

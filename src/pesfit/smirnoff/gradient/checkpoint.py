@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from pesfit.core.files import atomic_write
 
 FORMAT_VERSION = 1
 
@@ -28,13 +29,9 @@ class Checkpoint:
     def save(self, state: Mapping[str, np.ndarray]) -> None:
         """Replace the file as a whole."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with new.open("wb") as stream:
-            arrays = {f"state.{name}": value for name, value in state.items()}
+        arrays = {f"state.{name}": value for name, value in state.items()}
+        with atomic_write(self.path, sync=True) as new, new.open("wb") as stream:
             np.savez(stream, format_version=np.array(FORMAT_VERSION), key=np.array(self.key), **arrays)  # type: ignore[arg-type]
-            stream.flush()
-            os.fsync(stream.fileno())
-        new.replace(self.path)
 
     def load(self) -> dict[str, np.ndarray] | None:
         """Return the state; None where there is none, or it is of other input, of another version, or damaged."""

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pesfit.core.exceptions import DownloadError, ParamsError
+from pesfit.core.files import atomic_write, write_json
 from pesfit.sources.download.integrity import Digest, Expected, Received, read_chunks
 from pesfit.sources.download.part import raise_disk_error
 from pesfit.sources.download.retry import tell
@@ -127,10 +128,8 @@ class CachedFile:
 
     def write_note(self, received: Received, checked_against: str) -> None:
         """Remember what the file is."""
-        new = self.note_path.with_name(f"{self.note_path.name}.new")
         try:
-            new.write_text(json.dumps(asdict(Note(received.size, received.sha256, checked_against)), indent=2) + "\n")
-            new.replace(self.note_path)
+            write_json(self.note_path, asdict(Note(received.size, received.sha256, checked_against)))
         except OSError as error:
             raise_disk_error(error, self.note_path)
 
@@ -152,16 +151,12 @@ def copy_checked(source: Path, target: Path, expected: Expected, name: str) -> R
         DownloadError: if it cannot be read or written.
     """
     digest = Digest(expected)
-    part = target.with_name(f".{target.name}.part")
     try:
-        with part.open("wb") as file:
-            for chunk in read_chunks(source, f"{name} (copy)"):
-                digest.update(chunk)
-                file.write(chunk)
-        received = digest.received(name)
-        part.replace(target)
+        with atomic_write(target) as new:
+            with new.open("wb") as file:
+                for chunk in read_chunks(source, f"{name} (copy)"):
+                    digest.update(chunk)
+                    file.write(chunk)
+            return digest.received(name)
     except OSError as error:
         raise_disk_error(error, target)
-    finally:
-        part.unlink(missing_ok=True)
-    return received

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pesfit.core.exceptions import DownloadError, ParamsError
+from pesfit.core.files import write_json
 from pesfit.params.download import Download
 from pesfit.params.sources import Sources
 from pesfit.sources.download.cache import CachedFile, cache_folder, copy_checked
@@ -242,7 +242,7 @@ def _write_manifest(listed: Sequence[_Listed], output: Path) -> None:
             for file in listed
         ],
     }
-    (output / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    write_json(output / MANIFEST, manifest)
 
 
 def _metrics(listed: Sequence[_Listed]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pesfit.core.exceptions import DownloadError
+from pesfit.core.files import write_json
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,7 @@ class Part:
         """
         try:
             self.path.write_bytes(b"")
-            new = self._note.with_name(f"{self._note.name}.new")
-            new.write_text(json.dumps(asdict(version)))
-            new.replace(self._note)
+            write_json(self._note, asdict(version))
         except OSError as error:
             raise_disk_error(error, self.path)
 
