@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pesfit.core.files import FAILURES_FILE
 from pesfit.core.runtime import METRICS
 from pesfit.data.dataset import ConformerDataset, open_datasets
+from pesfit.data.rollouts import PROBES
 from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet
 from pesfit.evaluate.errors import ALL, FORCE_UNIT, summaries
@@ -31,7 +32,6 @@ from pesfit.report.sections.parameter_changes import Fit
 from pesfit.report.sections.rollout_measures import Rollouts
 from pesfit.report.sections.run import Run
 from pesfit.report.sections.summary import ForceError, Headlines
-from pesfit.simulate.rollout import PROBES
 from pesfit.statistics.errors import Bootstrap
 
 TITLE = "Fitted potential-energy surfaces"

@@ -14,17 +14,16 @@ from pesfit.core.exceptions import DataError, Failure, check_failed_fraction
 from pesfit.core.files import FAILURES_FILE, write_json
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import DatasetWriter, write_failures
+from pesfit.data.rollouts import DYNAMICS, ENERGIES_FILE, MEASURES_FILE, PROBES, TRAJECTORIES, write_energies
 from pesfit.params.rollout import Rollout
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
 from pesfit.potentials.model import Model
 from pesfit.simulate.measures import Measures, force_error_over_time, summarize
 from pesfit.simulate.probes import write_probes
 from pesfit.simulate.subjects import Subject, make_replicas
-from pesfit.simulate.tasks import DYNAMICS, GFN2, STAGE, Participant, make_tasks, pickled, prepare, run_pickled
-from pesfit.simulate.trajectories import energies, frames, source_of, write_energies
+from pesfit.simulate.tasks import GFN2, STAGE, Participant, make_tasks, pickled, prepare, run_pickled
+from pesfit.simulate.trajectories import energies, frames, source_of
 
-TRAJECTORIES, PROBES = "trajectories", "probes"
-ENERGIES_FILE, MEASURES_FILE = "energies.arrow", "measures.json"
 _DIGITS = 10
 
 
@@ -40,7 +39,7 @@ def run_rollouts(
 
     - `trajectories/<potential>/`: a data set of frames with the potential's own energies and forces, `source` `rollout/<potential>`;
       `python -m pesfit label` makes training data of it;
-    - `energies.arrow`: all observations, and standard deviations where there is a posterior (`trajectories.ENERGIES_SCHEMA`);
+    - `energies.arrow`: all observations, and standard deviations where there is a posterior (`data.rollouts.ENERGIES_SCHEMA`);
     - `probes/`: conformers on purpose outside of the training domain (`probes.write_probes`);
     - `measures.json`: what is measured for each potential, kind of dynamics and molecule;
     - `failures.csv`: molecules that a potential cannot be asked about, with ids `<potential>/<molecule>`.

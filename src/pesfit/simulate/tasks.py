@@ -6,11 +6,12 @@ import pickle
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 import torch
 
 from pesfit.core.exceptions import Failure, PesfitError
+from pesfit.data.rollouts import DYNAMICS, Dynamics
 from pesfit.params.rollout import Rollout
 from pesfit.potentials.base import Potential
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
@@ -24,8 +25,6 @@ from pesfit.simulate.uncertainty_along import Carried, carry
 from pesfit.uncertainty.standard_deviations import Uncertainty
 
 STAGE = "rollout"
-Dynamics = Literal["nve", "nvt"]
-DYNAMICS: tuple[Dynamics, ...] = get_args(Dynamics)
 GFN2 = "gfn2"
 """Name of the labels' own method: its trajectories have its level of theory, and `gfn2_replicas`."""
 

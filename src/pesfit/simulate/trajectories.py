@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from pesfit.data.dataset import MAX_FRAMES_PER_ROW, Record
+from pesfit.data.rollouts import ENERGIES_SCHEMA
 from pesfit.simulate.loop import Run
 from pesfit.simulate.uncertainty_along import Carried
-
-ENERGIES_SCHEMA = pa.schema(
-    [
-        ("potential", pa.string()),
-        ("dynamics", pa.string()),
-        ("molecule", pa.string()),
-        ("replica", pa.int32()),
-        ("stopped", pa.string()),
-        ("time_fs", pa.list_(pa.float64())),
-        ("potential_energy", pa.list_(pa.float64())),
-        ("kinetic_energy", pa.list_(pa.float64())),
-        ("frame_fs", pa.list_(pa.float64())),
-        ("force_std", pa.list_(pa.float64())),
-        ("relative_energy_std", pa.list_(pa.float64())),
-        ("left_domain_fs", pa.float64()),
-    ],
-    metadata={
-        "units": "time_fs, frame_fs, left_domain_fs: fs; potential_energy, kinetic_energy, relative_energy_std: kcal/mol; "
-        "force_std: kcal/mol/angstrom"
-    },
-)
-"""One row is one replica, until it was stopped; `stopped` says why, and is null where it was not. The deviations are at the stored
-frames, null for a potential without a posterior (`domain.Carried`); `left_domain_fs` is null where the domain was not left."""
 
 
 def source_of(potential: str) -> str:
@@ -101,10 +78,3 @@ def _deviations(carried: Carried | None, replica: int, n_frames: int) -> dict[st
         "relative_energy_std": carried.relative_energy[replica, :n_frames],
         "left_domain_fs": carried.left_fs[replica],
     }
-
-
-def write_energies(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
-    """Write energies as one Arrow file; bytes depend on the rows alone."""
-    with pa.ipc.new_file(path, ENERGIES_SCHEMA) as file:
-        for batch in batches:
-            file.write_batch(batch)

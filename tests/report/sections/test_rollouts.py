@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from pesfit.core.exceptions import DataError
+from pesfit.data.rollouts import ENERGIES_SCHEMA, write_energies
 from pesfit.report.page.blocks import Figure, Table, Text
 from pesfit.report.page.figures import Palette, style
 from pesfit.report.sections import rollouts
 from pesfit.report.sections.rollout_measures import Rollouts
-from pesfit.simulate.trajectories import ENERGIES_SCHEMA, write_energies
 
 MOLECULES = {"toy/breaks": 3, "toy/lasts": 2}
 POTENTIALS = ("direct", "conservative", "gfn2")

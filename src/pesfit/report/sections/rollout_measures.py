@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import pyarrow as pa
 
 from pesfit.core.arrays import FloatArray
-from pesfit.core.exceptions import DataError
+from pesfit.data.rollouts import DYNAMICS, ENERGIES_FILE, MEASURES_FILE, read_energies
 from pesfit.evaluate.names import in_order
 from pesfit.report.reading import read_json
 
 Measured: TypeAlias = Mapping[str, Any]
 """What `simulate.measures.summarize` says of one molecule or of all."""
 
-NVE, NVT = "nve", "nvt"
+NVE, NVT = DYNAMICS
 
 DRIFT = "drift_kcal_per_mol_per_ps_per_atom"
 DRIFT_ERROR = "drift_standard_error_kcal_per_mol_per_ps_per_atom"
@@ -111,12 +110,12 @@ class Rollouts:
             DataError: if a file is missing.
         """
         values = read_json(metrics)
-        molecules: list[Measured] = read_json(folder / "measures.json")
+        molecules: list[Measured] = read_json(folder / MEASURES_FILE)
         n_atoms = {row["molecule"]: row["n_atoms"] for row in molecules}
         of = values["potentials"]
-        replicas = _replicas(folder / "energies.arrow")
+        replicas = read_energies(folder / ENERGIES_FILE)
         return cls(
-            summaries={kind: {name: of[name][kind] for name in in_order(of)} for kind in (NVE, NVT)},
+            summaries={kind: {name: of[name][kind] for name in in_order(of)} for kind in DYNAMICS},
             molecules=molecules,
             traces=[_trace(row, n_atoms) for row in replicas if row["dynamics"] == NVE and row["time_fs"]],
             n_failures=values["n_failures"],
@@ -159,14 +158,6 @@ class Rollouts:
     def _survived(self, molecule: str) -> float:
         measured = self.of(molecule, NVE)
         return min((each["stable_fraction"] or 0.0 for name, each in measured.items() if name in _COMPARED), default=0.0)
-
-
-def _replicas(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise DataError(f"{path} is missing; `dvc repro` runs 08_rollout, which writes it")
-    with pa.OSFile(str(path)) as file:
-        rows: list[dict[str, Any]] = pa.ipc.open_file(file).read_all().to_pylist()
-    return rows
 
 
 def _trace(row: Mapping[str, Any], n_atoms: Mapping[str, int]) -> Trace:
