@@ -39,8 +39,7 @@ def main() -> None:
     os.environ["PESFIT_WORKERS"] = str(options.workers)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-    from pesfit.params.convert import Convert
-    from pesfit.params.sources import Sources
+    from pesfit.params.preparation import Convert, Sources
     from pesfit.sources.convert import convert_sources
 
     with tempfile.TemporaryDirectory() as folder:

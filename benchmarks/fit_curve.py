@@ -26,12 +26,8 @@ from pesfit.data.dataset import open_datasets
 from pesfit.data.splits import SPLITS, Splits
 from pesfit.data.topology import ParameterizedSet
 from pesfit.parameterize.build import parameterize_datasets
-from pesfit.params.convert import Convert, ConvertMD17
-from pesfit.params.fit_gradient import Gradient, LearningRate
-from pesfit.params.fit_smirnoff import FitSmirnoff
-from pesfit.params.parameterize import Charges, Parameterize
-from pesfit.params.sources import EspalomaSubset, Sources
-from pesfit.params.split import Split
+from pesfit.params.fit_smirnoff import FitSmirnoff, Gradient, LearningRate
+from pesfit.params.preparation import AssignCharges, Convert, ConvertMD17, EspalomaSubset, Parameterize, Sources, Split
 from pesfit.smirnoff.exact.accumulate import Inputs, Setup, accumulate, read
 from pesfit.smirnoff.exact.assemble import assemble, scores
 from pesfit.smirnoff.exact.solve import fit_exactly
@@ -54,7 +50,9 @@ def prepared(mirror: Path, sources: Sources, folder: Path) -> Inputs:
         (folder / name).mkdir(parents=True)
     convert_sources(mirror, sources, Convert(rmd17=ConvertMD17(max_frames=None)), folder / "arrow")
     datasets = open_datasets(folder / "arrow")
-    parameterize_datasets(datasets, Parameterize(charges=Charges(methods=("dataset", "nagl", "sqm"))), folder / "parameterized")
+    parameterize_datasets(
+        datasets, Parameterize(charges=AssignCharges(methods=("dataset", "nagl", "sqm"))), folder / "parameterized"
+    )
     split_datasets(datasets, Split(), folder / "splits")
     return Inputs(datasets, ParameterizedSet.open(folder / "parameterized"), Splits.open(folder / "splits" / "splits.arrow"))
 

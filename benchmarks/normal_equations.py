@@ -23,7 +23,7 @@ from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.data.topology import ForceField, ParameterizedSet, Topology
 from pesfit.parameterize.build import parameterize_datasets
 from pesfit.params.fit_smirnoff import Train
-from pesfit.params.parameterize import Charges, Parameterize
+from pesfit.params.preparation import AssignCharges, Parameterize
 from pesfit.potentials.base import Conformers, collate
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics
@@ -133,7 +133,7 @@ def make(folder: Path) -> tuple[ParameterizedSet, list[Record]]:
         for record in records:
             writer.write(record)
     (folder / "parameterized").mkdir()
-    params = Parameterize(charges=Charges(methods=("dataset",)))
+    params = Parameterize(charges=AssignCharges(methods=("dataset",)))
     parameterize_datasets({"made": ConformerDataset(folder / "made")}, params, folder / "parameterized")
     return ParameterizedSet.open(folder / "parameterized"), records
 

@@ -43,7 +43,7 @@ from pesfit.painn.train.batches import epoch_batches
 from pesfit.painn.train.flat import FlatParameters
 from pesfit.painn.train.graphs import TrainingData, load_training_data
 from pesfit.painn.train.step import GradientStep, Totals
-from pesfit.params.convert import ConvertMD17
+from pesfit.params.preparation import ConvertMD17
 from pesfit.params.train_learned import Batching, LearnedObjective, Network
 from pesfit.sources.md17 import RMD17Archive
 

@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _params(options: argparse.Namespace) -> None:
-    from pesfit.params.describe import parameters
     from pesfit.params.load import Params, load_params
+    from pesfit.params.section import parameters
 
     if options.check:
         print(f"{options.check}: profile {load_params(options.check).profile}; every parameter is allowed")

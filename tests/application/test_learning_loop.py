@@ -20,12 +20,17 @@ from pesfit.data.splits import TEST, TRAIN, Splits
 from pesfit.data.topology import ParameterizedSet
 from pesfit.models.build import build_gfn2
 from pesfit.parameterize.build import parameterize_datasets
-from pesfit.params.cluster import Cluster
-from pesfit.params.convert import Convert
-from pesfit.params.download import Download
-from pesfit.params.parameterize import Charges, Parameterize
-from pesfit.params.sources import OwnData, Sources
-from pesfit.params.split import Split, SplitRule
+from pesfit.params.preparation import (
+    AssignCharges,
+    Cluster,
+    Convert,
+    Download,
+    OwnData,
+    Parameterize,
+    Sources,
+    Split,
+    SplitRule,
+)
 from pesfit.simulate.loop import Protocol, simulate
 from pesfit.simulate.replicas import Molecule, standard_masses
 from pesfit.simulate.trajectories import frames
@@ -62,7 +67,7 @@ def run_stages(own: tuple[OwnData, ...], rules: tuple[SplitRule, ...], folder: P
     download_sources(sources, Download(), folder / "raw")
     convert_sources(folder / "raw", sources, Convert(max_failed_fraction=0.0), folder / "arrow")
     arrow = open_datasets(folder / "arrow")
-    parameterize_datasets(arrow, Parameterize(charges=Charges(methods=("nagl",))), folder / "parameterized")
+    parameterize_datasets(arrow, Parameterize(charges=AssignCharges(methods=("nagl",))), folder / "parameterized")
     failed = {failure.id for failure in read_failures(folder / "parameterized" / "failures.csv")}
     cluster_datasets(arrow, Cluster(**cluster), folder / "clustered", excluded=failed, plot=folder / "sizes.png")
     return split_datasets(open_datasets(folder / "clustered"), Split(rules=rules), folder / "splits")

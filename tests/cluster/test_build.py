@@ -11,7 +11,7 @@ import pytest
 from pesfit.cluster.build import cluster_datasets
 from pesfit.core.exceptions import ParamsError, TooManyFailuresError
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record, open_datasets, read_failures
-from pesfit.params.cluster import Cluster
+from pesfit.params.preparation import Cluster
 
 ETHER = "[C:1]([O:2][C:3]([H:7])([H:8])[H:9])([H:4])([H:5])[H:6]"
 LEVELS = {"xtb/conformers": "GFN2-xTB", "xtb/trajectory": "GFN2-xTB"}

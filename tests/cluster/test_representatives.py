@@ -10,7 +10,7 @@ import pytest
 from pesfit.cluster.representatives import choose_representatives
 from pesfit.cluster.rmsd import all_pairs_rmsd
 from pesfit.data.dataset import Record
-from pesfit.params.cluster import Cluster
+from pesfit.params.preparation import Cluster
 
 ETHER = "[C:1]([O:2][C:3]([H:7])([H:8])[H:9])([H:4])([H:5])[H:6]"
 

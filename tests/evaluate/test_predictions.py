@@ -17,7 +17,7 @@ from pesfit.evaluate import predictions as module
 from pesfit.evaluate.predictions import Predictions, predict_test
 from pesfit.models.open import open_model
 from pesfit.parameterize.build import parameterize_datasets
-from pesfit.params.parameterize import Charges, Parameterize
+from pesfit.params.preparation import AssignCharges, Parameterize
 from pesfit.potentials.model import Model
 from tests import openff_oracle
 from tests.report.samples import predicted, row, unsure
@@ -37,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, ConformerD
         for record in records:
             writer.write(record)
     datasets = {"made": ConformerDataset(folder / "data")}
-    params = Parameterize(charges=Charges(methods=("gasteiger",)), max_failed_fraction=1.0)
+    params = Parameterize(charges=AssignCharges(methods=("gasteiger",)), max_failed_fraction=1.0)
     parameterize_datasets(datasets, params, folder / "parameterized")
     splits = Splits([SplitRow("made", record.id, record.group, SPLIT) for record in records])
     return datasets, splits, ParameterizedSet.open(folder / "parameterized")

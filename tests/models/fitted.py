@@ -14,7 +14,7 @@ from pesfit.data.topology import ParameterizedSet
 from pesfit.painn.potential import PaiNNConfig, build_painn
 from pesfit.parameterize.build import parameterize_datasets
 from pesfit.params.fit_smirnoff import FitSmirnoff
-from pesfit.params.parameterize import Charges, Parameterize
+from pesfit.params.preparation import AssignCharges, Parameterize
 from pesfit.params.train_learned import Network
 from pesfit.smirnoff.fit import fit_smirnoff
 from tests import openff_oracle
@@ -41,7 +41,7 @@ def smirnoff(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
     _write(folder / "bare", records)
     data = {"made": ConformerDataset(folder / "bare")}
-    parameterize_datasets(data, Parameterize(charges=Charges(methods=("nagl",))), folder / "parameterized")
+    parameterize_datasets(data, Parameterize(charges=AssignCharges(methods=("nagl",))), folder / "parameterized")
     parameterized = ParameterizedSet.open(folder / "parameterized")
     labelled, rows = [], []
     for record in records:

@@ -14,14 +14,14 @@ from pesfit.core.exceptions import ForceFieldError, ParamsError, TooManyFailures
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record, read_failures
 from pesfit.data.topology import ParameterizedSet
 from pesfit.parameterize.build import parameterize_datasets
-from pesfit.params.parameterize import Charges, Parameterize
+from pesfit.params.preparation import AssignCharges, Parameterize
 from tests.parameterize import interchange_oracle as oracle
 from tests.parameterize.offxml import write_offxml
 
 ETHANOL = oracle.mapped("CCO")
 ACETATE = oracle.mapped("CC(=O)[O-]")
 SODIUM = "[Na+:1]"
-GASTEIGER = Charges(methods=("dataset", "gasteiger"))
+GASTEIGER = AssignCharges(methods=("dataset", "gasteiger"))
 
 
 def _record(id: str, smiles: str | None, charges: FloatArray | None = None, elements: list[int] | None = None) -> Record:  # noqa: A002
@@ -102,7 +102,7 @@ def test_failures_are_rows_and_stop_nothing(tmp_path: Path) -> None:
         _record("empty", ""),
         _record("also good", SODIUM),
     ]
-    params = Parameterize(max_failed_fraction=0.95, charges=Charges(methods=("dataset",)))
+    params = Parameterize(max_failed_fraction=0.95, charges=AssignCharges(methods=("dataset",)))
     metrics = parameterize_datasets(_datasets(tmp_path, set=records), params, tmp_path / "out")
     failures = {failure.id: failure for failure in read_failures(tmp_path / "out" / "failures.csv")}
     assert {name: failure.kind for name, failure in failures.items()} == {
@@ -152,7 +152,7 @@ def test_charges_of_the_force_field_give_way_to_those_of_the_data_only(tmp_path:
     datasets = _datasets(tmp_path, set=[_record("with", ETHANOL, charges), _record("without", ETHANOL)])
     found = {}
     for methods in (("dataset", "gasteiger"), ("gasteiger", "dataset"), ("gasteiger",)):
-        params = Parameterize(force_field=name, charges=Charges(methods=methods))
+        params = Parameterize(force_field=name, charges=AssignCharges(methods=methods))
         parameterize_datasets(datasets, params, tmp_path / "-".join(methods))
         stored = ParameterizedSet.open(tmp_path / "-".join(methods))
         topologies = [stored.topology("set", record) for record in ("with", "without")]
@@ -171,7 +171,7 @@ def test_increments_need_a_method_for_what_they_are_added_to(tmp_path: Path) -> 
     kinds = {}
     for base in ("gasteiger", "am1bcc"):
         name = write_offxml(tmp_path, ChargeIncrementModel=model.format(base))
-        params = Parameterize(force_field=name, charges=Charges(methods=("gasteiger",)), max_failed_fraction=1.0)
+        params = Parameterize(force_field=name, charges=AssignCharges(methods=("gasteiger",)), max_failed_fraction=1.0)
         parameterize_datasets(datasets, params, tmp_path / base)
         kinds[base] = [failure.kind for failure in read_failures(tmp_path / base / "failures.csv")]
     assert kinds == {"gasteiger": [], "am1bcc": ["ChargeMethodError"]}
@@ -183,7 +183,7 @@ def test_what_is_wrong_from_the_start_stops_before_any_work(tmp_path: Path, monk
         parameterize_datasets(datasets, Parameterize(force_field="sage"), tmp_path / "out")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ParamsError, match="sqm"):
-        parameterize_datasets(datasets, Parameterize(charges=Charges(methods=("sqm",))), tmp_path / "out")
+        parameterize_datasets(datasets, Parameterize(charges=AssignCharges(methods=("sqm",))), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -17,7 +17,7 @@ from pesfit.parameterize import nagl_file, sqm
 from pesfit.parameterize.charges import ChargeAssigner, ChargeCalculationError
 from pesfit.parameterize.errors import ImplicitHydrogensError, MultipleFragmentsError, TotalChargeError
 from pesfit.parameterize.nagl import nagl_charges
-from pesfit.params.parameterize import Parameterize
+from pesfit.params.preparation import Parameterize
 
 EVERY = ("dataset", "nagl", "sqm", "gasteiger")
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pesfit.__main__ import main
 from pesfit.core.exceptions import ParamsError
-from pesfit.params.describe import parameters
 from pesfit.params.load import Params, load_params
+from pesfit.params.section import parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 MINIMAL = "profile: small\nprofiles:\n  small: {}\n"

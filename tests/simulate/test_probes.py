@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pesfit.data.dataset import ConformerDataset, Record
-from pesfit.params.probes import Probes
+from pesfit.params.evaluation import Probes
 from pesfit.potentials.gfn2 import Gfn2
 from pesfit.simulate.probes import stretch, write_probes
 from pesfit.simulate.subjects import Subject

@@ -11,7 +11,7 @@ import pytest
 from pesfit.core.exceptions import DataError, Failure, MoleculeError, ParamsError
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.data.splits import SplitRow, Splits
-from pesfit.params.rollout import Rollout
+from pesfit.params.evaluation import Rollout
 from pesfit.simulate.replicas import standard_masses
 from pesfit.simulate.subjects import bonds_of, find_subjects, make_replicas
 

@@ -19,7 +19,7 @@ from pesfit.data.topology import ForceField, ParameterizedSet
 from pesfit.parameterize.build import parameterize_datasets
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.params.fit_smirnoff import FitSmirnoff, Objective, Train, TrainProperTorsions
-from pesfit.params.parameterize import Charges, Parameterize
+from pesfit.params.preparation import AssignCharges, Parameterize
 from pesfit.smirnoff.exact import accumulate as accumulate_module
 from pesfit.smirnoff.fit import fit_smirnoff
 from pesfit.smirnoff.parameters import Layout
@@ -66,7 +66,7 @@ def make(folder: Path, noise: float = 0.0) -> Data:
     write(folder / "unlabelled", records)
     source = {"made": ConformerDataset(folder / "unlabelled")}
     (folder / "parameterized").mkdir()
-    parameterize_datasets(source, Parameterize(charges=Charges(methods=("dataset",))), folder / "parameterized")
+    parameterize_datasets(source, Parameterize(charges=AssignCharges(methods=("dataset",))), folder / "parameterized")
     parameterized = ParameterizedSet.open(folder / "parameterized")
     layout = Layout.of(parameterized.force_field, Train())
     truth = layout.apply(parameterized.force_field, perturbation(layout, seed=9))

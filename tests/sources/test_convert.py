@@ -13,8 +13,7 @@ import pytest
 
 from pesfit.core.exceptions import ArchiveError, DataError, TooManyFailuresError
 from pesfit.data.dataset import ConformerDataset, read_failures
-from pesfit.params.convert import Convert, ConvertMD17, ConvertXtb
-from pesfit.params.sources import Sources
+from pesfit.params.preparation import Convert, ConvertMD17, ConvertXtb, Sources
 from pesfit.sources.convert import convert_sources
 from pesfit.sources.espaloma import MERGED
 from tests.sources.synthetic import Frames, entry_files, espaloma_files, make_frames, tar_bytes

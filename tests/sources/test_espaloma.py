@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pesfit.core.exceptions import ArchiveError, DataError
-from pesfit.params.convert import ConvertEspaloma
+from pesfit.params.preparation import ConvertEspaloma
 from pesfit.sources.espaloma import MERGED, SUBSETS, Entry, convert_entry, convert_espaloma, read_entries
 from tests.sources.synthetic import Frames, entry_files, espaloma_files, make_frames, tar_bytes
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pesfit.core.exceptions import ArchiveError, DataError
-from pesfit.params.convert import ConvertMD17
+from pesfit.params.preparation import ConvertMD17
 from pesfit.sources.md17 import RMD17Archive, read_md17
 from tests.sources.synthetic import make_frames, npz_bytes, tar_bytes
 

@@ -14,9 +14,7 @@ import pytest
 from pesfit.chemistry.identity import group_of, mapped_smiles
 from pesfit.core.exceptions import DataError, TooManyFailuresError
 from pesfit.data.dataset import MAX_FRAMES_PER_ROW, ConformerDataset, DatasetWriter, Record, read_failures
-from pesfit.params.convert import Convert
-from pesfit.params.download import Download
-from pesfit.params.sources import OwnData, Sources
+from pesfit.params.preparation import Convert, Download, OwnData, Sources
 from pesfit.sources.convert import convert_sources
 from pesfit.sources.download.download import download_sources
 from tests.sources.synthetic import Frames, make_frames

@@ -18,7 +18,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import Failure
 from pesfit.core.units import ACCELERATION, BOLTZMANN
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
-from pesfit.params.convert import ConvertXtb
+from pesfit.params.preparation import ConvertXtb
 from pesfit.potentials.gfn2 import Gfn2
 from pesfit.sources.xtb import XTB_LEVELS, build_xtb, distinct_minima
 from pesfit.sources.xtb_dynamics import Frame
@@ -117,7 +117,7 @@ def test_bytes_do_not_depend_on_the_workers_or_the_threads(tmp_path: Path) -> No
     script = tmp_path / "build.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom pesfit.data.dataset import DatasetWriter\n"
-        "from pesfit.params.convert import ConvertXtb\nfrom pesfit.sources.xtb import XTB_LEVELS, build_xtb\n"
+        "from pesfit.params.preparation import ConvertXtb\nfrom pesfit.sources.xtb import XTB_LEVELS, build_xtb\n"
         "if __name__ == '__main__':\n"
         "    params = ConvertXtb.model_validate_json(sys.argv[2])\n"
         "    with DatasetWriter(Path(sys.argv[1]), XTB_LEVELS) as writer:\n"

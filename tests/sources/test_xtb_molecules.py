@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rdkit import Chem
 
-from pesfit.params.convert import ConvertXtb
+from pesfit.params.preparation import ConvertXtb
 from pesfit.sources.xtb_molecules import MOLECULES, TRAJECTORY_MOLECULE
 
 ELEMENTS = {1, 6, 7, 8, 9, 15, 16, 17, 35}

@@ -11,7 +11,7 @@ import pytest
 from pesfit.core.exceptions import ParamsError
 from pesfit.data.dataset import ConformerDataset
 from pesfit.data.splits import SPLITS, TEST, TRAIN, UNUSED, VALIDATION, Splits
-from pesfit.params.split import Split, SplitRule
+from pesfit.params.preparation import Split, SplitRule
 from pesfit.split.build import SPLITS_FILE, split_datasets
 from tests.split.rows import write_datasets
 

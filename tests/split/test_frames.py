@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pesfit.core.exceptions import DataError, ParamsError
 from pesfit.data.splits import TEST, TRAIN, UNUSED, VALIDATION
-from pesfit.params.split import SplitRule
+from pesfit.params.preparation import SplitRule
 from pesfit.split.frames import split_as_rmd17, split_by_block, split_by_frame
 from pesfit.split.rows import Row
 from tests.split.rows import make_chunks, make_row

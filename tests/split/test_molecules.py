@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pesfit.core.exceptions import ParamsError
 from pesfit.data.splits import TEST, TRAIN, UNUSED, VALIDATION
-from pesfit.params.split import SplitRule
+from pesfit.params.preparation import SplitRule
 from pesfit.split.molecules import split_as_espaloma, split_by_molecule
 from pesfit.split.rows import Row
 from tests.split.rows import make_row

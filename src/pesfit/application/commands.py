@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from pesfit.params.parameterize import ChargeMethod
+from pesfit.params.preparation import ChargeMethod
 
 _MODEL = "an output folder, such as outputs/smirnoff or outputs/learned/conservative, or an .offxml (path or installed name)"
 _SMILES = (

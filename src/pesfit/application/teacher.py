@@ -14,7 +14,7 @@ from pesfit.core.exceptions import DataError, Failure, MoleculeError, PesfitErro
 from pesfit.data.dataset import Record
 from pesfit.models.fitted import Gfn2Model
 from pesfit.models.open import open_model
-from pesfit.params.parameterize import ChargeMethod
+from pesfit.params.preparation import ChargeMethod
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 from pesfit.potentials.model import Model, PreparedMolecule

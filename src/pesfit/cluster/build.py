@@ -18,8 +18,8 @@ from pesfit.core.exceptions import Failure, check_failed_fraction
 from pesfit.core.files import FAILURES_FILE
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, write_failures
-from pesfit.params.cluster import Cluster
-from pesfit.params.source_names import check_source_names, covers
+from pesfit.data.sources import check_source_names, covers
+from pesfit.params.preparation import Cluster
 
 _DATASET_FILES = ("state.json", "dataset_info.json")
 

@@ -15,7 +15,7 @@ from pesfit.cluster.rmsd import pairs_within
 from pesfit.core.arrays import LongArray
 from pesfit.core.exceptions import Failure
 from pesfit.data.dataset import ConformerDataset, Record
-from pesfit.params.cluster import Cluster
+from pesfit.params.preparation import Cluster
 
 
 @dataclass(frozen=True)

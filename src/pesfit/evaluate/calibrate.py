@@ -17,9 +17,9 @@ from pesfit.core.arrays import FloatArray, LongArray
 from pesfit.core.exceptions import MoleculeError, PesfitError
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import ConformerDataset, Record
+from pesfit.data.sources import covers
 from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet
-from pesfit.params.source_names import covers
 from pesfit.potentials.model import Model
 from pesfit.uncertainty.calibration import DOMAIN_QUANTILE, MIN_CONFORMERS, Calibration, Scale
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from pesfit.core.arrays import BoolArray, FloatArray
 from pesfit.data.dataset import ConformerDataset
+from pesfit.data.sources import covers
 from pesfit.data.splits import Splits
 from pesfit.evaluate.predictions import Predicted, Predictions
 from pesfit.evaluate.test_rows import TestRow
-from pesfit.params.source_names import covers
 from pesfit.statistics.errors import Bootstrap
 from pesfit.statistics.resampling import Interval
 from pesfit.uncertainty.calibration import Calibration

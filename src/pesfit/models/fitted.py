@@ -12,7 +12,7 @@ from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import DataError
 from pesfit.models.build import build_gfn2
 from pesfit.models.open import open_model
-from pesfit.params.rollout import PotentialName
+from pesfit.params.evaluation import PotentialName
 from pesfit.potentials.model import Model, PreparedMolecule
 
 PARAMETERIZED, SMIRNOFF, LEARNED = Path("data/parameterized"), Path("outputs/smirnoff"), Path("outputs/learned")

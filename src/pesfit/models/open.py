@@ -8,7 +8,7 @@ from pathlib import Path
 from pesfit.core.exceptions import DataError
 from pesfit.painn.model import open_network
 from pesfit.painn.potential import CONFIG_FILE
-from pesfit.params.parameterize import ChargeMethod
+from pesfit.params.preparation import ChargeMethod
 from pesfit.potentials.model import Model
 from pesfit.smirnoff.model import CHARGE_METHODS, FORCE_FIELD_FILE, open_smirnoff
 

@@ -18,7 +18,7 @@ from pesfit.parameterize.charges import ChargeAssigner
 from pesfit.parameterize.engine import FORCE_FIELD_CHARGES, STAGE, Request, Setup, parameterize
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.parameterize.store import ParameterizedSetWriter
-from pesfit.params.parameterize import Parameterize
+from pesfit.params.preparation import Parameterize
 
 _CHARGE_METHODS = ("dataset", "nagl", "sqm", "gasteiger", FORCE_FIELD_CHARGES)
 

@@ -17,7 +17,7 @@ from pesfit.parameterize import sqm
 from pesfit.parameterize.errors import ImplicitHydrogensError, MultipleFragmentsError, TotalChargeError
 from pesfit.parameterize.nagl import nagl_charges
 from pesfit.parameterize.nagl_file import check_model, model_path
-from pesfit.params.parameterize import ChargeMethod
+from pesfit.params.preparation import ChargeMethod
 
 MAX_RESIDUAL = 0.01
 """[e] by how much the sum of charges may miss the total charge before they are taken for another molecule's or another ion's; what

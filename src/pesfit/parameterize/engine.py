@@ -18,7 +18,7 @@ from pesfit.parameterize.exact_charges import with_exact_sum
 from pesfit.parameterize.force_field_charges import ForceFieldCharges
 from pesfit.parameterize.molecule import read_mapped_smiles
 from pesfit.parameterize.patterns import Patterns
-from pesfit.params.parameterize import ChargeMethod
+from pesfit.params.preparation import ChargeMethod
 
 STAGE = "parameterize"
 

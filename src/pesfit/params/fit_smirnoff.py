@@ -1,14 +1,126 @@
-"""Section `fit_smirnoff`, for `06_fit_smirnoff`."""
+"""ParamsSection `fit_smirnoff`, for `06_fit_smirnoff`."""
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pesfit.params.base import MaxFailed, Section
-from pesfit.params.fit_gradient import Gradient
+from pesfit.params.section import MaxFailed, ParamsSection
+
+Positive = Annotated[float, Field(gt=0.0, le=1e9)]
+
+
+class Loss(ParamsSection):
+    """What is summed over energies and over atoms, instead of the square of the error."""
+
+    kind: Literal["l2", "huber", "l1"] = Field(
+        "l2",
+        description="l2: e². huber: e² up to δ, 2 δ e - δ² beyond. l1: e, rounded off below 0.001. e is |ΔE| of a conformer, or the "
+        "length of ΔF of an atom.",
+    )
+    energy_delta: Positive = Field(1.0, description="δ of energies, kcal/mol; only for huber.")
+    force_delta: Positive = Field(10.0, description="δ of forces, kcal/mol/Å; only for huber.")
+
+
+class RelativeColumn(ParamsSection):
+    """A column of positive numbers, trained as logarithms."""
+
+    train: bool = Field(False, description="Whether it is trained.")
+    prior_width: float = Field(
+        0.1, gt=0.0, le=10.0, description="Standard deviation of the prior of the logarithm; 0.1 is 10 %."
+    )
+    largest_factor: float = Field(2.0, gt=1.0, le=1000.0, description="By which factor values may grow or shrink at most.")
+
+
+class Sigma(RelativeColumn):
+    """Distances, which move less than depths."""
+
+    prior_width: float = Field(
+        0.03, gt=0.0, le=10.0, description="Standard deviation of the prior of the logarithm; 0.03 is 3 %."
+    )
+    largest_factor: float = Field(1.25, gt=1.0, le=1000.0, description="By which factor values may grow or shrink at most.")
+
+
+class TrainVdW(ParamsSection):
+    """Van der Waals parameters."""
+
+    include: tuple[str, ...] = Field(("*",), description="Ids or SMIRKS of the parameters to train; `*` in an id as in `n1*`.")
+    exclude: tuple[str, ...] = Field((), description="Ids or SMIRKS of parameters left as they are, though included.")
+    epsilon: RelativeColumn = Field(RelativeColumn(), description="Depth of the well.")
+    sigma: Sigma = Field(
+        Sigma(), description="Distance at which the energy is zero; rmin_half is 2^(1/6)/2 times it, and is trained with it."
+    )
+
+
+class TrainCharges(ParamsSection):
+    """Charges of each molecule: equivalent atoms of a molecule change alike, and its total charge stays."""
+
+    train: bool = Field(False, description="Whether they are trained.")
+    prior_width: Positive = Field(0.05, description="Standard deviation of the prior, e.")
+    largest_change: Positive = Field(
+        0.3, description="Largest change of an equivalence class, before the total is restored, e."
+    )
+
+
+class StepLength(ParamsSection):
+    """Step length of Adam."""
+
+    initial: Positive = Field(0.01, description="At first, in prior widths.")
+    final: Positive = Field(1e-4, description="In the last epoch; it falls by the same factor each epoch.")
+
+
+class Gradient(ParamsSection):
+    """The fit by descent."""
+
+    optimizer: Literal["adam", "lbfgs", "lm"] = Field(
+        "lm",
+        description="lm: Levenberg-Marquardt with bounds, for at most 3,000 parameters; lbfgs: L-BFGS-B; adam. The first two take all "
+        "data in each step, and go all the way to the optimum.",
+    )
+    loss: Loss = Field(Loss(), description="What is minimised over energies and forces.")
+    vdw: TrainVdW = Field(TrainVdW(), description="Training of van der Waals parameters.")
+    charges: TrainCharges = Field(TrainCharges(), description="Training of charges.")
+    start: Literal["exact", "force_field"] = Field(
+        "exact", description="Where it starts: at the exact optimum of the sum of squares, or at the starting force field."
+    )
+    epochs: int = Field(300, ge=1, le=10_000_000, description="Passes over the data at most.")
+    batch_size: int | None = Field(None, ge=1, le=10_000_000, description="Molecules in a batch; null for all.")
+    learning_rate: StepLength = Field(StepLength(), description="Of Adam.")
+    patience: int | None = Field(
+        50,
+        ge=1,
+        le=10_000_000,
+        description="Epochs without a lower loss on the validation set after which it stops; the parameters of the lowest are kept. "
+        "null: no stopping, and the last parameters are kept.",
+    )
+    tolerance: float = Field(
+        1e-9, ge=0.0, le=1.0, description="lbfgs and lm stop when a step lowers the objective by less than this fraction of it."
+    )
+    shards: int = Field(
+        8,
+        ge=1,
+        le=4096,
+        description="Pieces that each batch is cut into and whose sums are added in order; more workers have no use.",
+    )
+    memory_gib: Positive = Field(
+        2.0, description="GiB that a worker may keep prepared data in; what is beyond is prepared anew in each epoch."
+    )
+    seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the batches and of their order.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Gradient:
+        if self.optimizer != "adam" and self.batch_size is not None:
+            raise ValueError(
+                f"batch_size = {self.batch_size}: expected null beside optimizer = {self.optimizer}, which takes all data"
+            )
+        if self.learning_rate.final > self.learning_rate.initial:
+            raise ValueError(
+                f"learning_rate.final = {self.learning_rate.final:g}: expected at most learning_rate.initial = "
+                f"{self.learning_rate.initial:g}"
+            )
+        return self
+
 
 Weight = Annotated[float, Field(ge=0.0, le=1e9)]
 Bound = Annotated[float, Field(ge=-1e9, le=1e9)]
@@ -16,7 +128,7 @@ Width = Annotated[float, Field(gt=0.0, le=1e9)]
 Periodicity = Annotated[int, Field(ge=1, le=6)]
 
 
-class Column(Section):
+class TrainedColumn(ParamsSection):
     """One trained column of a handler."""
 
     train: bool = Field(True, description="Whether it is trained.")
@@ -30,27 +142,20 @@ class Column(Section):
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> Column:
+    def _ordered(self) -> TrainedColumn:
         if self.lower is not None and self.upper is not None and not self.lower < self.upper:
             raise ValueError(f"lower = {self.lower:g} and upper = {self.upper:g}: expected lower < upper")
         return self
 
-    def bounds(self, start: float) -> tuple[float, float]:
-        """Return the least and the largest value allowed to a parameter that starts at `start`, ∓inf where there is none."""
-        low = -math.inf if self.lower is None else self.lower
-        high = math.inf if self.upper is None else self.upper
-        change = math.inf if self.largest_change is None else self.largest_change
-        return max(low, start - change), min(high, start + change)
 
-
-class BondK(Column):
+class BondK(TrainedColumn):
     """Force constant of bonds."""
 
     lower: Bound | None = Field(0.0, description="Least value allowed, kcal/mol/Å²; null for none.")
     prior_width: Width = Field(200.0, description="Standard deviation of the prior about the starting value, kcal/mol/Å².")
 
 
-class BondLength(Column):
+class BondLength(TrainedColumn):
     """Equilibrium length of bonds."""
 
     lower: Bound | None = Field(0.5, description="Least value allowed, Å; null for none.")
@@ -59,14 +164,14 @@ class BondLength(Column):
     prior_width: Width = Field(0.05, description="Standard deviation of the prior about the starting value, Å.")
 
 
-class AngleK(Column):
+class AngleK(TrainedColumn):
     """Force constant of angles."""
 
     lower: Bound | None = Field(0.0, description="Least value allowed, kcal/mol/radian²; null for none.")
     prior_width: Width = Field(100.0, description="Standard deviation of the prior about the starting value, kcal/mol/radian².")
 
 
-class AngleAngle(Column):
+class AngleAngle(TrainedColumn):
     """Equilibrium angle."""
 
     lower: Bound | None = Field(0.0, description="Least value allowed, radian; null for none.")
@@ -77,7 +182,7 @@ class AngleAngle(Column):
     prior_width: Width = Field(0.15, description="Standard deviation of the prior about the starting value, radian.")
 
 
-class TorsionK(Column):
+class TorsionK(TrainedColumn):
     """Amplitude of proper torsions."""
 
     prior_width: Width = Field(2.0, description="Standard deviation of the prior about the starting value, kcal/mol.")
@@ -89,7 +194,7 @@ class ImproperK(TorsionK):
     train: bool = Field(False, description="Whether it is trained.")
 
 
-class Chosen(Section):
+class TrainedHandler(ParamsSection):
     """Which parameters of a handler are trained."""
 
     include: tuple[str, ...] = Field(
@@ -98,21 +203,21 @@ class Chosen(Section):
     exclude: tuple[str, ...] = Field((), description="Ids or SMIRKS of parameters left as they are, though included.")
 
 
-class TrainBonds(Chosen):
+class TrainBonds(TrainedHandler):
     """Bonds: ½ k (r - length)²."""
 
     k: BondK = Field(BondK(), description="Force constant, kcal/mol/Å².")
     length: BondLength = Field(BondLength(), description="Equilibrium length, Å.")
 
 
-class TrainAngles(Chosen):
+class TrainAngles(TrainedHandler):
     """Angles: ½ k (θ - angle)²."""
 
     k: AngleK = Field(AngleK(), description="Force constant, kcal/mol/radian².")
     angle: AngleAngle = Field(AngleAngle(), description="Equilibrium angle, radian.")
 
 
-class TrainProperTorsions(Chosen):
+class TrainProperTorsions(TrainedHandler):
     """Proper torsions: k/idivf (1 + cos(n φ - phase))."""
 
     k: TorsionK = Field(TorsionK(), description="Amplitude, kcal/mol.")
@@ -121,13 +226,13 @@ class TrainProperTorsions(Chosen):
     )
 
 
-class TrainImproperTorsions(Chosen):
+class TrainImproperTorsions(TrainedHandler):
     """Improper torsions: k/idivf (1 + cos(n φ - phase)), over three permutations."""
 
     k: ImproperK = Field(ImproperK(), description="Amplitude, kcal/mol.")
 
 
-class Train(Section):
+class Train(ParamsSection):
     """What is trained; everything else stays as it is."""
 
     bonds: TrainBonds = Field(TrainBonds(), description="Bonds.")
@@ -136,7 +241,7 @@ class Train(Section):
     improper_torsions: TrainImproperTorsions = Field(TrainImproperTorsions(), description="Improper torsions.")
 
 
-class ConformerWeight(Section):
+class ConformerWeight(ParamsSection):
     """How much each conformer counts in the objective (never in reported errors)."""
 
     kind: Literal["uniform", "window", "boltzmann"] = Field(
@@ -148,7 +253,7 @@ class ConformerWeight(Section):
     temperature_kelvin: float = Field(2000.0, gt=0.0, le=1e6, description="Temperature of the Boltzmann weight, K.")
 
 
-class Objective(Section):
+class Objective(ParamsSection):
     """The sum of squares that is minimised."""
 
     energy_weight: Weight | Literal["evidence"] = Field(

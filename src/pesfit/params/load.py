@@ -14,23 +14,16 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pesfit.core.exceptions import ParamsError
-from pesfit.params.analyse import Analyse
-from pesfit.params.base import Section
-from pesfit.params.cluster import Cluster
-from pesfit.params.convert import Convert
-from pesfit.params.describe import allowed, field_at
-from pesfit.params.download import Download
+from pesfit.params.evaluation import Analyse, Rollout
 from pesfit.params.fit_smirnoff import FitSmirnoff
-from pesfit.params.parameterize import Parameterize
-from pesfit.params.rollout import Rollout
-from pesfit.params.sources import Sources
-from pesfit.params.split import Split
+from pesfit.params.preparation import Cluster, Convert, Download, Parameterize, Sources, Split
+from pesfit.params.section import ParamsSection, allowed, field_at
 from pesfit.params.train_learned import TrainLearned
 
 Path_ = tuple[str | int, ...]
 
 
-class Params(Section):
+class Params(ParamsSection):
     """All of params.yaml, with the chosen profile's values in place."""
 
     profile: str = Field("small", description="Which entry of `profiles` is laid over the sections below.")

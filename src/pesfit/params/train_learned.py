@@ -1,4 +1,4 @@
-"""Section `train_learned`, for `07_train_learned`."""
+"""ParamsSection `train_learned`, for `07_train_learned`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from pesfit.params.base import Section
+from pesfit.params.section import ParamsSection
 
 
-class Network(Section):
+class Network(ParamsSection):
     """The shape of the network."""
 
     n_features: int = Field(128, ge=1, le=4096, description="Features of an atom: as many scalars and as many vectors.")
@@ -21,7 +21,7 @@ class Network(Section):
     )
 
 
-class LearnedObjective(Section):
+class LearnedObjective(ParamsSection):
     """What training minimises: energy_weight · mean h(ΔE) + force_weight · mean h(ΔF), means over a batch."""
 
     loss: Literal["mse", "huber"] = Field(
@@ -36,7 +36,7 @@ class LearnedObjective(Section):
     huber_delta_force: float = Field(1.0, gt=0.0, le=1e9, description="delta for components of forces, kcal/mol/Å.")
 
 
-class Batching(Section):
+class Batching(ParamsSection):
     """How training data are cut into batches."""
 
     size: int = Field(10, ge=1, le=1_000_000, description="Size of a batch, in the unit that `by` names.")
@@ -52,7 +52,7 @@ class Batching(Section):
     )
 
 
-class LearningRate(Section):
+class LearningRate(ParamsSection):
     """How large steps are over a run."""
 
     peak: float = Field(1e-3, gt=0.0, le=10.0, description="Learning rate after the warm-up.")
@@ -72,7 +72,7 @@ class LearningRate(Section):
     )
 
 
-class Optimizer(Section):
+class Optimizer(ParamsSection):
     """How weights are changed."""
 
     kind: Literal["adamw", "adam_amsgrad"] = Field(
@@ -93,7 +93,7 @@ class Optimizer(Section):
     )
 
 
-class TrainLearned(Section):
+class TrainLearned(ParamsSection):
     """Training of the network, in both variants.
 
     Who knows the project's ancestor finds its keys here: subset_size, num_epochs, early_stopping_min_epochs and

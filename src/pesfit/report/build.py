@@ -21,8 +21,8 @@ from pesfit.evaluate.test_rows import count_training_sizes
 from pesfit.models.fitted import LEARNED, SMIRNOFF, open_fitted
 from pesfit.painn.ensemble_model import has_ensemble, open_ensemble
 from pesfit.painn.potential import Variant
+from pesfit.params.evaluation import PotentialName
 from pesfit.params.load import Params
-from pesfit.params.rollout import PotentialName
 from pesfit.report.page.output import TABLES, write_report
 from pesfit.report.parity import parity, write_parity
 from pesfit.report.published import count_frames

@@ -16,7 +16,7 @@ from pesfit.core.files import FAILURES_FILE
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import MAX_FRAMES_PER_ROW, DatasetWriter, Record, write_failures
 from pesfit.models.build import build_gfn2
-from pesfit.params.probes import Probes
+from pesfit.params.evaluation import Probes
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
 from pesfit.simulate.loop import Protocol, simulate
 from pesfit.simulate.replicas import Molecule, as_batch

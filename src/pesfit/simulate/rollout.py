@@ -15,7 +15,7 @@ from pesfit.core.files import FAILURES_FILE, write_json
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import DatasetWriter, write_failures
 from pesfit.data.rollouts import DYNAMICS, ENERGIES_FILE, MEASURES_FILE, PROBES, TRAJECTORIES, write_energies
-from pesfit.params.rollout import Rollout
+from pesfit.params.evaluation import Rollout
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
 from pesfit.potentials.model import Model
 from pesfit.simulate.measures import Measures, force_error_over_time, summarize

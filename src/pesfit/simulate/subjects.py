@@ -11,10 +11,10 @@ import numpy as np
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import Failure, MoleculeError
 from pesfit.data.dataset import ConformerDataset, Record
+from pesfit.data.sources import check_source_names, covers
 from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet, Topology
-from pesfit.params.rollout import Rollout
-from pesfit.params.source_names import check_source_names, covers
+from pesfit.params.evaluation import Rollout
 from pesfit.potentials.terms import Terms
 from pesfit.simulate.replicas import Molecule, standard_masses
 

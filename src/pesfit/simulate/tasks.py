@@ -12,7 +12,7 @@ import torch
 
 from pesfit.core.exceptions import Failure, PesfitError
 from pesfit.data.rollouts import DYNAMICS, Dynamics
-from pesfit.params.rollout import Rollout
+from pesfit.params.evaluation import Rollout
 from pesfit.potentials.base import Potential
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
 from pesfit.potentials.model import Model

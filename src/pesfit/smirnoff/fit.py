@@ -18,10 +18,10 @@ from pesfit.core.exceptions import DataError, Failure, check_failed_fraction
 from pesfit.core.files import FAILURES_FILE
 from pesfit.core.runtime import SCRATCH
 from pesfit.data.dataset import ConformerDataset, write_failures
+from pesfit.data.sources import check_source_names
 from pesfit.data.splits import SPLITS, Splits
 from pesfit.data.topology import BONDED_HANDLERS, ForceField, ParameterizedSet, ParameterTable
 from pesfit.params.fit_smirnoff import FitSmirnoff
-from pesfit.params.source_names import check_source_names
 from pesfit.potentials.base import Conformers, collate
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.errors import Bootstrap, improvement, molecule_errors, summarise

@@ -17,7 +17,7 @@ from pesfit.parameterize.charges import ChargeAssigner
 from pesfit.parameterize.engine import Request, Setup, parameterize
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.parameterize.patterns import Patterns
-from pesfit.params.parameterize import ChargeMethod
+from pesfit.params.preparation import ChargeMethod
 from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.posterior import SmirnoffPosterior

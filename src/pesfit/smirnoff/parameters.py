@@ -13,6 +13,7 @@ that x = 0 is the starting force field, and its prior is diagonal: widths σ(k),
 from __future__ import annotations
 
 import fnmatch
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from pesfit.core.arrays import BoolArray, FloatArray, LongArray
 from pesfit.core.exceptions import ParamsError
 from pesfit.data.topology import BONDED_HANDLERS, ForceField, ParameterTable
-from pesfit.params.fit_smirnoff import Chosen, Column, Train
+from pesfit.params.fit_smirnoff import Train, TrainedColumn, TrainedHandler
 from pesfit.statistics.linear_gaussian import GaussianPrior
 from pesfit.statistics.quadratic import Constraints
 
@@ -102,11 +103,11 @@ class Layout:
         columns = [np.array(values) for values in zip(*entries, strict=True)]
         return cls(columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2], columns[3], columns[4], train)
 
-    def column(self, entry: int) -> Column:
+    def column(self, entry: int) -> TrainedColumn:
         """Return the parameters (bounds, width) of an entry of x."""
         handler = BONDED_HANDLERS[self.handler[entry]]
         section = getattr(self.train, SECTIONS[handler])
-        column: Column = getattr(section, MINIMUM[handler] if self.is_shift[entry] else "k")
+        column: TrainedColumn = getattr(section, MINIMUM[handler] if self.is_shift[entry] else "k")
         return column
 
     def index(self, table: ParameterTable, *, shift: bool) -> LongArray:
@@ -162,7 +163,7 @@ class Layout:
         found = np.zeros(len(self), dtype=bool)
         for i in range(len(self)):
             value = fitted.tables[BONDED_HANDLERS[self.handler[i]]].values[self.row[i], int(self.is_shift[i])]
-            bounds = np.array(self.column(i).bounds(float(self.minimum[i] if self.is_shift[i] else self.k[i])))
+            bounds = np.array(bounds_of(self.column(i), float(self.minimum[i] if self.is_shift[i] else self.k[i])))
             found[i] = np.isclose(value, bounds[np.isfinite(bounds)], rtol=_BOUND_TOLERANCE, atol=_BOUND_TOLERANCE).any()
         return found
 
@@ -172,7 +173,7 @@ class Layout:
         lower: list[float] = []
         for i, partner in enumerate(self.partners().tolist()):
             column, k, minimum = self.column(i), float(self.k[i]), float(self.minimum[i])
-            for bound, sign in zip(column.bounds(minimum if self.is_shift[i] else k), (1.0, -1.0), strict=True):
+            for bound, sign in zip(bounds_of(column, minimum if self.is_shift[i] else k), (1.0, -1.0), strict=True):
                 if np.isinf(bound):
                     continue
                 if not self.is_shift[i]:  # ± (k + x) ≥ ± bound
@@ -226,7 +227,7 @@ class Layout:
         return errors
 
 
-def chosen(table: ParameterTable, section: Chosen) -> BoolArray:
+def chosen(table: ParameterTable, section: TrainedHandler) -> BoolArray:
     """Tell which rows of a table `include` and `exclude` choose, shape (n_parameters,).
 
     Raises:
@@ -260,9 +261,17 @@ def matching(table: ParameterTable, include: tuple[str, ...], exclude: tuple[str
     return np.asarray(fitting(include, "include") & ~fitting(exclude, "exclude"))
 
 
-def _check_start(table: ParameterTable, row: int, name: str, column: Column) -> None:
+def bounds_of(column: TrainedColumn, start: float) -> tuple[float, float]:
+    """Return the least and the largest value allowed to a parameter that starts at `start`, ∓inf where there is none."""
+    low = -math.inf if column.lower is None else column.lower
+    high = math.inf if column.upper is None else column.upper
+    change = math.inf if column.largest_change is None else column.largest_change
+    return max(low, start - change), min(high, start + change)
+
+
+def _check_start(table: ParameterTable, row: int, name: str, column: TrainedColumn) -> None:
     value = float(table.values[row, table.columns.index(name)])
-    low, high = column.bounds(value)
+    low, high = bounds_of(column, value)
     slack = _STARTING_VALUE_TOLERANCE * max(1.0, abs(value))
     if not low - slack <= value <= high + slack:
         raise ParamsError(
@@ -271,6 +280,6 @@ def _check_start(table: ParameterTable, row: int, name: str, column: Column) -> 
         )
 
 
-def _clipped(change: float, start: float, column: Column) -> float:
-    low, high = column.bounds(start)
+def _clipped(change: float, start: float, column: TrainedColumn) -> float:
+    low, high = bounds_of(column, start)
     return float(min(max(start + change, low), high))

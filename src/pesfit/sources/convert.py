@@ -11,8 +11,7 @@ from pesfit.core.exceptions import DataError, Failure, check_failed_fraction
 from pesfit.core.files import FAILURES_FILE
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import DatasetWriter, Record, write_failures
-from pesfit.params.convert import Convert
-from pesfit.params.sources import Sources
+from pesfit.params.preparation import Convert, Sources
 from pesfit.sources.converted import Converted, examined
 from pesfit.sources.espaloma import ESPALOMA_LEVELS, PUBLISHED_MOLECULES, convert_espaloma
 from pesfit.sources.md17 import MD17_LEVELS, RMD17_LEVELS, RMD17Archive, read_md17

@@ -43,8 +43,7 @@ from pesfit.core.exceptions import ArchiveError, DataError, MoleculeError
 from pesfit.core.parallel import ordered_map
 from pesfit.core.units import BOHR, HARTREE
 from pesfit.data.dataset import Record
-from pesfit.params.convert import ConvertEspaloma
-from pesfit.params.sources import EspalomaSubset
+from pesfit.params.preparation import ConvertEspaloma, EspalomaSubset
 from pesfit.sources.archives import read_members
 from pesfit.sources.converted import Converted, examined, failed
 from pesfit.sources.dgl import Graph, read_graphs

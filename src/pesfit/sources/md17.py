@@ -25,7 +25,7 @@ from pesfit.chemistry.known_molecules import MD17_MOLECULES, bond_atoms
 from pesfit.core.arrays import IntArray
 from pesfit.core.exceptions import ArchiveError, DataError
 from pesfit.data.dataset import MAX_FRAMES_PER_ROW, Record
-from pesfit.params.convert import ConvertMD17
+from pesfit.params.preparation import ConvertMD17
 from pesfit.sources.archives import Member, read_members
 from pesfit.sources.download.catalog import md17_name
 from pesfit.sources.npz import read_npz

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pesfit.core.exceptions import DataError
 from pesfit.core.units import INTERNAL_UNITS
 from pesfit.data.dataset import SCHEMA, SCHEMA_VERSION
-from pesfit.params.sources import OwnData
+from pesfit.params.preparation import OwnData
 
 OWN = "own"
 """Folder in data/raw."""

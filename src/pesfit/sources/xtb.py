@@ -23,7 +23,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import Failure, MoleculeError, PesfitError
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import MAX_FRAMES_PER_ROW, Record
-from pesfit.params.convert import ConvertXtb
+from pesfit.params.preparation import ConvertXtb
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY, Gfn2
 from pesfit.sources.xtb_dynamics import Frame, Langevin, relax
 from pesfit.sources.xtb_molecules import MOLECULES, TRAJECTORY_MOLECULE, NamedMolecule

@@ -8,9 +8,9 @@ from typing import Any
 
 from pesfit.core.exceptions import ParamsError
 from pesfit.data.dataset import ConformerDataset
+from pesfit.data.sources import check_source_names, covers
 from pesfit.data.splits import SPLITS, TEST, TRAIN, UNUSED, SplitRow, write_splits
-from pesfit.params.source_names import check_source_names, covers
-from pesfit.params.split import Split, SplitRule
+from pesfit.params.preparation import Split, SplitRule
 from pesfit.split.frames import split_as_rmd17, split_by_block, split_by_frame
 from pesfit.split.molecules import split_as_espaloma, split_by_molecule
 from pesfit.split.rows import Row, read_rows

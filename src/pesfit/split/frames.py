@@ -12,9 +12,9 @@ import numpy as np
 from pesfit.core.arrays import LongArray
 from pesfit.core.exceptions import DataError, ParamsError
 from pesfit.data.splits import SPLITS, TEST, TRAIN, UNUSED, VALIDATION, SplitArray
-from pesfit.params.split import SplitRule
+from pesfit.params.preparation import SplitRule
 from pesfit.split.rows import Frames, Row, by_molecule
-from pesfit.split.shares import digest, quotas, uniform
+from pesfit.split.shares import digest, quotas, shares_of, uniform
 
 
 def split_by_frame(rows: Sequence[Row], rule: SplitRule, seed: int) -> None:
@@ -32,7 +32,7 @@ def split_by_frame(rows: Sequence[Row], rule: SplitRule, seed: int) -> None:
         source = molecule[0].source
         frames = Frames.of(molecule)
         numbers = quotas(
-            len(frames), rule.shares, uniform(seed, "frame", source, group), what=f"{source}: conformers of {group}"
+            len(frames), shares_of(rule), uniform(seed, "frame", source, group), what=f"{source}: conformers of {group}"
         )
         draws = [
             digest(seed, "frame", source, frames.rows[row].id, int(frame))
@@ -61,7 +61,7 @@ def split_by_block(rows: Sequence[Row], rule: SplitRule, seed: int) -> None:
         frames = Frames.of(molecule)
         n_usable = len(frames) - int(rule.gap * len(frames))
         what = f"{source}: frames of {group} that gap = {rule.gap:g} leaves of {len(frames)}"
-        numbers = quotas(n_usable, rule.shares, uniform(seed, "block", source, group), what=what)
+        numbers = quotas(n_usable, shares_of(rule), uniform(seed, "block", source, group), what=what)
         orders = [
             sorted(SPLITS.values(), key=lambda split: digest(seed, "block", source, group, stretch, split))
             for stretch in range(rule.stretches)
@@ -118,7 +118,7 @@ def split_as_rmd17(rows: Sequence[Row], rule: SplitRule, seed: int, published: P
         source = molecule[0].source
         frames = Frames.of(molecule)
         split = np.full(len(frames), UNUSED, dtype=np.uint8)
-        for name, listed, shares in (("training", train, rule.shares[:2]), ("test", test, rule.shares[2:])):
+        for name, listed, shares in (("training", train, shares_of(rule)[:2]), ("test", test, shares_of(rule)[2:])):
             there = np.flatnonzero(np.isin(frames.frame, listed))
             what = f"{source}: of the {len(listed)} {name} frames of split {rule.number}, {group}"
             draw = uniform(seed, "rmd17", rule.number, name, source, group)

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 from pesfit.core.exceptions import ParamsError
 from pesfit.data.splits import SPLITS, TEST, TRAIN, UNUSED, VALIDATION
-from pesfit.params.split import SplitRule
+from pesfit.params.preparation import SplitRule
 from pesfit.split.rows import Row
-from pesfit.split.shares import digest, quotas, uniform
+from pesfit.split.shares import digest, quotas, shares_of, uniform
 
 ESPALOMA_SEED = 2666
 DUPLICATES = "duplicated-isomeric-smiles-merge"
@@ -42,11 +42,11 @@ def split_by_molecule(
     source = rows[0].source
     names = sorted({twins[row.group] for row in rows}, key=lambda name: digest(seed, "molecule", name))
     draw = uniform(seed, "molecule", source)
-    numbers = quotas(len(names), rule.shares, draw, what=f"{source}: molecules (twins count as one)", none_empty=True)
+    numbers = quotas(len(names), shares_of(rule), draw, what=f"{source}: molecules (twins count as one)", none_empty=True)
     free = [name for name in names if name not in taken]
     settled: list[int] = []
     chosen: dict[str, int] = {}
-    for code, share in zip(SPLITS.values(), rule.shares, strict=True):
+    for code, share in zip(SPLITS.values(), shares_of(rule), strict=True):
         here = [name for name in names if taken.get(name) == code]
         settled.append(len(here))
         chosen |= dict.fromkeys(here[:share] if isinstance(share, int) else here, code)
@@ -66,7 +66,7 @@ def split_by_molecule(
 
 
 def _refuse_unmet_counts(source: str, rule: SplitRule, wanted: Sequence[int], n_free: int, settled: Sequence[int]) -> None:
-    if any(isinstance(share, int) and number for share, number in zip(rule.shares, wanted, strict=True)):
+    if any(isinstance(share, int) and number for share, number in zip(shares_of(rule), wanted, strict=True)):
         taken = ", ".join(f"{number} {name}" for number, name in zip(settled, SPLITS, strict=True))
         asked = ", ".join(f"{number} {name}" for number, name in zip(wanted, SPLITS, strict=True))
         raise ParamsError(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from pesfit.core.exceptions import ParamsError
-from pesfit.params.split import Share
+from pesfit.params.preparation import Share, SplitRule
 
 
 def digest(seed: int, *names: str | int) -> bytes:
@@ -23,6 +23,11 @@ def digest(seed: int, *names: str | int) -> bytes:
 def uniform(seed: int, *names: str | int) -> Fraction:
     """Return a number in [0, 1) drawn like `digest`."""
     return Fraction(int.from_bytes(digest(seed, *names)[:8], "big"), 2**64)
+
+
+def shares_of(rule: SplitRule) -> tuple[Share, Share, Share]:
+    """Return the shares of training, validation and test set."""
+    return rule.train, rule.validation, rule.test
 
 
 def quotas(n_items: int, shares: Sequence[Share], draw: Fraction, *, what: str, none_empty: bool = False) -> tuple[int, ...]:

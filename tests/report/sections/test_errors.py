@@ -9,7 +9,7 @@ import pytest
 
 from pesfit.evaluate.errors import summaries
 from pesfit.evaluate.predictions import Predictions
-from pesfit.params.analyse import Analyse
+from pesfit.params.evaluation import Analyse
 from pesfit.report.page.blocks import Block, Figure, Gallery, Table, Text
 from pesfit.report.page.figures import Palette, render, style
 from pesfit.report.sections.errors import sections

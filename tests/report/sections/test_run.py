@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from pesfit.data.dataset import DatasetWriter, Record
-from pesfit.params.cluster import Cluster
 from pesfit.params.load import Params
+from pesfit.params.preparation import Cluster
 from pesfit.report.page.blocks import Block, Facts, Table, Text
 from pesfit.report.sections.run import Run, changed_parameters, installed_versions, section
 

@@ -10,8 +10,7 @@ import numpy as np
 from pesfit.core.arrays import FloatArray
 from pesfit.data.dataset import Record
 from pesfit.data.topology import ForceField
-from pesfit.params.fit_gradient import Gradient, RelativeColumn, Sigma, TrainCharges, TrainVdW
-from pesfit.params.fit_smirnoff import Objective
+from pesfit.params.fit_smirnoff import Gradient, Objective, RelativeColumn, Sigma, TrainCharges, TrainVdW
 from pesfit.smirnoff.gradient.coefficients import Coefficients
 from pesfit.smirnoff.gradient.nonbonded import equivalence_classes
 from pesfit.smirnoff.gradient.preparation import MoleculePreparation, Setting

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from pesfit.core.exceptions import ParamsError
-from pesfit.params.fit_gradient import Gradient, RelativeColumn, TrainVdW
-from pesfit.params.fit_smirnoff import Train
+from pesfit.params.fit_smirnoff import Gradient, RelativeColumn, Train, TrainVdW
 from pesfit.smirnoff.gradient.coefficients import Coefficients, check_trained
 from pesfit.smirnoff.gradient.nonbonded import PairIndex, equivalence_classes
 from pesfit.smirnoff.parameters import Layout

@@ -15,7 +15,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, PesfitError
 from pesfit.core.processes.group import Group
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
-from pesfit.params.fit_gradient import Gradient, Loss
+from pesfit.params.fit_smirnoff import Gradient, Loss
 from pesfit.smirnoff.gradient import distributed
 from pesfit.smirnoff.gradient.distributed import Team, gather_team, serve_torchrun
 from pesfit.smirnoff.gradient.shard_work import Job, Molecule, divide

@@ -18,8 +18,18 @@ from pesfit.core.arrays import FloatArray
 from pesfit.data.dataset import ConformerDataset, Record
 from pesfit.data.splits import SPLITS
 from pesfit.parameterize.force_field import read_force_field
-from pesfit.params.fit_gradient import Gradient, LearningRate, Loss, RelativeColumn, Sigma, TrainCharges, TrainVdW
-from pesfit.params.fit_smirnoff import FitSmirnoff, Objective, Train
+from pesfit.params.fit_smirnoff import (
+    FitSmirnoff,
+    Gradient,
+    Loss,
+    Objective,
+    RelativeColumn,
+    Sigma,
+    StepLength,
+    Train,
+    TrainCharges,
+    TrainVdW,
+)
 from pesfit.smirnoff.errors import molecule_errors
 from pesfit.smirnoff.exact.accumulate import Inputs, Setup, accumulate, read
 from pesfit.smirnoff.exact.assemble import assemble
@@ -94,7 +104,7 @@ def root_mean_squares(fit: GradientFit, number: int) -> FloatArray:
 
 
 FROM_FORCE_FIELD = Gradient(start="force_field", patience=None)
-ADAM = FROM_FORCE_FIELD.model_copy(update={"optimizer": "adam", "learning_rate": LearningRate(initial=0.05, final=1e-6)})
+ADAM = FROM_FORCE_FIELD.model_copy(update={"optimizer": "adam", "learning_rate": StepLength(initial=0.05, final=1e-6)})
 
 
 @pytest.mark.parametrize(
@@ -252,7 +262,7 @@ def test_state_of_other_input_is_not_taken_up(noisy: Known, tmp_path: Path) -> N
 
 
 def test_early_stopping_keeps_what_validates_best(noisy: Known, tmp_path: Path) -> None:
-    params = ADAM.model_copy(update={"epochs": 2000, "patience": 30, "learning_rate": LearningRate(initial=0.05, final=0.05)})
+    params = ADAM.model_copy(update={"epochs": 2000, "patience": 30, "learning_rate": StepLength(initial=0.05, final=0.05)})
     course = fit(noisy, tmp_path, params).course
     validation = course.history[:, 6]
     assert course.stopped_early

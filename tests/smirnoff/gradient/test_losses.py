@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import huber
 
-from pesfit.params.fit_gradient import Loss
+from pesfit.params.fit_smirnoff import Loss
 from pesfit.smirnoff.gradient.losses import Rho, centres, losses
 
 LENGTHS = np.concatenate([np.zeros(1), np.geomspace(1e-6, 1e4, 200)])

@@ -10,8 +10,7 @@ import torch
 
 from pesfit.core.exceptions import DataError
 from pesfit.data.topology import Topology
-from pesfit.params.fit_gradient import Gradient, Loss
-from pesfit.params.fit_smirnoff import Objective
+from pesfit.params.fit_smirnoff import Gradient, Loss, Objective
 from pesfit.smirnoff.gradient.losses import losses
 from pesfit.smirnoff.gradient.residuals import Block, Terms
 from tests.smirnoff.gradient.samples import TRAIN_ALL, labels, molecules, parts_of, random_z, setting_of

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from pesfit.core.exceptions import DownloadError
-from pesfit.params.sources import EspalomaSubset, MD17Molecule, Sources
+from pesfit.params.preparation import EspalomaSubset, MD17Molecule, Sources
 from pesfit.sources.download.catalog import ORIGINS, Hosts, md17_name, raw_files, read_listing
 from pesfit.sources.download.integrity import Expected
 

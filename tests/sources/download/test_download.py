@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 
 from pesfit.core.exceptions import DownloadError, ParamsError
-from pesfit.params.download import Download
-from pesfit.params.sources import Sources
+from pesfit.params.preparation import Download, Sources
 from pesfit.sources.download import catalog
 from pesfit.sources.download.catalog import Hosts
 from pesfit.sources.download.download import download_sources
@@ -340,8 +339,8 @@ def test_disk_too_small_for_all_is_seen_before_the_first_byte(internet: FileServ
 _STAGE = """
 import sys
 from pathlib import Path
-from pesfit.params.download import Download
-from pesfit.params.sources import Sources
+from pesfit.params.preparation import Download
+from pesfit.params.preparation import Sources
 from pesfit.sources.download.download import download_sources
 download_sources(Sources(md17=("ethanol",)), Download(mirror=sys.argv[1]), Path(sys.argv[2]))
 """

@@ -9,9 +9,9 @@ import torch
 
 from pesfit.core.exceptions import Failure, UnknownElementError
 from pesfit.data.dataset import ConformerDataset, Record
+from pesfit.data.sources import covers
 from pesfit.data.splits import Splits
 from pesfit.painn.train.graphs import TrainingData, load_training_data
-from pesfit.params.source_names import covers
 from pesfit.params.train_learned import TrainLearned
 
 

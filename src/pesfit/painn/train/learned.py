@@ -21,6 +21,7 @@ from pesfit.core.processes.launch import run_together
 from pesfit.core.processes.torchrun import is_helper
 from pesfit.core.runtime import RUNS, SCRATCH
 from pesfit.data.dataset import ConformerDataset
+from pesfit.data.sources import check_source_names
 from pesfit.data.splits import SPLITS, Splits
 from pesfit.painn.potential import PaiNNConfig, PaiNNPotential, build_painn, load_painn, transfer_weights
 from pesfit.painn.train.atomrefs import fit_atomrefs
@@ -36,7 +37,6 @@ from pesfit.painn.train.plot import plot_learning_curve
 from pesfit.painn.train.results import Outcome
 from pesfit.painn.train.step import GradientStep
 from pesfit.painn.train.tracking import Tracker
-from pesfit.params.source_names import check_source_names
 from pesfit.params.train_learned import TrainLearned
 
 STAGE = "train_learned"

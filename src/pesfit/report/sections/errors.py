@@ -9,7 +9,7 @@ from pesfit.evaluate.breakdown import breakdown, by_element, by_energy, by_size,
 from pesfit.evaluate.errors import ALL, ENERGY_UNIT, FORCE_UNIT, gives_total_energies, summaries
 from pesfit.evaluate.names import label_of
 from pesfit.evaluate.predictions import Predictions
-from pesfit.params.analyse import Analyse
+from pesfit.params.evaluation import Analyse
 from pesfit.report.page.blocks import Block, Cell, Column, Drawing, Gallery, Section, Table, Text
 from pesfit.report.parity import parity, parity_figure
 from pesfit.report.published import Frames

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pesfit.params import fit_smirnoff
 from pesfit.report.reading import read_json, read_rows
-from pesfit.smirnoff.parameters import FILE_COLUMNS
+from pesfit.smirnoff.parameters import FILE_COLUMNS, bounds_of
 
 _SECTIONS = {"Bonds": "bonds", "Angles": "angles", "ProperTorsions": "proper_torsions", "ImproperTorsions": "improper_torsions"}
 _UNITS = {"angstrom": "Å", "radian": "rad", "kcal/mol/angstrom**2": "kcal/mol/Å²", "kcal/mol/radian**2": "kcal/mol/rad²"}
@@ -111,7 +111,7 @@ def _change(row: dict[str, str], params: fit_smirnoff.FitSmirnoff, factor: float
         factor *= float(of_k["before"]) / float(of_k["after"])
     before, after = float(row["before"]), float(row["after"])
     error = float(row["standard_error"]) if row["standard_error"] else None
-    low, high = (-math.inf, math.inf) if column is None else column.bounds(before)
+    low, high = (-math.inf, math.inf) if column is None else bounds_of(column, before)
     return Change(
         handler=row["handler"],
         id=row["id"],
@@ -128,8 +128,8 @@ def _change(row: dict[str, str], params: fit_smirnoff.FitSmirnoff, factor: float
     )
 
 
-def _column(row: dict[str, str], params: fit_smirnoff.FitSmirnoff) -> fit_smirnoff.Column | None:
+def _column(row: dict[str, str], params: fit_smirnoff.FitSmirnoff) -> fit_smirnoff.TrainedColumn | None:
     chosen = getattr(params.train, _SECTIONS.get(row["handler"], ""), None)
     name = "k" if row["column"].startswith("k") else row["column"]
     column = getattr(chosen, name, None)
-    return column if isinstance(column, fit_smirnoff.Column) else None
+    return column if isinstance(column, fit_smirnoff.TrainedColumn) else None

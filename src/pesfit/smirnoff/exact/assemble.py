@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pesfit.core.arrays import FloatArray
+from pesfit.data.sources import covers
 from pesfit.params.fit_smirnoff import Objective
-from pesfit.params.source_names import covers
 from pesfit.smirnoff.exact.shard_file import Shard
 from pesfit.smirnoff.parameters import Layout
 from pesfit.statistics.normal_equations import NormalEquations

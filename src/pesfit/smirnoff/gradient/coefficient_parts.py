@@ -13,9 +13,9 @@ import scipy.sparse
 
 from pesfit.core.arrays import FloatArray, LongArray
 from pesfit.data.topology import ForceField
-from pesfit.params.fit_gradient import Gradient
+from pesfit.params.fit_smirnoff import Gradient
 from pesfit.smirnoff.gradient.nonbonded import PairIndex
-from pesfit.smirnoff.parameters import Layout, matching
+from pesfit.smirnoff.parameters import Layout, bounds_of, matching
 
 
 class Valence:
@@ -38,7 +38,7 @@ class Valence:
         self.prior_width = layout.prior().widths
         start = np.where(layout.is_shift, layout.minimum, layout.k)
         low, high = (
-            np.array([column.bounds(value) for column, value in zip(columns, start, strict=True)]).reshape(n, 2).T.copy()
+            np.array([bounds_of(column, value) for column, value in zip(columns, start, strict=True)]).reshape(n, 2).T.copy()
         )
         self.shifts, partners = np.flatnonzero(layout.is_shift), layout.partners()
         partner = partners[self.shifts]

@@ -27,7 +27,7 @@ import scipy.sparse
 from pesfit.core.arrays import FloatArray, LongArray
 from pesfit.core.exceptions import ParamsError
 from pesfit.data.topology import ForceField
-from pesfit.params.fit_gradient import Gradient
+from pesfit.params.fit_smirnoff import Gradient
 from pesfit.smirnoff.gradient.coefficient_parts import Charges, Valence, VdW
 from pesfit.smirnoff.gradient.nonbonded import Numbering
 from pesfit.smirnoff.parameters import Layout

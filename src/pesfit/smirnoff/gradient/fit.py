@@ -18,8 +18,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError
 from pesfit.data.topology import ForceField, ParameterizedSet
 from pesfit.parameterize.exact_charges import with_exact_sum
-from pesfit.params.fit_gradient import Gradient
-from pesfit.params.fit_smirnoff import Objective
+from pesfit.params.fit_smirnoff import Gradient, Objective
 from pesfit.smirnoff.errors import MoleculeErrors
 from pesfit.smirnoff.exact.accumulate import Inputs
 from pesfit.smirnoff.gradient.board import Board

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pesfit.core.arrays import FloatArray, LongArray
-from pesfit.params.fit_gradient import Loss
+from pesfit.params.fit_smirnoff import Loss
 
 _L1_DELTA = 1e-3
 _MAX_STEPS = 200

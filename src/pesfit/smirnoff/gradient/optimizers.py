@@ -17,7 +17,7 @@ import scipy.optimize
 
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import PesfitError
-from pesfit.params.fit_gradient import Gradient
+from pesfit.params.fit_smirnoff import Gradient
 from pesfit.smirnoff.gradient.coefficients import Coefficients
 from pesfit.smirnoff.gradient.distributed import Team
 from pesfit.smirnoff.gradient.shard_work import N_NUMBERS

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pesfit.core.arrays import FloatArray
-from pesfit.params.fit_gradient import Gradient
+from pesfit.params.fit_smirnoff import Gradient
 from pesfit.smirnoff.gradient.board import Board
 from pesfit.smirnoff.gradient.checkpoint import Checkpoint
 from pesfit.smirnoff.gradient.optimizers import OPTIMIZERS, Problem, Step, in_order

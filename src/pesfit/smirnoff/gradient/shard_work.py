@@ -17,7 +17,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.data.dataset import ConformerDataset
 from pesfit.data.splits import TRAIN, SplitArray
 from pesfit.data.topology import Topology
-from pesfit.params.fit_gradient import Loss
+from pesfit.params.fit_smirnoff import Loss
 from pesfit.smirnoff.gradient.losses import losses
 from pesfit.smirnoff.gradient.preparation import MoleculePreparation, Setting
 from pesfit.smirnoff.gradient.residuals import Block, Part, Terms

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pesfit.core.exceptions import DownloadError
-from pesfit.params.sources import Sources
+from pesfit.params.preparation import Sources
 from pesfit.sources.download.integrity import Expected
 
 ZENODO_RECORD = "8150601"

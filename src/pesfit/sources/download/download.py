@@ -13,8 +13,7 @@ from typing import Any
 
 from pesfit.core.exceptions import DownloadError, ParamsError
 from pesfit.core.files import write_json
-from pesfit.params.download import Download
-from pesfit.params.sources import Sources
+from pesfit.params.preparation import Download, Sources
 from pesfit.sources.download.cache import CachedFile, cache_folder, copy_checked
 from pesfit.sources.download.catalog import MIRROR_LAYOUT, ORIGINS, PUBLISHED, Hosts, RawFile, raw_files, read_listing
 from pesfit.sources.download.integrity import ChecksumError, Expected, Received, check_archive, expected_from_sums, read_sums

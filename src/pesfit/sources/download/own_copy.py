@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pesfit.params.sources import OwnData
+from pesfit.params.preparation import OwnData
 from pesfit.sources.download.cache import copy_checked
 from pesfit.sources.download.integrity import Expected, Received
 from pesfit.sources.download.part import check_free_space

@@ -1,11 +1,11 @@
-"""What names of sources stand for, and which are refused."""
+"""Names of sources in parameters."""
 
 from __future__ import annotations
 
 import pytest
 
 from pesfit.core.exceptions import ParamsError
-from pesfit.params.source_names import check_source_names, covers
+from pesfit.data.sources import KNOWN_SOURCES, check_source_names, covers
 
 PRESENT = ("mine/a", "mine/b", "xtb/conformers")
 
@@ -33,3 +33,10 @@ def test_names_of_known_sources_are_allowed_though_absent(name: str) -> None:
 def test_a_name_for_nothing_is_refused_with_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(ParamsError, match=rf"split\.rules: '{name}' is no source; the data hold mine/a, .*mean '{hint}"):
         check_source_names("split.rules", ["xtb", name], PRESENT)
+
+
+def test_own_is_a_list_of_sources_and_no_source() -> None:
+    assert "own" not in KNOWN_SOURCES
+    with pytest.raises(ParamsError, match="'own' is no source; the data hold mine, xtb/conformers"):
+        check_source_names("cluster.sources", ["own"], ["xtb/conformers", "mine"])
+    check_source_names("cluster.sources", ["mine", "xtb"], ["xtb/conformers", "mine"])

@@ -1,4 +1,4 @@
-"""Names of sources in parameters: what they stand for, and which exist."""
+"""Names of sources in parameters: the data they stand for, and which are known."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import get_args
 
 from pesfit.core.exceptions import ParamsError
-from pesfit.params.sources import BUILT_IN, EspalomaSubset
+from pesfit.params.preparation import BUILT_IN, EspalomaSubset
 
 KNOWN_SOURCES = (
     *BUILT_IN,
@@ -19,7 +19,7 @@ KNOWN_SOURCES = (
 
 
 def covers(name: str, source: str) -> bool:
-    """Say whether a name in the parameters stands for a source: itself, or all parts of it (`espaloma` for `espaloma/gen2-opt`)."""
+    """Tell whether a name in the parameters stands for a source: itself, or all parts of it (`espaloma` for `espaloma/gen2-opt`)."""
     return source == name or source.startswith(f"{name}/")
 
 

@@ -1,4 +1,4 @@
-"""What each parameter means and allows, read from the models."""
+"""The base of all sections of params.yaml, and what their parameters mean and allow, read from the models."""
 
 from __future__ import annotations
 
@@ -6,9 +6,24 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
-from pesfit.params.base import Section
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class ParamsSection(BaseModel):
+    """A frozen section of params.yaml: unknown keys are refused, nothing is converted from another type but int to float."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class MaxFailed(ParamsSection):
+    """Sections of stages that loop over molecules."""
+
+    max_failed_fraction: Fraction = Field(0.05, description="Stop when a larger fraction of the molecules fails in this stage.")
+
 
 _BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
 _KINDS = {"number": "a number", "integer": "a whole number", "string": "a string", "boolean": "true or false", "null": "null"}
@@ -32,7 +47,7 @@ class Node:
     names: tuple[str, ...]
 
 
-def parameters(model: type[Section]) -> Iterator[Parameter]:
+def parameters(model: type[ParamsSection]) -> Iterator[Parameter]:
     """Yield every parameter of a model and of the sections in it, in the order of their definition."""
     schema = _schema(model)
     yield from _parameters(schema, schema["$defs"], "")
@@ -53,7 +68,7 @@ def _parameters(schema: dict[str, Any], definitions: dict[str, Any], prefix: str
             yield Parameter(key, default, allowed(resolved), field.get("description", ""))
 
 
-def field_at(model: type[Section], location: Sequence[str | int]) -> tuple[tuple[str | int, ...], Node]:
+def field_at(model: type[ParamsSection], location: Sequence[str | int]) -> tuple[tuple[str | int, ...], Node]:
     """Follow a location into a model.
 
     Returns:
@@ -78,7 +93,7 @@ def field_at(model: type[Section], location: Sequence[str | int]) -> tuple[tuple
 
 
 @cache
-def _schema(model: type[Section]) -> dict[str, Any]:
+def _schema(model: type[ParamsSection]) -> dict[str, Any]:
     return model.model_json_schema()  # a third of a second
 
 

@@ -1,24 +1,63 @@
-"""Section `rollout`, for `08_rollout`."""
+"""Sections `rollout` and `analyse`, for `08_rollout` and `09_analyse`."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pesfit.params.base import MaxFailed, Section
-from pesfit.params.probes import Probes
+from pesfit.params.section import MaxFailed, ParamsSection
+
+_Temperature = Annotated[float, Field(gt=0.0, le=10_000.0)]
+_Stretch = Annotated[float, Field(gt=0.0, le=10.0)]
+
+
+class Probes(ParamsSection):
+    """Hot dynamics and stretched bonds, labelled with GFN2-xTB, to see whether deviations tell them from the test set."""
+
+    temperatures_kelvin: tuple[_Temperature, ...] = Field(
+        (1000.0, 1500.0),
+        description="Temperatures of GFN2-xTB Langevin dynamics from test conformers, K; none for no dynamics.",
+    )
+    replicas: int = Field(2, ge=1, le=10_000, description="Replicas of each molecule at each temperature.")
+    frames: int = Field(32, ge=1, le=1_000_000, description="Frames of each replica.")
+    timestep_fs: float = Field(1.0, gt=0.0, le=10.0, description="Time step of the dynamics, fs.")
+    frame_fs: float = Field(20.0, gt=0.0, le=1e6, description="Time between frames, fs.")
+    equilibration_fs: float = Field(100.0, ge=0.0, le=1e9, description="What is left out at the start of each replica, fs.")
+    friction_per_ps: float = Field(10.0, gt=0.0, le=1000.0, description="Friction, 1/ps.")
+    max_stretch_angstrom: float = Field(
+        0.5, gt=0.0, le=100.0, description="A replica is cut where a bond is further from its reference mean, Å."
+    )
+    stretch_angstrom: tuple[_Stretch, ...] = Field(
+        (0.2, 0.4), description="By how much one bond of a test conformer is stretched, Å; none for no such conformers."
+    )
+    conformers: int = Field(
+        32, ge=1, le=1_000_000, description="Conformers of each molecule with a stretched bond, each length."
+    )
+    seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of velocities and noise.")
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        for name, whole, step in (
+            ("frame_fs", self.frame_fs, self.timestep_fs),
+            ("equilibration_fs", self.equilibration_fs, self.frame_fs),
+        ):
+            part = "timestep_fs" if name == "frame_fs" else "frame_fs"
+            if abs(whole / step - round(whole / step)) > 1e-6 or (name == "frame_fs" and round(whole / step) < 1):
+                raise ValueError(f"{name} = {whole:g} is not a whole number of times {part} = {step:g}")
+        return self
+
 
 PotentialName = Literal["smirnoff-initial", "smirnoff", "conservative", "direct", "gfn2"]
 
 
-class Nve(Section):
+class Nve(ParamsSection):
     """Velocity Verlet (NVE), where drift is measured."""
 
     length_fs: float = Field(1000.0, gt=0.0, le=1e9, description="Length of each replica, fs.")
 
 
-class Nvt(Section):
+class Nvt(ParamsSection):
     """Langevin dynamics by BAOAB (NVT), where temperature and distances are measured."""
 
     length_fs: float = Field(1000.0, gt=0.0, le=1e9, description="Length of each replica, fs.")
@@ -103,3 +142,26 @@ class Rollout(MaxFailed):
     def _time(self, key: str) -> float:
         section, _, name = key.rpartition(".")
         return float(getattr(getattr(self, section) if section else self, name))
+
+
+class Analyse(MaxFailed):
+    """The report: what every fitted potential says of the test set."""
+
+    bootstrap: int = Field(1000, ge=10, le=1_000_000, description="Resamples of the molecules for the intervals of errors.")
+    seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the resamples, and of the points that are drawn of many.")
+    worst_molecules: int = Field(
+        6, ge=0, le=100, description="How many molecules are drawn, those with the largest force errors; 0 for none."
+    )
+    energy_window: float = Field(
+        5.0, gt=0.0, le=1e6, description="Width of the windows of energy above a molecule's lowest label, kcal/mol."
+    )
+    energy_windows: int = Field(
+        8, ge=1, le=100, description="How many windows errors are told apart by; the last one has no upper end."
+    )
+    size_bin_atoms: int = Field(5, ge=1, le=10_000, description="Width of the ranges of atoms that errors are told apart by.")
+    parity_points: int = Field(
+        2000,
+        ge=10,
+        le=1_000_000,
+        description="Points of a parity plot in the files for `dvc plots`; drawn where there are more.",
+    )

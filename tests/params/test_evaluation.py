@@ -1,4 +1,4 @@
-"""Times of a rollout must fit into each other."""
+"""Sections `rollout` and `analyse`: times must fit into each other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pesfit.params.rollout import Rollout
+from pesfit.params.evaluation import Probes, Rollout
 
 
 def test_the_defaults_fit() -> None:
@@ -32,3 +32,19 @@ def test_times_that_do_not_fit_are_refused_by_name(values: dict[str, Any], messa
 
 def test_thirds_fit_into_wholes_in_spite_of_rounding() -> None:
     Rollout(timestep_fs=0.1, observe_fs=0.3, frame_fs=0.9, nve={"length_fs": 90.0}, nvt={"length_fs": 270.0})
+
+
+def test_times_of_probes_are_whole_multiples() -> None:
+    assert Probes(timestep_fs=0.5, frame_fs=10.0, equilibration_fs=0.0).frames == 32
+    with pytest.raises(ValidationError, match=r"frame_fs = 20 is not a whole number of times timestep_fs = 0.3"):
+        Probes(timestep_fs=0.3)
+    with pytest.raises(ValidationError, match=r"equilibration_fs = 50 is not a whole number of times frame_fs = 20"):
+        Probes(equilibration_fs=50.0)
+
+
+@pytest.mark.parametrize(
+    "values", [{"temperatures_kelvin": (0.0,)}, {"stretch_angstrom": (-0.2,)}, {"replicas": 0}, {"hot": 1}]
+)
+def test_what_makes_no_sense_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Probes.model_validate(values)

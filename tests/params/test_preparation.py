@@ -1,14 +1,17 @@
-"""Section `sources`: what a data set of one's own may be called."""
+"""Sections of stages 01 to 05: own data sets and rules for splitting."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from pesfit.core.exceptions import ParamsError
 from pesfit.params.load import load_params
-from pesfit.params.source_names import KNOWN_SOURCES, check_source_names
+from pesfit.params.preparation import SplitRule
+from pesfit.split.shares import shares_of
 
 PROFILES = "profiles: {small: {}}\n"
 
@@ -45,8 +48,36 @@ def test_entries_that_are_not_allowed_are_refused(own: str, message: str, tmp_pa
     assert message in str(caught.value)
 
 
-def test_own_is_a_list_of_sources_and_no_source() -> None:
-    assert "own" not in KNOWN_SOURCES
-    with pytest.raises(ParamsError, match="'own' is no source; the data hold mine, xtb/conformers"):
-        check_source_names("cluster.sources", ["own"], ["xtb/conformers", "mine"])
-    check_source_names("cluster.sources", ["mine", "xtb"], ["xtb/conformers", "mine"])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"by": "molecule", "train": 0.9}, r"add up to 1\.1; at most 1\.0"),
+        ({"by": "rmd17", "train": 0.9, "validation": 0.2, "test": 0.0}, r"add up to 1\.1"),
+        ({"by": "espaloma", "train": 0.7, "validation": 0.2}, r"published recipe is 0\.8, 0\.1 and 0\.1"),
+        ({"by": "frame", "train": 1.5}, "less than or equal to 1"),
+        ({"by": "frame", "train": -1}, "greater than or equal to 0"),
+        ({"by": "frame", "train": "0.8"}, "valid number"),
+        ({"by": "block", "gap": 1.0}, "less than 1"),
+        ({"by": "block", "stretches": 0}, "greater than or equal to 1"),
+        ({"by": "scaffold"}, "Input should be 'molecule', 'frame', 'block', 'rmd17' or 'espaloma'"),
+    ],
+)
+def test_rules_for_splitting_that_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SplitRule(source="xtb", **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "shares"),
+    [
+        ({"by": "molecule"}, (0.8, 0.1, 0.1)),
+        ({"by": "espaloma"}, (0.8, 0.1, 0.1)),
+        ({"by": "molecule", "train": 0.7, "validation": 0.2, "test": 0.1}, (0.7, 0.2, 0.1)),
+        ({"by": "frame", "train": 1, "validation": 0, "test": 1.0}, (1, 0, 1.0)),
+        ({"by": "rmd17", "train": 0.95, "validation": 0.05, "test": 1.0}, (0.95, 0.05, 1.0)),
+    ],
+)
+def test_counts_stay_counts_and_fractions_fractions(values: dict[str, Any], shares: tuple[float, ...]) -> None:
+    rule = SplitRule(source="xtb", **values)
+    assert shares_of(rule) == shares
+    assert [type(share) for share in shares_of(rule)] == [type(share) for share in shares]
