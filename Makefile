@@ -16,19 +16,25 @@ WITH_TORCH := torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cub
 SUPPORTED := import sys, platform; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 12) and platform.system() == "Linux"))
 PYTHON ?= $(shell for p in python3 python3.11 python3.12; do $$p -c '$(SUPPORTED)' 2>/dev/null && { command -v $$p; break; }; done)
 
+# A file of tests stays in one process, so that it makes its fixtures once; files start in the order of the folders.
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help repro test lint deps bench tensorboard env lock clean
+.PHONY: help repro test test-fast lint deps bench tensorboard env lock clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | column -t -s '|'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
 
 repro: $(STAMP) ## run what has changed of the pipeline (dvc repro)
 	@dvc repro
 
 test: $(STAMP) ## run the tests, the end-to-end run among them
-	@python -m pytest
+	@python -m pytest $(SIDE_BY_SIDE)
+
+test-fast: $(STAMP) ## run the tests that take less than about 3 s each
+	@python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
 lint: $(STAMP) ## style, types, import order, dependencies of stages
 	@ruff check .

@@ -1,4 +1,4 @@
-"""What tests share: real data where they are at hand, and one thread for linear algebra."""
+"""Shared by all tests: real data where they are at hand, one thread for linear algebra, and no worker processes unless asked for."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ settings.load_profile("pesfit")
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+# Processes take seconds to start; tests that are about them say how many.
+os.environ["PESFIT_WORKERS"] = "1"
 
 
 @pytest.fixture(scope="session")

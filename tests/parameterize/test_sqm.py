@@ -145,10 +145,8 @@ def test_is_given_up_with_all_it_started(monkeypatch: pytest.MonkeyPatch, tmp_pa
     with pytest.raises(MoleculeError, match=r"not done after 1\.5 s"):
         sqm_charges(with_hydrogens("C"), 0, time_limit=1.5)
     process = Path("/proc") / pid.read_text().strip()
-    deadline = time.monotonic() + 5.0
-    while process.exists() and "Z" not in (process / "stat").read_text().split()[2] and time.monotonic() < deadline:
+    while process.exists() and "Z" not in (process / "stat").read_text().split()[2]:
         time.sleep(0.02)
-    assert not process.exists() or "Z" in (process / "stat").read_text().split()[2]
 
 
 def test_no_conformer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, log: Path) -> None:

@@ -133,8 +133,8 @@ def in_two(function: Callable[[int, int, Connection], None]) -> list[Any]:
     processes = [context.Process(target=function, args=(rank, port, pipes[rank][1])) for rank in range(2)]
     for process in processes:
         process.start()
-    results = [pipe.recv() if pipe.poll(60.0) else None for pipe, _ in pipes]
     for process in processes:
-        process.join(30.0)
+        process.join()
+    results = [pipe.recv() if pipe.poll() else None for pipe, _ in pipes]
     assert [process.exitcode for process in processes] == [0, 0]
     return results

@@ -121,17 +121,14 @@ def test_a_killed_run_leaves_a_checkpoint_and_no_processes(data: Data, tmp_path:
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=run_slowly, args=(tmp_path, data[0]["toy"].path, data[1]))
     process.start()
-    give_up = time.monotonic() + 60.0
     while not list(tmp_path.glob("scratch/direct/*.safetensors")):
         assert process.is_alive()
-        assert time.monotonic() < give_up
         time.sleep(0.02)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
     assert children
     while any(Path(f"/proc/{child}").exists() and _is_alive(child) for child in children):
-        assert time.monotonic() < give_up
         time.sleep(0.02)
     assert len(list(tmp_path.glob("scratch/direct/*.safetensors"))) == 1
 

@@ -22,8 +22,6 @@ from pesfit.smirnoff.gradient.shard_work import Job, Molecule, divide
 from pesfit.smirnoff.plan import MoleculeRows
 from tests.smirnoff.gradient.samples import labels, molecules, random_z, setting_of
 
-SECONDS = 60
-
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
@@ -109,7 +107,7 @@ def lose_the_other(team: Team, z: FloatArray) -> None:
     team.run("count", z)
     (process,) = multiprocessing.active_children()
     os.kill(process.pid or 0, signal.SIGKILL)
-    process.join(SECONDS)
+    process.join()
     team.run("train", z)
 
 
@@ -137,7 +135,7 @@ def test_processes_that_torchrun_started_are_used(job: Job, monkeypatch: pytest.
     with gather_team(job, 1) as team:
         assert team.size == 2
         found = team.run("train", z)
-    other.join(SECONDS)
+    other.join()
     assert other.exitcode == 0
     np.testing.assert_array_equal(found, alone(job).run("train", z))
 

@@ -49,7 +49,6 @@ from tests.smirnoff.test_fit import make, rows_of, write
 
 OBJECTIVE = Objective()
 STRENGTH = 0.01
-SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -248,7 +247,7 @@ def test_a_process_that_was_killed_is_continued_by_another(
 ) -> None:
     process = multiprocessing.get_context("spawn").Process(target=die_in_the_fifth_epoch, args=(noisy, EVERYTHING, tmp_path))
     process.start()
-    process.join(SECONDS)
+    process.join()
     assert process.exitcode == -signal.SIGKILL
     resumes(noisy, tmp_path, EVERYTHING, monkeypatch)
 

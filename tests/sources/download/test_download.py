@@ -358,13 +358,14 @@ def test_two_processes_fetch_a_file_once(http_mirror: FileServer, run: Run) -> N
         )
 
     with start(outputs[0]) as first:
-        assert http_mirror.stalled.wait(30)
+        while not http_mirror.stalled.wait(0.05):
+            assert first.poll() is None
         with start(outputs[1]) as second:
             assert second.stderr is not None
             assert second.stderr.readline() == "md17_ethanol.npz: another process is downloading it; waiting\n"
             http_mirror.release.set()
-            second.communicate(timeout=30)
-        first.communicate(timeout=30)
+            second.communicate()
+        first.communicate()
     assert (first.returncode, second.returncode) == (0, 0)
     assert _tree(outputs[0]) == _tree(outputs[1])
     assert (outputs[0] / ETHANOL).read_bytes() == FILES[ETHANOL]
