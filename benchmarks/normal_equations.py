@@ -17,7 +17,7 @@ import torch
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-from pesfit.chemistry.identity import mapped_smiles
+from pesfit.chemistry.smiles import mapped_smiles
 from pesfit.core.arrays import FloatArray
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.data.topology import ForceField, ParameterizedSet, Topology

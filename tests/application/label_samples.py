@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pesfit.chemistry.identity import group_of, mapped_smiles
+from pesfit.chemistry.smiles import group_of, mapped_smiles
 from pesfit.core.arrays import FloatArray
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from tests.sources.synthetic import make_frames

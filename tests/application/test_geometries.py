@@ -11,7 +11,7 @@ import pytest
 from rdkit import Chem
 
 from pesfit.application.geometries import embedded, read_geometries
-from pesfit.core.exceptions import DataError
+from pesfit.core.exceptions import DataError, MoleculeError
 
 WATER = ase.Atoms("OHH", positions=[[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.76, -0.48]])
 
@@ -117,7 +117,7 @@ def refused(tmp_path: Path, name: str, content: str) -> str:
 )
 def test_files_that_cannot_be_used_are_named(tmp_path: Path, name: str, content: str, message: str) -> None:
     path = refused(tmp_path, name, content)
-    with pytest.raises(DataError, match=message) as error:
+    with pytest.raises((DataError, MoleculeError), match=message) as error:
         read_geometries([path])
     assert name in str(error.value) or "SMILES" in str(error.value)
 

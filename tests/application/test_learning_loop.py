@@ -12,7 +12,7 @@ import pytest
 
 from pesfit.application.label import label_dataset
 from pesfit.application.teacher import Teacher
-from pesfit.chemistry.identity import mapped_smiles
+from pesfit.chemistry.smiles import mapped_smiles
 from pesfit.cluster.build import cluster_datasets
 from pesfit.core.exceptions import ParamsError
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, open_datasets, read_failures

@@ -7,7 +7,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import AllChem, rdMolAlign
 
-from pesfit.chemistry.identity import mapped_smiles
+from pesfit.chemistry.smiles import mapped_smiles
 from pesfit.cluster.atoms import MAX_ATOM_ORDERS, compared_atoms, equivalent_orders
 from pesfit.cluster.rmsd import all_pairs_rmsd
 from pesfit.core.exceptions import MoleculeError

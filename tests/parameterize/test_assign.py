@@ -12,8 +12,7 @@ import pytest
 from openff.interchange import exceptions as interchange_exceptions
 from openff.toolkit.utils import exceptions as toolkit_exceptions
 
-from pesfit.chemistry.identity import mapped_smiles
-from pesfit.chemistry.known_molecules import MD17_MOLECULES
+from pesfit.chemistry.smiles import mapped_smiles
 from pesfit.core.exceptions import MoleculeError
 from pesfit.core.units import COULOMB
 from pesfit.data.topology import ForceField, Topology
@@ -24,6 +23,7 @@ from pesfit.parameterize.force_field import read_force_field
 from pesfit.parameterize.molecule import read_mapped_smiles
 from pesfit.parameterize.patterns import Patterns
 from pesfit.sources.espaloma import read_entries
+from pesfit.sources.md17 import MD17_MOLECULES
 from pesfit.sources.openff_json import build_molecule, read_openff_json
 from pesfit.sources.xtb_molecules import MOLECULES
 from tests.openff_oracle import molecule, openmm_energy_forces

@@ -13,7 +13,7 @@ import pytest
 from openff.toolkit import Molecule
 from rdkit import Chem
 
-from pesfit.chemistry.identity import mapped_smiles
+from pesfit.chemistry.smiles import mapped_smiles
 from pesfit.core.exceptions import ArchiveError, MoleculeError
 from pesfit.sources.openff_json import build_molecule, read_openff_json
 from tests.sources.synthetic import openff_json

@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pytest
 
-from pesfit.chemistry.identity import group_of, mapped_smiles
+from pesfit.chemistry.smiles import group_of, mapped_smiles
 from pesfit.core.exceptions import DataError, TooManyFailuresError
 from pesfit.data.dataset import MAX_FRAMES_PER_ROW, ConformerDataset, DatasetWriter, Record, read_failures
 from pesfit.params.preparation import Convert, Download, OwnData, Sources

@@ -13,7 +13,7 @@ import pytest
 from rdkit import Chem
 from scipy.spatial.transform import Rotation
 
-from pesfit.chemistry.identity import group_of
+from pesfit.chemistry.smiles import group_of
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import Failure
 from pesfit.core.units import ACCELERATION, BOLTZMANN

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from pesfit.chemistry.identity import mapped_smiles
+from pesfit.chemistry.smiles import mapped_smiles
 from pesfit.split.twins import connectivity_key, connectivity_keys, twin_groups
 
 TWINS = [

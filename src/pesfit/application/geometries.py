@@ -11,10 +11,10 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom
 
-from pesfit.chemistry.bonds import BondsFromSmiles, in_map_order, parse_smiles
-from pesfit.chemistry.identity import group_of, mapped_smiles
+from pesfit.chemistry.bonds import BondsFromSmiles
+from pesfit.chemistry.smiles import elements_of, group_of, is_mapped, mapped_molecule, mapped_smiles, read_smiles
 from pesfit.core.arrays import FloatArray, IntArray
-from pesfit.core.exceptions import DataError
+from pesfit.core.exceptions import DataError, MoleculeError
 
 XYZ, SDF, SMILES = (".xyz", ".extxyz"), (".sdf", ".sd", ".mol"), (".smi", ".smiles")
 _MAX_SEED = 2**31 - 1
@@ -53,7 +53,8 @@ def read_geometries(inputs: Sequence[str], smiles: str | None = None, seed: int 
 
     Raises:
         DataError: where a file is missing, of another kind, empty, damaged, periodic, without 3D coordinates or hydrogens, or a SMILES
-            cannot be read or does not fit; names it.
+            does not fit; names it.
+        MoleculeError: where a SMILES cannot be read, or only some of its atoms are mapped.
     """
     bonds = None if smiles is None else BondsFromSmiles(smiles)
     found: list[Geometry] = []
@@ -99,8 +100,8 @@ def _read(given: str, bonds: BondsFromSmiles | None, seed: int) -> Iterator[Geom
     if path.is_file():
         raise DataError(f"{given} has no known suffix; expected one of {', '.join((*XYZ, *SDF, *SMILES))}")
     try:
-        parse_smiles(given)
-    except DataError as error:
+        read_smiles(given)
+    except MoleculeError as error:
         raise DataError(f"{given!r} is neither a file nor a SMILES") from error
     return iter([embedded(given, given, seed)])
 
@@ -139,8 +140,7 @@ def _read_sdf(path: Path) -> Iterator[Geometry]:
         if mol.GetNumConformers() == 0 or (mol.GetNumAtoms() > 1 and not mol.GetConformer().Is3D()):
             raise DataError(f"{where} has no 3D coordinates; to have them made, give the molecule as SMILES")
         Chem.AssignStereochemistryFrom3D(mol)
-        numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
-        yield checked(where, numbers, mol.GetConformer().GetPositions(), mapped_smiles(mol))
+        yield checked(where, elements_of(mol), mol.GetConformer().GetPositions(), mapped_smiles(mol))
 
 
 def _read_smi(path: Path, seed: int) -> Iterator[Geometry]:
@@ -165,11 +165,13 @@ def embedded(smiles: str, where: str, seed: int) -> Geometry:
         seed: 0 to 2³¹ - 1; same seed, same conformer.
 
     Raises:
-        DataError: where the SMILES cannot be read, or no conformer is found.
+        MoleculeError: where the SMILES cannot be read.
+        DataError: where no conformer is found.
     """
     if not 0 <= seed <= _MAX_SEED:
         raise DataError(f"seed = {seed}; expected 0 to {_MAX_SEED}")
-    mol = Chem.AddHs(in_map_order(parse_smiles(smiles), smiles))
+    mol = read_smiles(smiles)
+    mol = mapped_molecule(smiles) if is_mapped(mol) else Chem.AddHs(mol)
     drawn = group_of(mol)
     options: Any = rdDistGeom.ETKDGv3()
     options.randomSeed = seed
@@ -182,5 +184,4 @@ def embedded(smiles: str, where: str, seed: int) -> Geometry:
     note = f"{where}: conformer by ETKDG, seed {seed}, not relaxed"
     if group_of(mol) != drawn:
         note += f"; of the stereoisomers that the SMILES leaves open, {group_of(mol)}"
-    numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
-    return checked(where, numbers, mol.GetConformer().GetPositions(), mapped_smiles(mol), note)
+    return checked(where, elements_of(mol), mol.GetConformer().GetPositions(), mapped_smiles(mol), note)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from rdkit import Chem
 
+from pesfit.chemistry.smiles import mapped_molecule
 from pesfit.core.arrays import IntArray, LongArray
 from pesfit.core.exceptions import MoleculeError
 
@@ -58,20 +60,14 @@ def equivalent_orders(smiles: str, atoms: LongArray) -> AtomOrders:
         the orders; the number of compared atoms is at least 1.
 
     Raises:
-        MoleculeError: where the SMILES cannot be read.
+        MoleculeError: where the SMILES cannot be read or does not fit.
     """
-    from rdkit import Chem
-
-    molecule = Chem.MolFromSmiles(smiles, sanitize=False)
-    if molecule is None:
-        raise MoleculeError(f"SMILES {smiles!r} cannot be read")
-    position = {atom.GetIdx(): atom.GetAtomMapNum() - 1 for atom in molecule.GetAtoms()}
+    molecule = mapped_molecule(smiles, sanitize=False)
+    if molecule.GetNumAtoms() <= atoms[-1]:
+        raise MoleculeError(f"SMILES {smiles!r} has {molecule.GetNumAtoms()} atoms; expected {atoms[-1] + 1} or more")
     place = {int(atom): i for i, atom in enumerate(atoms)}
     graph = Chem.RWMol()
-    ordered = sorted((index for index in position if position[index] in place), key=lambda index: position[index])
-    if len(ordered) != len(atoms):
-        raise MoleculeError(f"SMILES {smiles!r} maps {len(ordered)} of the {len(atoms)} atoms that are compared")
-    for index in ordered:
+    for index in place:
         atom = molecule.GetAtomWithIdx(index)
         node = Chem.Atom(atom.GetAtomicNum())
         node.SetNoImplicit(True)
@@ -79,7 +75,7 @@ def equivalent_orders(smiles: str, atoms: LongArray) -> AtomOrders:
         node.SetIsotope(1 + atom.GetTotalNumHs(includeNeighbors=True))
         graph.AddAtom(node)
     for bond in molecule.GetBonds():
-        begin, end = (place.get(position[index]) for index in (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
+        begin, end = (place.get(index) for index in (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
         if begin is not None and end is not None:
             graph.AddBond(begin, end, Chem.BondType.SINGLE)
     matches = graph.GetSubstructMatches(graph, uniquify=False, useChirality=False, maxMatches=MAX_ATOM_ORDERS + 1)

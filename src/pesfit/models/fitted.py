@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rdkit import Chem
 
-from pesfit.chemistry.bonds import parse_smiles
+from pesfit.chemistry.smiles import read_smiles
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import DataError
 from pesfit.models.build import build_gfn2
@@ -31,9 +31,7 @@ class Gfn2Model(Model):
     ) -> PreparedMolecule:
         """Take the molecule as it is; see `Model.prepare`."""
         del where, charges
-        return PreparedMolecule(
-            atomic_numbers, smiles, 0 if smiles is None else int(Chem.GetFormalCharge(parse_smiles(smiles)))
-        )
+        return PreparedMolecule(atomic_numbers, smiles, 0 if smiles is None else int(Chem.GetFormalCharge(read_smiles(smiles))))
 
 
 def open_fitted(

@@ -23,6 +23,7 @@ from functools import cache, cached_property
 import numpy as np
 from rdkit import Chem, rdBase
 
+from pesfit.chemistry.smiles import mapped_molecule
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import MoleculeError
 from pesfit.parameterize.errors import MultipleFragmentsError
@@ -168,14 +169,12 @@ def _mapped(entry: TableEntry, mol: Chem.Mol) -> FloatArray | None:
     Where several assignments of atoms fit equally well the charges are averaged over them, so that equivalent atoms have equal charges
     and nothing depends on the order of the atoms.
     """
-    parameters = Chem.SmilesParserParams()
-    parameters.removeHs = False  # type: ignore[assignment]
-    with rdBase.BlockLogs():
-        known = Chem.MolFromSmiles(entry.mapped_smiles, parameters)
-    if known is None or known.GetNumAtoms() != mol.GetNumAtoms():
+    try:
+        known = with_mdl_aromaticity(mapped_molecule(entry.mapped_smiles))
+    except MoleculeError:
         return None
-    order = np.argsort([atom.GetAtomMapNum() for atom in known.GetAtoms()])
-    known = with_mdl_aromaticity(Chem.RenumberAtoms(known, order.tolist()))
+    if known.GetNumAtoms() != mol.GetNumAtoms():
+        return None
     matches = _skeleton(known).GetSubstructMatches(_skeleton(mol), uniquify=False, maxMatches=_MAX_ISOMORPHISMS)
     if not matches:
         return None

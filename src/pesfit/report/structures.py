@@ -14,6 +14,7 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdDepictor
 from rdkit.Chem.Draw import rdMolDraw2D
 
+from pesfit.chemistry.smiles import mapped_molecule
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import MoleculeError
 from pesfit.evaluate.names import label_of
@@ -146,28 +147,22 @@ def _drawable(smiles: str, n_atoms: int) -> tuple[Chem.Mol, list[list[int]]]:
     """
     if n_atoms > _TOO_MANY_ATOMS:
         raise MoleculeError(f"{n_atoms} atoms")
-    options: Any = Chem.SmilesParserParams()
-    options.removeHs = False
-    options.sanitize = False
+    try:
+        mol = mapped_molecule(smiles, sanitize=False)
+    except MoleculeError as error:
+        raise MoleculeError("SMILES that cannot be read") from error
+    if mol.GetNumAtoms() != n_atoms:
+        raise MoleculeError("SMILES of other atoms")
     try:
         with rdBase.BlockLogs():
-            mol = Chem.MolFromSmiles(smiles, options)
-            if mol is None:
-                raise MoleculeError("SMILES that cannot be read")  # noqa: TRY301 - one way out for all that a SMILES can hold
-            numbers = [atom.GetAtomMapNum() - 1 for atom in mol.GetAtoms()]
-            if sorted(numbers) != list(range(n_atoms)):
-                raise MoleculeError("SMILES of other atoms")  # noqa: TRY301
             n_heavy = sum(atom.GetAtomicNum() > 1 for atom in mol.GetAtoms())
             for atom in mol.GetAtoms():
-                atom.SetIntProp("index", atom.GetAtomMapNum() - 1)
-                atom.SetAtomMapNum(0)
+                atom.SetIntProp("index", atom.GetIdx())
             Chem.SanitizeMol(mol, catchErrors=True)
             drawn = mol if n_heavy < _FEW_HEAVY_ATOMS else Chem.RemoveHs(mol, sanitize=False)
             drawn.UpdatePropertyCache(strict=False)
             rdDepictor.Compute2DCoords(drawn)
             prepared = rdMolDraw2D.PrepareMolForDrawing(drawn, kekulize=False, addChiralHs=False, forceCoords=False)
-    except MoleculeError:
-        raise
     except Exception as error:
         raise MoleculeError("SMILES that cannot be drawn") from error
     home = {atom.GetIntProp("index"): [atom.GetIntProp("index")] for atom in drawn.GetAtoms()}

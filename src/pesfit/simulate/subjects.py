@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pesfit.chemistry.smiles import mapped_molecule
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import Failure, MoleculeError
 from pesfit.data.dataset import ConformerDataset, Record
@@ -137,17 +138,12 @@ def bonds_of(record: Record) -> IntArray:
     Raises:
         MoleculeError: where there is no SMILES, it cannot be read, or does not map the atoms.
     """
-    from rdkit import Chem
-
     if record.smiles is None:
         raise MoleculeError("no SMILES says which atoms are bonded, and no topology does; stability cannot be judged")
-    molecule = Chem.MolFromSmiles(record.smiles, sanitize=False)
-    if molecule is None:
-        raise MoleculeError(f"SMILES {record.smiles!r} cannot be read")
-    number = [atom.GetAtomMapNum() for atom in molecule.GetAtoms()]
-    if sorted(number) != list(range(1, record.n_atoms + 1)):
-        raise MoleculeError(f"SMILES {record.smiles!r} maps other atoms than 1 to {record.n_atoms}")
-    bonds = [sorted((number[bond.GetBeginAtomIdx()] - 1, number[bond.GetEndAtomIdx()] - 1)) for bond in molecule.GetBonds()]
+    molecule = mapped_molecule(record.smiles, sanitize=False)
+    if molecule.GetNumAtoms() != record.n_atoms:
+        raise MoleculeError(f"SMILES {record.smiles!r} has {molecule.GetNumAtoms()} atoms; expected {record.n_atoms}")
+    bonds = [sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())) for bond in molecule.GetBonds()]
     return np.array(sorted(bonds), dtype=np.int32).reshape(-1, 2)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rdkit import Chem
 
-from pesfit.chemistry.bonds import parse_smiles
+from pesfit.chemistry.smiles import read_smiles
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import DataError, Failure, MoleculeError
 from pesfit.data.topology import ForceField
@@ -100,7 +100,7 @@ class SmirnoffModel(Model):
                 f"{where} says nothing of bonds, which the SMIRNOFF force field {self.name} needs; give an SDF file, or the SMILES of the "
                 "molecule beside the xyz file"
             )
-        total_charge = int(Chem.GetFormalCharge(parse_smiles(smiles)))
+        total_charge = int(Chem.GetFormalCharge(read_smiles(smiles)))
         trained = None if self._fit.trained is None else self._fit.trained.of(smiles)
         given = charges if trained is None else trained
         request = Request(

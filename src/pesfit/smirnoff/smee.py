@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pesfit.chemistry.smiles import mapped_molecule
 from pesfit.core.exceptions import MoleculeError, ParamsError
 from pesfit.data.topology import COLUMNS, ForceField, Topology
 from pesfit.potentials.terms import Terms
@@ -184,21 +185,17 @@ def _chemistry(topology: Topology) -> tuple[list[int], list[int], list[int]]:
     """Atomic numbers and formal charges by atom, and orders (Kekulé's) of the bonds, from the mapped SMILES."""
     from rdkit import Chem
 
-    options: Any = Chem.SmilesParserParams()
-    options.removeHs = False
-    parsed = Chem.MolFromSmiles(topology.smiles, options)
-    if parsed is None:
-        raise MoleculeError(f"{topology.smiles}: RDKit cannot read this SMILES")
-    atoms = sorted(parsed.GetAtoms(), key=lambda atom: int(atom.GetAtomMapNum()))
-    if [atom.GetAtomMapNum() for atom in atoms] != list(range(1, topology.n_atoms + 1)):
-        raise MoleculeError(f"{topology.smiles}: expected the map numbers 1 to {topology.n_atoms}, one for each atom")
+    parsed = mapped_molecule(topology.smiles)
+    if parsed.GetNumAtoms() != topology.n_atoms:
+        raise MoleculeError(f"SMILES {topology.smiles!r} has {parsed.GetNumAtoms()} atoms; its topology has {topology.n_atoms}")
     Chem.Kekulize(parsed)
     orders = []
     for first, second in topology.connectivity.tolist():
-        bond = parsed.GetBondBetweenAtoms(atoms[first].GetIdx(), atoms[second].GetIdx())
+        bond = parsed.GetBondBetweenAtoms(first, second)
         if bond is None:
             raise MoleculeError(
                 f"{topology.smiles}: has no bond between the atoms {first} and {second} that its topology bonds"
             )
         orders.append(int(bond.GetBondTypeAsDouble()))
+    atoms = parsed.GetAtoms()
     return [atom.GetAtomicNum() for atom in atoms], [atom.GetFormalCharge() for atom in atoms], orders

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pesfit.chemistry.identity import group_of
+from pesfit.chemistry.smiles import group_of
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, MoleculeError
 from pesfit.parameterize.molecule import read_mapped_smiles

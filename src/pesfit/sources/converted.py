@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rdkit import Chem
-
-from pesfit.chemistry.connectivity import Connectivity
+from pesfit.chemistry.bonds import Connectivity
+from pesfit.chemistry.smiles import mapped_molecule
 from pesfit.core.exceptions import Failure
 from pesfit.data.dataset import Record
 from pesfit.sources.physical_check import PhysicsCheck, measure_physics
@@ -78,11 +77,7 @@ def failed(entry: str, source: str, error: Exception, n_conformers_read: int = 0
 def _n_other_bonds(record: Record) -> int:
     if record.smiles is None:
         return 0
-    params = Chem.SmilesParserParams()
-    params.removeHs = False  # type: ignore[assignment]
-    mol = Chem.MolFromSmiles(record.smiles, params)
-    order = sorted(range(mol.GetNumAtoms()), key=lambda i: mol.GetAtomWithIdx(i).GetAtomMapNum())
-    connectivity = Connectivity(Chem.RenumberAtoms(mol, order))
+    connectivity = Connectivity(mapped_molecule(record.smiles))
     return sum(
         int((~connectivity.holds(record.coords[start : start + _BLOCK])).sum())
         for start in range(0, record.n_conformers, _BLOCK)

@@ -37,7 +37,7 @@ import numpy as np
 import numpy.typing as npt
 from rdkit import Chem
 
-from pesfit.chemistry.identity import group_of, mapped_smiles
+from pesfit.chemistry.smiles import group_of, mapped_smiles
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import ArchiveError, DataError, MoleculeError
 from pesfit.core.parallel import ordered_map

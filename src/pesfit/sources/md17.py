@@ -20,8 +20,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from pesfit.chemistry.identity import group_of, mapped_smiles
-from pesfit.chemistry.known_molecules import MD17_MOLECULES, bond_atoms
+from pesfit.chemistry.bonds import bond_atoms
+from pesfit.chemistry.smiles import group_of, mapped_smiles
 from pesfit.core.arrays import IntArray
 from pesfit.core.exceptions import ArchiveError, DataError
 from pesfit.data.dataset import MAX_FRAMES_PER_ROW, Record
@@ -29,6 +29,20 @@ from pesfit.params.preparation import ConvertMD17
 from pesfit.sources.archives import Member, read_members
 from pesfit.sources.download.catalog import md17_name
 from pesfit.sources.npz import read_npz
+
+MD17_MOLECULES = {
+    "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
+    "azobenzene": "c1ccc(cc1)N=Nc1ccccc1",
+    "benzene": "c1ccccc1",
+    "ethanol": "CCO",
+    "malonaldehyde": "O=CCC=O",
+    "naphthalene": "c1ccc2ccccc2c1",
+    "paracetamol": "CC(=O)Nc1ccc(O)cc1",
+    "salicylic": "OC(=O)c1ccccc1O",
+    "toluene": "Cc1ccccc1",
+    "uracil": "O=c1cc[nH]c(=O)[nH]1",
+}
+"""SMILES of each molecule of MD17 and rMD17; stereo (azobenzene's) is taken from the geometry."""
 
 MD17_LEVELS = {"md17": "PBE+vdW-TS"}
 RMD17_LEVELS = {"rmd17": "PBE/def2-SVP"}

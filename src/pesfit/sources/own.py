@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rdkit import Chem, rdBase
+from rdkit import Chem
 
-from pesfit.chemistry.identity import group_of
+from pesfit.chemistry.smiles import elements_of, group_of, mapped_molecule
 from pesfit.core.arrays import FloatArray, IntArray, LongArray
 from pesfit.core.exceptions import DataError, MoleculeError
 from pesfit.core.parallel import ordered_map
@@ -112,7 +112,7 @@ def _record(row: OwnRow) -> Record:
     numbers = _atomic_numbers(row)
     if values["smiles"] is not None:
         mol = mapped_molecule(values["smiles"])
-        elements = _elements(mol)
+        elements = elements_of(mol)
         if not np.array_equal(elements, numbers):
             raise MoleculeError(f"its atomic numbers are {numbers.tolist()}; by map numbers its SMILES has {elements.tolist()}")
         if (charge := Chem.GetFormalCharge(mol)) != values["total_charge"]:
@@ -135,7 +135,7 @@ def _record(row: OwnRow) -> Record:
 
 def _descent_record(row: OwnRow) -> Record:
     mol = mapped_molecule(row.values["smiles"])
-    numbers = _elements(mol)
+    numbers = elements_of(mol)
     labels = _labels(row, len(numbers))
     return Record(
         id=row.id,
@@ -188,31 +188,3 @@ def _pieces(record: Record) -> Iterator[Record]:
     for number, start in enumerate(range(0, record.n_conformers, MAX_FRAMES_PER_ROW)):
         chosen: LongArray = np.arange(start, min(start + MAX_FRAMES_PER_ROW, record.n_conformers), dtype=np.int64)
         yield replace(record.select(chosen), id=f"{record.id}/{number:05d}")
-
-
-def mapped_molecule(smiles: str) -> Chem.Mol:
-    """Read a SMILES whose map numbers are 1 to n on all atoms, hydrogens included, and put its atoms in their order.
-
-    Returns:
-        The molecule, map numbers kept.
-
-    Raises:
-        MoleculeError: if RDKit cannot read it, or atoms are implied or not mapped so.
-    """
-    options: Any = Chem.SmilesParserParams()
-    options.removeHs = False
-    with rdBase.BlockLogs():
-        mol = Chem.MolFromSmiles(smiles, options)
-    if mol is None or not mol.GetNumAtoms():
-        raise MoleculeError(f"RDKit cannot read the SMILES {smiles!r}")
-    numbers = [atom.GetAtomMapNum() for atom in mol.GetAtoms()]
-    n_implied = sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
-    if n_implied or sorted(numbers) != list(range(1, len(numbers) + 1)):
-        raise MoleculeError(
-            f"SMILES {smiles!r} does not map all its atoms; expected map numbers 1 to {len(numbers) + n_implied}, hydrogens included"
-        )
-    return Chem.RenumberAtoms(mol, sorted(range(len(numbers)), key=numbers.__getitem__))
-
-
-def _elements(mol: Chem.Mol) -> IntArray:
-    return np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.int32)

@@ -17,8 +17,8 @@ import numpy as np
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
-from pesfit.chemistry.connectivity import Connectivity
-from pesfit.chemistry.identity import group_of, mapped_smiles
+from pesfit.chemistry.bonds import Connectivity
+from pesfit.chemistry.smiles import group_of, mapped_smiles
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import Failure, MoleculeError, PesfitError
 from pesfit.core.parallel import ordered_map

@@ -1,4 +1,4 @@
-"""The identity of a molecule does not depend on how it is written; the mapped SMILES keeps the order of its atoms."""
+"""Mapped SMILES keep the order of atoms; the identity of a molecule does not depend on how it is written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from pesfit.chemistry.identity import group_of, mapped_smiles
+from pesfit.chemistry.smiles import elements_of, group_of, mapped_molecule, mapped_smiles, read_smiles
+from pesfit.core.exceptions import MoleculeError
 from pesfit.sources.xtb_molecules import MOLECULES
 
 
@@ -15,9 +16,7 @@ from pesfit.sources.xtb_molecules import MOLECULES
 def test_group_is_canonical_smiles_whatever_the_molecule_came_with(smiles: str) -> None:
     mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
     assert group_of(mol) == smiles
-    settings = Chem.SmilesParserParams()
-    settings.removeHs = False
-    mapped = Chem.MolFromSmiles(mapped_smiles(mol), settings)
+    mapped = read_smiles(mapped_smiles(mol))
     assert group_of(mapped) == smiles
     assert any(atom.GetAtomMapNum() for atom in mapped.GetAtoms()), "the argument is left as it was"
     Chem.SetAromaticity(mapped, Chem.AromaticityModel.AROMATICITY_MDL)
@@ -48,3 +47,36 @@ def test_map_numbers_are_atom_indices_plus_one() -> None:
     bonds = {frozenset((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())) for bond in mol.GetBonds()}
     assert {frozenset((bond.atom1_index, bond.atom2_index)) for bond in again.bonds} == bonds
     assert all(atom.GetAtomMapNum() == 0 for atom in mol.GetAtoms()), "the argument is left as it was"
+
+
+@pytest.mark.parametrize("sanitize", [True, False])
+def test_atoms_come_in_map_order_without_map_numbers(sanitize: bool) -> None:
+    mol = mapped_molecule("[H:6][C:1]([F:3])([O:2][H:5])[Cl:4]", sanitize=sanitize)
+    assert elements_of(mol).tolist() == [6, 8, 9, 17, 1, 1]
+    assert not any(atom.GetAtomMapNum() for atom in mol.GetAtoms())
+    bonds = {frozenset((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())) for bond in mol.GetBonds()}
+    assert bonds == {frozenset(pair) for pair in ((0, 1), (0, 2), (0, 3), (0, 5), (1, 4))}
+
+
+@pytest.mark.parametrize("sanitize", [True, False])
+@pytest.mark.parametrize(
+    ("smiles", "message"),
+    [
+        ("not a SMILES", "RDKit cannot read the SMILES 'not a SMILES'"),
+        ("", "RDKit cannot read the SMILES ''"),
+        ("CO", "does not map all its atoms; expected map numbers 1 to 6, hydrogens included"),
+        ("[CH4:1]", "does not map all its atoms; expected map numbers 1 to 5"),
+        ("[O:1]([H:2])[H:2]", "does not map all its atoms; expected map numbers 1 to 3"),
+        ("[O:1]([H:2])[H:4]", "does not map all its atoms; expected map numbers 1 to 3"),
+    ],
+)
+def test_smiles_without_all_map_numbers_are_refused(smiles: str, message: str, sanitize: bool) -> None:
+    with pytest.raises(MoleculeError, match=message):
+        mapped_molecule(smiles, sanitize=sanitize)
+
+
+def test_impossible_valences_are_read_without_sanitizing_alone() -> None:
+    smiles = "[C:1]([H:2])([H:3])([H:4])([H:5])([H:6])[H:7]"
+    assert mapped_molecule(smiles, sanitize=False).GetNumAtoms() == 7
+    with pytest.raises(MoleculeError, match="RDKit cannot read"):
+        mapped_molecule(smiles)
