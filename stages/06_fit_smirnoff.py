@@ -6,7 +6,7 @@ from typing import Any
 
 import _start  # noqa: F401
 
-from pesfit.core.processes.torchrun import is_helper
+from pesfit.core.launch import is_helper
 from pesfit.core.runtime import RUNS, output_folder, run_stage
 from pesfit.data.dataset import open_datasets
 from pesfit.data.splits import Splits

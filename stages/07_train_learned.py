@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import _start  # noqa: F401
 
-from pesfit.core.processes.torchrun import is_helper
+from pesfit.core.launch import is_helper
 from pesfit.core.runtime import PLOTS, output_folder, run_stage
 from pesfit.data.dataset import open_datasets
 from pesfit.data.splits import Splits

@@ -1,4 +1,4 @@
-"""Names for the arrays that annotations speak of."""
+"""Names of array types, for annotations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions for a whole run and as values for one molecule."""
+"""Errors: exceptions that stop a run, and values for single molecules that are left out."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ArchiveError(DataError):
 class UnknownElementError(DataError):
     """A network is asked about an element that its training set lacks.
 
-    Who trains on some of the data expects that of the others; it does not count in `check_failed_fraction`.
+    This is expected where a network is trained on part of the data; `check_failed_fraction` does not count it.
     """
 
 
@@ -75,7 +75,7 @@ class Failure:
         id: the molecule's `id` in the data set.
         stage: name of the stage without its number, such as `parameterize`.
         kind: class of the exception, such as `UnassignedBondError`.
-        message: what it said, on one line.
+        message: of the exception, on one line.
     """
 
     id: str
@@ -85,7 +85,7 @@ class Failure:
 
     @classmethod
     def from_exception(cls, molecule: str, stage: str, error: Exception) -> Failure:
-        """Keep what befell the molecule with this id; line breaks in the message are folded."""
+        """Return the failure of the molecule with this id; line breaks in the message are folded."""
         return cls(molecule, stage, type(error).__name__, " ".join(str(error).split()))
 
 

@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _LOOK_AHEAD = 4
-"""Items handed out for each worker before the oldest result is waited for: what bounds memory."""
+"""Items handed out for each worker before the oldest result is waited for; this bounds memory."""
 
 
 def n_workers() -> int:
@@ -54,10 +54,10 @@ def ordered_map(
 
     Args:
         function: a module's function, or a `functools.partial` of one: it is sent to the workers by name.
-        items: what to apply it to.
-        label: what the progress bar says.
-        n_items: how many there are, where that is known.
-        unit: what one item is, for the progress bar.
+        items: its arguments.
+        label: of the progress bar.
+        n_items: their number, where it is known.
+        unit: name of one item, for the progress bar.
 
     Yields:
         One result for each item.

@@ -1,4 +1,4 @@
-"""What every stage does around its one call: parameters, one run at a time, whole outputs or none, metrics, exit status."""
+"""The frame around each stage's one call: parameters, one run at a time, whole outputs or none, metrics, exit status."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_stage(name: str, work: Callable[[_P], Mapping[str, Any]], load: Callable
     """Run one stage of the pipeline from the top of a checkout and exit.
 
     params.yaml is validated as a whole first. A second run of the same stage in the same checkout is refused while one is under
-    way, and the stage is ended when the `dvc` that started it dies. What `work` returns becomes `outputs/metrics/<name>.json`.
+    way, and the stage is ended when the `dvc` that started it dies. The result of `work` is written to `outputs/metrics/<name>.json`.
 
     Args:
         name: the stage's name without its number, such as `convert`.
@@ -57,7 +57,7 @@ def run_stage(name: str, work: Callable[[_P], Mapping[str, Any]], load: Callable
 def output_folder(path: Path | str) -> Iterator[Path]:
     """Give a temporary folder that becomes `path` when the block ends without an exception, and vanishes otherwise.
 
-    What was at `path` stays until the new folder is whole.
+    The folder that was at `path` stays until the new one is whole.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,4 +40,4 @@ INTERNAL_UNITS = {
     "time": "fs",
     "mass": "g/mol",
 }
-"""What data sets say of themselves in their table metadata."""
+"""Units as data sets name them in the metadata of their tables."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pesfit.core.arrays import FloatArray, LongArray
-from pesfit.core.processes.group import Group
+from pesfit.core.process_group import ProcessGroup
 from pesfit.painn.potential import PaiNNConfig, PaiNNPotential, build_painn
 from pesfit.painn.train.atomrefs import fit_atomrefs
 from pesfit.painn.train.evaluate import evaluate_split
@@ -55,7 +55,7 @@ def test_loss_and_errors_are_those_that_training_sees(data: TrainingData, varian
     everything = np.arange(len(data))
     step = GradientStep(potential, objective, data, compile_step="never")
     sums = dict(zip(SUMS, step(everything, Totals.of(data, everything)).sums.tolist(), strict=True))
-    found = evaluate_split(potential, data, objective, Group())
+    found = evaluate_split(potential, data, objective, ProcessGroup())
     # Training sees total energies; what weights are chosen by leaves each molecule's mean error out.
     total = energy_loss(objective, found.errors.energy, found.errors.n_atoms)
     centred = found.errors.energy.copy()
@@ -75,7 +75,7 @@ def test_loss_and_errors_are_those_that_training_sees(data: TrainingData, varian
 
 
 def test_rows_of_one_molecule_are_one_molecule(data: TrainingData) -> None:
-    errors = evaluate_split(network(data, "direct"), data, LearnedObjective(), Group()).errors
+    errors = evaluate_split(network(data, "direct"), data, LearnedObjective(), ProcessGroup()).errors
     groups = [data.rows[row].group for row in data.row]
     for group in "abcde":
         numbers = {int(number) for number, name in zip(errors.molecule, groups, strict=True) if name == group}

@@ -12,7 +12,7 @@ import torch
 from scipy.stats import norm
 
 from pesfit.core.arrays import FloatArray
-from pesfit.core.processes.group import Group
+from pesfit.core.process_group import ProcessGroup
 from pesfit.data.dataset import ConformerDataset
 from pesfit.data.splits import Splits
 from pesfit.models.open import open_model
@@ -97,7 +97,7 @@ def test_normal_equations_are_those_of_all_rows(data: Data) -> None:
     potential = network()
     rows = dense(potential, data, "train")
     assert (len(rows.energy_rest), len(rows.force_rest)) == (35, 7 * 3 * (4 + 5 + 5 + 3))
-    found = sum_up(potential, loaded(data, "train"), 1000, "test", Group())
+    found = sum_up(potential, loaded(data, "train"), 1000, "test", ProcessGroup())
     expected = NormalEquations(
         Moments.from_rows(rows.energy, rows.energy_rest), Moments.from_rows(rows.forces, rows.force_rest)
     )
@@ -112,7 +112,7 @@ def test_the_posterior_is_that_of_bayes_rule(data: Data) -> None:
     potential = network()
     rows = dense(potential, data, "train")
     parts = {"train": loaded(data, "train"), "validation": loaded(data, "validation")}
-    found = fit_last_layer(potential, parts, LearnedObjective(energy_weight=0.2, force_weight=0.8), 1000, Group())
+    found = fit_last_layer(potential, parts, LearnedObjective(energy_weight=0.2, force_weight=0.8), 1000, ProcessGroup())
     posterior, layer = found.posterior, last_layer(potential)
     precisions = 1.0 / posterior.energy_noise_variance, 1.0 / posterior.force_noise_variance
     of_prior = posterior.strength / posterior.force_noise_variance
@@ -166,7 +166,7 @@ def test_intervals_cover_at_the_nominal_rate(data: Data) -> None:
 
 def test_large_sets_are_thinned_evenly(data: Data) -> None:
     parts = {"train": loaded(data, "train"), "validation": loaded(data, "validation")}
-    found = fit_last_layer(network(), parts, LearnedObjective(), 9, Group())
+    found = fit_last_layer(network(), parts, LearnedObjective(), 9, ProcessGroup())
     assert found.metrics()["conformers"] == 9
 
 
@@ -174,7 +174,7 @@ def test_energies_alone_leave_the_noise_of_forces_open(data: Data) -> None:
     whole = loaded(data, "train")
     only = load_training_data(*data, "train", SHAPE.cutoff_angstrom, uses=lambda record: record.forces is None)
     assert len(only) < len(whole)
-    found = fit_last_layer(network(), {"train": only, "validation": only}, LearnedObjective(), 1000, Group())
+    found = fit_last_layer(network(), {"train": only, "validation": only}, LearnedObjective(), 1000, ProcessGroup())
     metrics = found.metrics()
     assert np.isnan(found.posterior.force_noise_variance)
     assert metrics["force_noise_kcal_per_mol_per_angstrom"] is None

@@ -13,7 +13,7 @@ import pytest
 
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, PesfitError
-from pesfit.core.processes.group import Group
+from pesfit.core.process_group import ProcessGroup
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.params.fit_smirnoff import Gradient, Loss
 from pesfit.smirnoff.gradient import distributed
@@ -66,7 +66,7 @@ def _two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def alone(job: Job) -> Team:
-    return Team(Group(), job)
+    return Team(ProcessGroup(), job)
 
 
 @pytest.mark.usefixtures("_two_processes")
@@ -87,7 +87,7 @@ def test_two_processes_say_what_one_says_and_name_what_is_wrong(job: Job) -> Non
 
 @pytest.mark.usefixtures("_two_processes")
 def test_what_is_wrong_in_another_process_is_told_by_the_first(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Group, "shares_of", lambda _, shards: [shards[:0], shards])  # nothing can fail in the first
+    monkeypatch.setattr(ProcessGroup, "shares_of", lambda _, shards: [shards[:0], shards])  # nothing can fail in the first
     broken = np.full_like(random_z(job.setting, 3), np.nan)
     with (
         pytest.raises(PesfitError, match=r"^made/m\d: the energy error of conformer \d is not finite"),

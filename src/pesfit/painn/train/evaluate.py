@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pesfit.core.arrays import LongArray
-from pesfit.core.processes.group import Group
+from pesfit.core.process_group import ProcessGroup
 from pesfit.painn.potential import PaiNNPotential
 from pesfit.painn.train.graphs import TrainingData
 from pesfit.painn.train.step import evaluate, loss_of
@@ -36,7 +36,9 @@ class Evaluation:
     loss: float
 
 
-def evaluate_split(potential: PaiNNPotential, data: TrainingData, objective: LearnedObjective, group: Group) -> Evaluation:
+def evaluate_split(
+    potential: PaiNNPotential, data: TrainingData, objective: LearnedObjective, group: ProcessGroup
+) -> Evaluation:
     """Evaluate a split.
 
     Args:

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pesfit.core.arrays import FloatArray, LongArray
-from pesfit.core.processes.group import Group
+from pesfit.core.process_group import ProcessGroup
 from pesfit.painn.last_layer import LastLayerPosterior, features_and_slopes, last_layer
 from pesfit.painn.potential import PaiNNPotential
 from pesfit.painn.train.graphs import TrainingData
@@ -79,7 +79,7 @@ class LastLayer:
 
 
 def fit_last_layer(
-    potential: PaiNNPotential, data: Mapping[str, TrainingData], objective: LearnedObjective, most: int, group: Group
+    potential: PaiNNPotential, data: Mapping[str, TrainingData], objective: LearnedObjective, most: int, group: ProcessGroup
 ) -> LastLayer:
     """Find the posterior of the last layer; the potential stays as it is.
 
@@ -130,7 +130,7 @@ def infer_last_layer(equations: NormalEquations, layer: FloatArray) -> tuple[Pos
     return infer(moments, prior, strength, Constraints.none(len(layer))), weight
 
 
-def sum_up(potential: PaiNNPotential, data: TrainingData, most: int, label: str, group: Group) -> NormalEquations:
+def sum_up(potential: PaiNNPotential, data: TrainingData, most: int, label: str, group: ProcessGroup) -> NormalEquations:
     """Accumulate the normal equations of the last layer.
 
     Args:

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from pesfit.core.exceptions import ParamsError
-from pesfit.core.processes.group import Group
-from pesfit.core.processes.launch import run_together
-from pesfit.core.processes.torchrun import is_helper
+from pesfit.core.launch import is_helper, run_together
+from pesfit.core.process_group import ProcessGroup
 from pesfit.core.runtime import RUNS, SCRATCH
 from pesfit.data.dataset import ConformerDataset
 from pesfit.data.sources import check_source_names
@@ -157,7 +156,7 @@ class Job:
         return f"train {self.variant}" + (f", ensemble {self.companion}/{self.params.ensemble}" if self.companion else "")
 
 
-def train_together(group: Group, job: Job) -> Outcome:
+def train_together(group: ProcessGroup, job: Job) -> Outcome:
     """Train in one of the processes of a group."""
     params = job.params
     datasets = {name: ConformerDataset(path) for name, path in job.datasets.items()}
@@ -190,7 +189,7 @@ def train_together(group: Group, job: Job) -> Outcome:
 
 
 def _train_one(
-    group: Group, job: Job, ingredients: Ingredients, judged: Mapping[str, TrainingData]
+    group: ProcessGroup, job: Job, ingredients: Ingredients, judged: Mapping[str, TrainingData]
 ) -> tuple[Trained, dict[str, Evaluation]]:
     """Train from the weights that the ingredients have, leave the best ones there, and evaluate these."""
     potential, flat, step = ingredients.potential, ingredients.flat, ingredients.step

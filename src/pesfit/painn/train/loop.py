@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pesfit.core.arrays import LongArray
 from pesfit.core.exceptions import PesfitError
-from pesfit.core.processes.group import Group
+from pesfit.core.process_group import ProcessGroup
 from pesfit.painn.potential import PaiNNPotential
 from pesfit.painn.train.batches import cut_into_shards, epoch_batches
 from pesfit.painn.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -115,7 +115,7 @@ class Run:
     def __init__(
         self,
         ingredients: Ingredients,
-        group: Group,
+        group: ProcessGroup,
         tracker: Tracker,
         checkpoint: Path,
         seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,

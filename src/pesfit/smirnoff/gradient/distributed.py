@@ -17,8 +17,8 @@ import torch
 
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import LostProcessError
-from pesfit.core.processes.group import Group
-from pesfit.core.processes.launch import run_together, together
+from pesfit.core.launch import run_together, together
+from pesfit.core.process_group import ProcessGroup
 from pesfit.smirnoff.gradient.shard_work import ErrorRow, Job, ShardWork
 
 _OPERATIONS = ("stop", "errors", "count", "train", "validate", "curvature")
@@ -53,7 +53,7 @@ class Team:
         job: with all shards; each process is sent its own.
     """
 
-    def __init__(self, group: Group, job: Job) -> None:
+    def __init__(self, group: ProcessGroup, job: Job) -> None:
         self._group = group
         shares = group.shares_of(job.shards)
         self._member = _Member(group, [(replace(job, shards=tuple(shards)), len(job.shards)) for shards in shares])
@@ -79,7 +79,7 @@ class Team:
             _exchange(self._group, "stop", 0, np.zeros(0))
 
 
-def serve(group: Group, _: None = None) -> None:
+def serve(group: ProcessGroup, _: None = None) -> None:
     """Work for the first process until it is done."""
     member = _Member(group, None)
     while True:
@@ -105,7 +105,7 @@ class _Member:
         shares: for each process a job with its shards, and the number of all shards; None in all but the first.
     """
 
-    def __init__(self, group: Group, shares: Sequence[tuple[Job, int]] | None) -> None:
+    def __init__(self, group: ProcessGroup, shares: Sequence[tuple[Job, int]] | None) -> None:
         self._group = group
         job, self._n_shards = group.deal(shares)
         self._work = ShardWork(job)
@@ -120,7 +120,7 @@ class _Member:
         return self._group.gather_objects_in_first(self._work.errors(zs), self._n_shards)
 
 
-def _exchange(group: Group, operation: str, batch: int, z: FloatArray) -> tuple[str, int, FloatArray]:
+def _exchange(group: ProcessGroup, operation: str, batch: int, z: FloatArray) -> tuple[str, int, FloatArray]:
     """Tell all processes what the first is to do; what the others give is of no account."""
     header = torch.tensor([_OPERATIONS.index(operation), batch, len(z)])
     group.copy_from_first(header)

@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from pesfit.core.exceptions import DataError, PesfitError
-from pesfit.core.processes.group import Group
-from pesfit.core.processes.launch import run_together, together
-from pesfit.core.processes.torchrun import is_helper
-from tests.core.processes.test_group import gather_some
+from pesfit.core.exceptions import DataError, ParamsError, PesfitError
+from pesfit.core.launch import TorchrunPlace, is_helper, run_together, together, torchrun_place
+from pesfit.core.process_group import ProcessGroup
+from tests.core.test_process_group import gather_some
 
 
-def fail(group: Group, how: str) -> None:
+def fail(group: ProcessGroup, how: str) -> None:
     group.gather([torch.zeros(1)], group.size, torch.zeros(1))
     if how == "all":
         raise DataError("the data are odd")
@@ -79,7 +78,7 @@ def test_no_more_processes_than_have_something_to_do(monkeypatch: pytest.MonkeyP
     assert run_together(size_of, None, 1) == 1
 
 
-def size_of(group: Group, _: object) -> int:
+def size_of(group: ProcessGroup, _: object) -> int:
     return group.size
 
 
@@ -138,3 +137,35 @@ def in_two(function: Callable[[int, int, Connection], None]) -> list[Any]:
     results = [pipe.recv() if pipe.poll() else None for pipe, _ in pipes]
     assert [process.exitcode for process in processes] == [0, 0]
     return results
+
+
+def test_without_torchrun_no_process_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert torchrun_place() is None
+    assert not is_helper()
+
+
+@pytest.mark.parametrize(("rank", "helps"), [("0", False), ("1", True)])
+def test_all_but_the_first_help(rank: str, helps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert torchrun_place() == TorchrunPlace(int(rank), 2, 0)
+    assert is_helper() == helps
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("RANK", "one", "RANK = 'one': expected a whole number"),
+        ("WORLD_SIZE", "-2", "WORLD_SIZE = '-2': expected a whole number"),
+        ("LOCAL_RANK", "", "LOCAL_RANK = '': expected a whole number"),
+        ("RANK", "2", "RANK = 2: expected less than WORLD_SIZE = 2"),
+    ],
+)
+def test_what_is_no_place_is_refused(name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for each, good in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(each, good)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ParamsError, match=message):
+        is_helper()

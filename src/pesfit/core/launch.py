@@ -1,8 +1,8 @@
-"""Processes that work together: they are started, find each other, tell of failures, and end together.
+"""Processes that work together: start, rendezvous, failures and end.
 
 On one machine they are started here, and are joined through a file and the loopback interface: a port would clash with another run's,
 and a host name may not resolve. Over several machines `torchrun` starts the stage once for each process and says so in the environment
-(`torchrun`); all machines then see one file system.
+(`torchrun_place`); all machines then see one file system.
 
 What they share besides is torch's store, a few keys and values: in it each says that it is there, that it is done, or why it failed.
 """
@@ -28,10 +28,9 @@ from torch import distributed
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
-from pesfit.core.exceptions import LostProcessError, PesfitError
+from pesfit.core.exceptions import LostProcessError, ParamsError, PesfitError
 from pesfit.core.parallel import die_with_parent, n_workers
-from pesfit.core.processes.group import Group, with_others
-from pesfit.core.processes.torchrun import torchrun_place
+from pesfit.core.process_group import ProcessGroup, with_others
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -43,7 +42,7 @@ _SECONDS_BETWEEN_LOOKS = 0.02
 _THERE, _DONE, _WHY = "pesfit/there", "pesfit/done", "pesfit/why"
 
 
-def run_together(work: Callable[[Group, Job], Result], job: Job, most: int, *, on_gpus: bool = True) -> Result:
+def run_together(work: Callable[[ProcessGroup, Job], Result], job: Job, most: int, *, on_gpus: bool = True) -> Result:
     """Run a function in all processes of a group, this one among them, and return what it returned here.
 
     Args:
@@ -61,8 +60,8 @@ def run_together(work: Callable[[Group, Job], Result], job: Job, most: int, *, o
 
 @contextlib.contextmanager
 def together(
-    others: Callable[[Group, Job], object], job: Job, most: int, *, on_gpus: bool = True, memory_param: str | None = None
-) -> Iterator[Group]:
+    others: Callable[[ProcessGroup, Job], object], job: Job, most: int, *, on_gpus: bool = True, memory_param: str | None = None
+) -> Iterator[ProcessGroup]:
     """Have other processes run a function while this one runs the block, which makes the same calls to the group.
 
     Where torchrun started this process, no other is started: those that help have to come here too.
@@ -83,28 +82,74 @@ def together(
     n_here = min(n_workers(), most, torch.cuda.device_count() if on_gpus else most)
     size = max(1, n_here) if started is None else started.size
     if size == 1:
-        yield Group(device="cuda:0" if on_gpus else "cpu")
+        yield ProcessGroup(device="cuda:0" if on_gpus else "cpu")
     elif started is not None:
-        place = _Place(started.rank, size, started.local_rank if on_gpus else None)
+        place = _Member(started.rank, size, started.local_rank if on_gpus else None)
         with _joined_and_told(place, (), memory_param) as group:
             yield group
     else:
         with tempfile.TemporaryDirectory(prefix="pesfit-") as folder:
-            place = _Place(0, size, 0 if on_gpus else None, Path(folder), os.getpid())
+            place = _Member(0, size, 0 if on_gpus else None, Path(folder), os.getpid())
             with _children(others, job, place) as children, _joined_and_told(place, children, memory_param) as group:
                 yield group
 
 
 @dataclass(frozen=True)
-class _Place:
+class TorchrunPlace:
+    """A process among those that torchrun started.
+
+    Attributes:
+        rank: of this process, from 0.
+        size: number of processes, on all machines.
+        local_rank: among those on this machine.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+
+
+def torchrun_place() -> TorchrunPlace | None:
+    """Return this process's place among those that torchrun started; None where it did not, which leaves `RANK` or `WORLD_SIZE` unset.
+
+    Raises:
+        ParamsError: where `RANK`, `WORLD_SIZE` or `LOCAL_RANK` is not a whole number, or there are fewer processes than the rank says.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return None
+    place = TorchrunPlace(_number("RANK"), _number("WORLD_SIZE"), _number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else 0)
+    if place.rank >= place.size:
+        raise ParamsError(f"RANK = {place.rank}: expected less than WORLD_SIZE = {place.size}, as torchrun sets it")
+    return place
+
+
+def is_helper() -> bool:
+    """Tell whether torchrun started this process as one that helps another, which alone writes outputs.
+
+    Raises:
+        ParamsError: see `torchrun_place`.
+    """
+    place = torchrun_place()
+    return place is not None and place.rank > 0
+
+
+def _number(name: str) -> int:
+    value = os.environ[name]
+    if not (value.isascii() and value.isdigit()):
+        raise ParamsError(f"{name} = {value!r}: expected a whole number, as torchrun sets it")
+    return int(value)
+
+
+@dataclass(frozen=True)
+class _Member:
     """Where a process belongs.
 
     Attributes:
         rank: its own.
         size: how many processes there are.
-        gpu: the one it takes; None for the CPU.
-        folder: which those share that are started here; None of torchrun's.
-        parent: process id of the first, likewise.
+        gpu: its GPU; None for the CPU.
+        folder: shared by those that are started here; None of torchrun's.
+        parent: process id of the first; None of torchrun's.
     """
 
     rank: int
@@ -125,7 +170,7 @@ class _Place:
 
 
 @contextlib.contextmanager
-def _joined(place: _Place, store: Store) -> Iterator[Group]:
+def _joined(place: _Member, store: Store) -> Iterator[ProcessGroup]:
     """Be one of the group in the block; tell the others if it fails."""
     backend, device = ("gloo", torch.device("cpu")) if place.gpu is None else ("nccl", torch.device("cuda", place.gpu))
     if place.gpu is not None:
@@ -135,10 +180,10 @@ def _joined(place: _Place, store: Store) -> Iterator[Group]:
             with_others(
                 distributed.init_process_group, backend, store=store, rank=place.rank, world_size=place.size, timeout=_TIMEOUT
             )
-        yield Group(place.rank, place.size, device, place.folder if place.gpu is None else None)
+        yield ProcessGroup(place.rank, place.size, device, place.folder if place.gpu is None else None)
         _wait_for_others(store, place.size)
     except LostProcessError:
-        raise  # what another does not say of itself, this one does not know
+        raise  # the cause is known to the other process alone
     except Exception as error:
         words = f"{error}" if isinstance(error, PesfitError) else f"{place}: {type(error).__name__}: {error}"
         with contextlib.suppress(RuntimeError):
@@ -150,8 +195,8 @@ def _joined(place: _Place, store: Store) -> Iterator[Group]:
 
 
 @contextlib.contextmanager
-def _joined_and_told(place: _Place, children: Sequence[BaseProcess], memory_param: str | None) -> Iterator[Group]:
-    """Be one of the group in the block, and say what befell another."""
+def _joined_and_told(place: _Member, children: Sequence[BaseProcess], memory_param: str | None) -> Iterator[ProcessGroup]:
+    """Be one of the group in the block, and explain the failure of another."""
     store = place.open_store()
     try:
         _wait_for_children(store, children)
@@ -180,7 +225,7 @@ def _wait_for_others(store: Store, size: int) -> None:
                 return
 
 
-def _cause(store: Store, place: _Place, children: Sequence[BaseProcess], besides: str) -> str | None:
+def _cause(store: Store, place: _Member, children: Sequence[BaseProcess], besides: str) -> str | None:
     """Return why another process ended, where that comes to be known."""
     for _ in _looks():
         statuses = [child.exitcode for child in children]
@@ -207,7 +252,7 @@ def _looks() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _children(work: Callable[[Group, Job], object], job: Job, place: _Place) -> Iterator[list[BaseProcess]]:
+def _children(work: Callable[[ProcessGroup, Job], object], job: Job, place: _Member) -> Iterator[list[BaseProcess]]:
     """Start the other processes; they are gone when the block ends."""
     # Spawned, not forked: torch has started threads, and a forked child of a process with threads can hang.
     context = multiprocessing.get_context("spawn")
@@ -226,7 +271,7 @@ def _children(work: Callable[[Group, Job], object], job: Job, place: _Place) -> 
             child.join()
 
 
-def _child(work: Callable[[Group, Job], object], job: Job, place: _Place) -> None:
+def _child(work: Callable[[ProcessGroup, Job], object], job: Job, place: _Member) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the first process too, which ends this one
     if place.parent is not None:
         die_with_parent(place.parent)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pesfit.core.processes.group import Group
-from pesfit.core.processes.launch import run_together, together
+from pesfit.core.launch import run_together, together
+from pesfit.core.process_group import ProcessGroup
 
 
-def gather_some(group: Group, numbers: list[int]) -> list[tuple[int, list[float]]]:
+def gather_some(group: ProcessGroup, numbers: list[int]) -> list[tuple[int, list[float]]]:
     """Gather lists of several lengths, the same place used again and again, and one tensor of another type."""
     results = []
     for n_items in numbers:
@@ -46,8 +46,8 @@ def test_items_come_in_their_order_through_sockets_too(monkeypatch: pytest.Monke
     assert results[:-1] == [(2, [float(100 * n + item) for item in range(n)]) for n in (5, 2, 3)]
 
 
-def gather_through_sockets(group: Group, numbers: list[int]) -> list[tuple[int, list[float]]]:
-    return gather_some(Group(group.rank, group.size), numbers)
+def gather_through_sockets(group: ProcessGroup, numbers: list[int]) -> list[tuple[int, list[float]]]:
+    return gather_some(ProcessGroup(group.rank, group.size), numbers)
 
 
 def test_what_goes_to_the_first_alone_comes_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ class Returned:
     none: tuple[int, ...]
 
 
-def take_and_return(group: Group, _: None) -> Returned:
+def take_and_return(group: ProcessGroup, _: None) -> Returned:
     """Deal seven items to the processes, each of which returns its own."""
     letters = group.deal(group.shares_of("abcdefg") if group.is_first else None)
     mine = [(item, group.rank) for item in group.share_of(range(7))]

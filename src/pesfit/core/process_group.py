@@ -1,4 +1,4 @@
-"""The processes that work together, as one of them sees it: who takes what, and how results get to all, or to the first."""
+"""Processes that work together, as one of them sees them: its share of the work, and results gathered in a fixed order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 Arguments = ParamSpec("Arguments")
 
 
-class Group:
+class ProcessGroup:
     """This process among those that work together. Every process makes the same calls in the same order.
 
     Each call raises a `LostProcessError` where another process has ended.
@@ -36,8 +36,8 @@ class Group:
         self.size = size
         self.device = torch.device(device)
         self._folder = folder
-        self._boards: dict[tuple[torch.Size, torch.dtype], _Board] = {}
-        self._n_boards = 0
+        self._shared: dict[tuple[torch.Size, torch.dtype], _SharedMemory] = {}
+        self._n_shared = 0
 
     @property
     def is_first(self) -> bool:
@@ -66,7 +66,7 @@ class Group:
         if self.size == 1:
             return list(mine)
         if self._folder is not None:
-            return self._board(n_items, like).exchange(mine, n_items)
+            return self._shared_memory(n_items, like).exchange(mine, n_items)
         block = torch.zeros((-(-n_items // self.size), *like.shape), dtype=like.dtype, device=like.device)
         for row, item in zip(block, mine, strict=False):
             row.copy_(item)
@@ -97,7 +97,7 @@ class Group:
         return items
 
     def gather_objects_in_first(self, mine: Sequence[Item], n_items: int) -> list[Item]:
-        """Do what `gather_in_first` does for objects, which are pickled; returns none in the others."""
+        """Give the first process all objects, which are pickled, in their order; the others get an empty list."""
         blocks: list[Any] = [mine] * self.size
         if self.size > 1:
             with_others(distributed.gather_object, mine, blocks if self.is_first else None, dst=0)
@@ -129,25 +129,25 @@ class Group:
         if self.size > 1 and self.is_first:
             with_others(distributed.barrier)
 
-    def _board(self, n_items: int, like: Tensor) -> _Board:
+    def _shared_memory(self, n_items: int, like: Tensor) -> _SharedMemory:
         key = (like.shape, like.dtype)
-        board = self._boards.get(key)
-        if self._folder is not None and (board is None or board.capacity < n_items):
-            board = self._boards[key] = _Board(self, self._folder / f"board-{self._n_boards}", n_items, like)
-            self._n_boards += 1
-        if board is None:
-            raise RuntimeError("a board needs a folder")
-        return board
+        memory = self._shared.get(key)
+        if self._folder is not None and (memory is None or memory.capacity < n_items):
+            memory = self._shared[key] = _SharedMemory(self, self._folder / f"shared-{self._n_shared}", n_items, like)
+            self._n_shared += 1
+        if memory is None:
+            raise RuntimeError("shared memory needs a folder")
+        return memory
 
 
-class _Board:
+class _SharedMemory:
     """Memory in a file that all processes map; each writes its items into their places.
 
     There are two copies, used in turn: a process that is ahead writes into one while others still read the other, and gets no
     further, because a barrier ends each exchange.
     """
 
-    def __init__(self, group: Group, path: Path, capacity: int, like: Tensor) -> None:
+    def __init__(self, group: ProcessGroup, path: Path, capacity: int, like: Tensor) -> None:
         self.capacity = capacity
         self._group = group
         n_numbers = 2 * capacity * math.prod(like.shape)
@@ -171,10 +171,10 @@ class _Board:
 
 
 def with_others(call: Callable[Arguments, object], /, *arguments: Arguments.args, **options: Arguments.kwargs) -> None:
-    """Call what torch does together with other processes.
+    """Call a collective operation of torch.
 
     Raises:
-        LostProcessError: where one of them has gone.
+        LostProcessError: where another process has ended.
     """
     try:
         call(*arguments, **options)
