@@ -13,7 +13,7 @@ _Stretch = Annotated[float, Field(gt=0.0, le=10.0)]
 
 
 class Probes(ParamsSection):
-    """Hot dynamics and stretched bonds, labelled with GFN2-xTB, to see whether deviations tell them from the test set."""
+    """Hot dynamics and stretched bonds, labeled with GFN2-xTB, to see whether uncertainties tell them from the test set."""
 
     temperatures_kelvin: tuple[_Temperature, ...] = Field(
         (1000.0, 1500.0),
@@ -23,7 +23,7 @@ class Probes(ParamsSection):
     frames: int = Field(32, ge=1, le=1_000_000, description="Frames of each replica.")
     timestep_fs: float = Field(1.0, gt=0.0, le=10.0, description="Time step of the dynamics, fs.")
     frame_fs: float = Field(20.0, gt=0.0, le=1e6, description="Time between frames, fs.")
-    equilibration_fs: float = Field(100.0, ge=0.0, le=1e9, description="What is left out at the start of each replica, fs.")
+    equilibration_fs: float = Field(100.0, ge=0.0, le=1e9, description="Left out at the start of each replica, fs.")
     friction_per_ps: float = Field(10.0, gt=0.0, le=1000.0, description="Friction, 1/ps.")
     max_stretch_angstrom: float = Field(
         0.5, gt=0.0, le=100.0, description="A replica is cut where a bond is further from its reference mean, Å."
@@ -62,7 +62,7 @@ class Nvt(ParamsSection):
 
     length_fs: float = Field(1000.0, gt=0.0, le=1e9, description="Length of each replica, fs.")
     equilibration_fs: float = Field(
-        250.0, ge=0.0, le=1e9, description="What temperature and distances leave out at the start, fs."
+        250.0, ge=0.0, le=1e9, description="Left out of temperature and distances at the start, fs."
     )
     friction_per_ps: float = Field(10.0, gt=0.0, le=1000.0, description="Friction, 1/ps.")
 
@@ -72,12 +72,12 @@ class Rollout(MaxFailed):
 
     potentials: tuple[PotentialName, ...] = Field(
         ("gfn2", "conservative", "direct", "smirnoff", "smirnoff-initial"),
-        description="What is simulated: GFN2-xTB itself, both networks, SMIRNOFF after and before the fit.",
+        description="Potentials to simulate: GFN2-xTB itself, both networks, SMIRNOFF after and before the fit.",
     )
     sources: tuple[str, ...] = Field(
-        ("xtb", "rmd17", "md17", "espaloma"), description="Where molecules are from; `espaloma` stands for all its subsets."
+        ("xtb", "rmd17", "md17", "espaloma"), description="Sources of the molecules; `espaloma` stands for all its subsets."
     )
-    molecules_per_source: int = Field(1, ge=1, le=100_000, description="How many at most: the first that have test conformers.")
+    molecules_per_source: int = Field(1, ge=1, le=100_000, description="Number at most: the first that have test conformers.")
     replicas: int = Field(8, ge=1, le=100_000, description="Replicas of each molecule, from test conformers in turn.")
     gfn2_replicas: int = Field(
         2,
@@ -91,7 +91,7 @@ class Rollout(MaxFailed):
     )
     nve: Nve = Field(Nve(), description="NVE: velocity Verlet.")
     nvt: Nvt = Field(Nvt(), description="NVT: Langevin dynamics.")
-    observe_fs: float = Field(5.0, gt=0.0, le=1e6, description="Time between looks at energies and bonds, fs.")
+    observe_fs: float = Field(5.0, gt=0.0, le=1e6, description="Time between checks of energies and bonds, fs.")
     frame_fs: float = Field(20.0, gt=0.0, le=1e6, description="Time between stored frames, fs.")
     max_stretch_angstrom: float = Field(
         0.5,
@@ -118,7 +118,7 @@ class Rollout(MaxFailed):
         le=10_000_000,
         description="Frames of each molecule whose forces are compared with the labels' method, where it is GFN2-xTB.",
     )
-    probes: Probes = Field(Probes(), description="Conformers on purpose outside of what potentials are trained on.")
+    probes: Probes = Field(Probes(), description="Conformers that are out of distribution on purpose.")
     shards: int = Field(2, ge=1, le=10_000, description="Groups the molecules are dealt into; each is simulated as one graph.")
     seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of velocities and noise; every potential gets the same.")
 
@@ -145,20 +145,22 @@ class Rollout(MaxFailed):
 
 
 class Analyse(MaxFailed):
-    """The report: what every fitted potential says of the test set."""
+    """The report: every fitted potential evaluated on the test set."""
 
     bootstrap: int = Field(1000, ge=10, le=1_000_000, description="Resamples of the molecules for the intervals of errors.")
-    seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the resamples, and of the points that are drawn of many.")
+    seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the resamples, and of the points of parity plots.")
     worst_molecules: int = Field(
-        6, ge=0, le=100, description="How many molecules are drawn, those with the largest force errors; 0 for none."
+        6, ge=0, le=100, description="Molecules whose structure is drawn, those with the largest force errors; 0 for none."
     )
     energy_window: float = Field(
         5.0, gt=0.0, le=1e6, description="Width of the windows of energy above a molecule's lowest label, kcal/mol."
     )
     energy_windows: int = Field(
-        8, ge=1, le=100, description="How many windows errors are told apart by; the last one has no upper end."
+        8, ge=1, le=100, description="Number of windows that errors are listed for; the last one has no upper end."
     )
-    size_bin_atoms: int = Field(5, ge=1, le=10_000, description="Width of the ranges of atoms that errors are told apart by.")
+    size_bin_atoms: int = Field(
+        5, ge=1, le=10_000, description="Width of the ranges of numbers of atoms that errors are listed for."
+    )
     parity_points: int = Field(
         2000,
         ge=10,

@@ -12,7 +12,7 @@ Positive = Annotated[float, Field(gt=0.0, le=1e9)]
 
 
 class Loss(ParamsSection):
-    """What is summed over energies and over atoms, instead of the square of the error."""
+    """Loss, summed over energies and over atoms, instead of the square of the error."""
 
     kind: Literal["l2", "huber", "l1"] = Field(
         "l2",
@@ -30,7 +30,7 @@ class RelativeColumn(ParamsSection):
     prior_width: float = Field(
         0.1, gt=0.0, le=10.0, description="Standard deviation of the prior of the logarithm; 0.1 is 10 %."
     )
-    largest_factor: float = Field(2.0, gt=1.0, le=1000.0, description="By which factor values may grow or shrink at most.")
+    largest_factor: float = Field(2.0, gt=1.0, le=1000.0, description="Largest factor by which values may grow or shrink.")
 
 
 class Sigma(RelativeColumn):
@@ -39,7 +39,7 @@ class Sigma(RelativeColumn):
     prior_width: float = Field(
         0.03, gt=0.0, le=10.0, description="Standard deviation of the prior of the logarithm; 0.03 is 3 %."
     )
-    largest_factor: float = Field(1.25, gt=1.0, le=1000.0, description="By which factor values may grow or shrink at most.")
+    largest_factor: float = Field(1.25, gt=1.0, le=1000.0, description="Largest factor by which values may grow or shrink.")
 
 
 class TrainVdW(ParamsSection):
@@ -71,18 +71,18 @@ class StepLength(ParamsSection):
 
 
 class Gradient(ParamsSection):
-    """The fit by descent."""
+    """The gradient fit, for losses that are not squares and parameters that are not linear."""
 
     optimizer: Literal["adam", "lbfgs", "lm"] = Field(
         "lm",
         description="lm: Levenberg-Marquardt with bounds, for at most 3,000 parameters; lbfgs: L-BFGS-B; adam. The first two take all "
-        "data in each step, and go all the way to the optimum.",
+        "data in each step, and converge to the optimum.",
     )
-    loss: Loss = Field(Loss(), description="What is minimised over energies and forces.")
+    loss: Loss = Field(Loss(), description="Minimized over energies and forces.")
     vdw: TrainVdW = Field(TrainVdW(), description="Training of van der Waals parameters.")
     charges: TrainCharges = Field(TrainCharges(), description="Training of charges.")
     start: Literal["exact", "force_field"] = Field(
-        "exact", description="Where it starts: at the exact optimum of the sum of squares, or at the starting force field."
+        "exact", description="Start: the exact optimum of the sum of squares, or the starting force field."
     )
     epochs: int = Field(300, ge=1, le=10_000_000, description="Passes over the data at most.")
     batch_size: int | None = Field(None, ge=1, le=10_000_000, description="Molecules in a batch; null for all.")
@@ -195,7 +195,7 @@ class ImproperK(TorsionK):
 
 
 class TrainedHandler(ParamsSection):
-    """Which parameters of a handler are trained."""
+    """Parameters of a handler that are trained."""
 
     include: tuple[str, ...] = Field(
         ("*",), description="Ids or SMIRKS of the parameters to train; `*` in an id stands for any characters, as in `b1*`."
@@ -233,7 +233,7 @@ class TrainImproperTorsions(TrainedHandler):
 
 
 class Train(ParamsSection):
-    """What is trained; everything else stays as it is."""
+    """Trained parameters; everything else stays as it is."""
 
     bonds: TrainBonds = Field(TrainBonds(), description="Bonds.")
     angles: TrainAngles = Field(TrainAngles(), description="Angles.")
@@ -242,7 +242,7 @@ class Train(ParamsSection):
 
 
 class ConformerWeight(ParamsSection):
-    """How much each conformer counts in the objective (never in reported errors)."""
+    """Weight of each conformer in the objective (never in reported errors)."""
 
     kind: Literal["uniform", "window", "boltzmann"] = Field(
         "uniform",
@@ -254,7 +254,7 @@ class ConformerWeight(ParamsSection):
 
 
 class Objective(ParamsSection):
-    """The sum of squares that is minimised."""
+    """The sum of squares that is minimized."""
 
     energy_weight: Weight | Literal["evidence"] = Field(
         1.0,
@@ -263,7 +263,7 @@ class Objective(ParamsSection):
     force_weight: Weight = Field(1.0, description="Weight of |ΔF|², F in kcal/mol/Å.")
     energy_zero: Literal["mean", "min", "none"] = Field(
         "mean",
-        description="What energies of a molecule are relative to: their mean, the conformer whose label is lowest, or nothing.",
+        description="Zero of a molecule's energies: their mean, the conformer whose label is lowest, or none.",
     )
     normalization: Literal["sum", "component", "molecule"] = Field(
         "molecule",
@@ -281,17 +281,17 @@ class FitSmirnoff(MaxFailed):
 
     method: Literal["exact", "gradient"] = Field(
         "exact",
-        description="exact: normal equations and a bounded solve. gradient: that, and then descent as section `gradient` says, for other "
+        description="exact: normal equations and a bounded solve. gradient: that, followed by the fit of section `gradient`, for other "
         "losses, van der Waals parameters and charges.",
     )
-    train: Train = Field(Train(), description="What is trained, within which bounds, under which prior.")
-    objective: Objective = Field(Objective(), description="What is minimised.")
+    train: Train = Field(Train(), description="Trained parameters, their bounds and priors.")
+    objective: Objective = Field(Objective(), description="Function that is minimized.")
     prior_strength: Annotated[float, Field(gt=0.0, le=1e12)] | Literal["evidence", "validation"] = Field(
         "evidence",
         description="Factor on the sum of squares of (parameter - start)/prior_width, in the unit of the objective; or chosen by "
         "marginal likelihood, or by the objective on the validation set.",
     )
-    gradient: Gradient = Field(Gradient(), description="The fit by descent, for `method: gradient`.")
+    gradient: Gradient = Field(Gradient(), description="The gradient fit, for `method: gradient`.")
     shards: int = Field(64, ge=1, le=100_000, description="Pieces the data are cut into; their sums are added in order.")
     bootstrap: int = Field(1000, ge=10, le=1_000_000, description="Resamples of the molecules for the intervals of errors.")
     seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the resamples.")

@@ -27,11 +27,11 @@ class Params(ParamsSection):
     """All of params.yaml, with the chosen profile's values in place."""
 
     profile: str = Field("small", description="Which entry of `profiles` is laid over the sections below.")
-    sources: Sources = Field(Sources(), description="Which data go in.")
-    download: Download = Field(Download(), description="01_download: how files are fetched.")
-    convert: Convert = Field(Convert(), description="02_convert: how sources become Arrow data sets.")
+    sources: Sources = Field(Sources(), description="Data that go in.")
+    download: Download = Field(Download(), description="01_download: transfer of files.")
+    convert: Convert = Field(Convert(), description="02_convert: conversion of sources to Arrow data sets.")
     parameterize: Parameterize = Field(Parameterize(), description="03_parameterize: force field and charges.")
-    cluster: Cluster = Field(Cluster(), description="04_cluster: which conformers are kept.")
+    cluster: Cluster = Field(Cluster(), description="04_cluster: selection of representative conformers.")
     split: Split = Field(Split(), description="05_split: training, validation and test set.")
     fit_smirnoff: FitSmirnoff = Field(FitSmirnoff(), description="06_fit_smirnoff: the fit of SMIRNOFF parameters.")
     train_learned: TrainLearned = Field(TrainLearned(), description="07_train_learned: the network, in both variants.")
@@ -46,7 +46,7 @@ def load_params(path: Path) -> Params:
         path: the file; YAML 1.2, so `1e-3` is a number.
 
     Raises:
-        ParamsError: a line for each thing that is wrong: file, dotted key, value, what is allowed, the nearest right name.
+        ParamsError: a line for each error: file, dotted key, value, allowed values, the nearest right name.
     """
     document = _read(path)
     profiles = document.pop("profiles", None) or {}
@@ -113,7 +113,7 @@ def _is_in(overrides: Any, location: Sequence[str | int]) -> bool:
 
 
 def _innermost(details: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
-    """Leave out what only follows from an error inside: a list of one bad item is also reported as too short."""
+    """Leave out errors that only follow from an error inside: a list of one bad item is also reported as too short."""
     for detail in details:
         loc = detail["loc"]
         if not any(len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc for other in details):
@@ -131,7 +131,7 @@ def _explain(prefix: Path_, detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return f"{key}: missing; expected {allowed(field.schema)}"
     value = json.dumps(detail["input"])
-    if detail["type"] == "value_error":  # raised by a validator of ours, whose message says what is allowed
+    if detail["type"] == "value_error":  # raised by a validator of ours, whose message names what is allowed
         return f"{key} = {value}: {detail['ctx']['error']}"
     return f"{key} = {value}: expected {allowed(field.schema)}{_nearest(detail['input'], list(_choices(field.schema)))}"
 

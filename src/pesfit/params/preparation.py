@@ -47,7 +47,7 @@ class OwnData(ParamsSection):
     name: str = Field(
         min_length=1,
         max_length=64,
-        description="What rules and lists of sources call it, and its folder in data/arrow: letters, digits, `.`, `_` and `-`.",
+        description="Its name in rules and lists of sources, and of its folder in data/arrow: letters, digits, `.`, `_` and `-`.",
     )
     path: str = Field(
         min_length=1,
@@ -55,7 +55,7 @@ class OwnData(ParamsSection):
         "taken from the top of the repository. DVC follows this entry, not what the folder holds: give changed data another name.",
     )
     level_of_theory: str | None = Field(
-        None, min_length=1, description="Of its labels; null where the data set itself says it, as ours do."
+        None, min_length=1, description="Of its labels; null where the data set itself names it, as ours do."
     )
 
     @field_validator("name")
@@ -69,12 +69,12 @@ class OwnData(ParamsSection):
 
 
 class Sources(ParamsSection):
-    """Which data go in; an empty list leaves a source out."""
+    """Data that go in; an empty list leaves a source out."""
 
     espaloma: tuple[EspalomaSubset, ...] = Field((), description="Subsets of the Espaloma 0.3.0 record (Zenodo 8150601).")
     rmd17: tuple[MD17Molecule, ...] = Field((), description="Molecules of the revised MD17 archive.")
     md17: tuple[MD17Molecule, ...] = Field((), description="Molecules of the original MD17 data (its labels are noisy).")
-    xtb: bool = Field(True, description="Build a set of small molecules on this machine, labelled with GFN2-xTB; no download.")
+    xtb: bool = Field(True, description="Build a set of small molecules on this machine, labeled with GFN2-xTB; no download.")
     own: tuple[OwnData, ...] = Field(
         (),
         description="Data sets of your own, and those that `python -m pesfit label` wrote; each needs a rule in `split.rules`.",
@@ -90,7 +90,7 @@ class Sources(ParamsSection):
 
 
 class Download(ParamsSection):
-    """How files are fetched; what is fetched is said in `sources`."""
+    """Transfer of the files that `sources` names."""
 
     mirror: str | None = Field(
         None,
@@ -110,7 +110,7 @@ class Download(ParamsSection):
 
 
 class ConvertEspaloma(ParamsSection):
-    """Which conformers of an Espaloma entry are kept; the defaults are its authors'."""
+    """Filter of an Espaloma entry's conformers; the defaults are its authors'."""
 
     energy_window_hartree: float = Field(
         0.1, gt=0.0, le=10.0, description="Keep conformers whose energy is within this many hartree of the entry's lowest."
@@ -119,7 +119,7 @@ class ConvertEspaloma(ParamsSection):
 
 
 class ConvertMD17(ParamsSection):
-    """Which frames of MD17 and rMD17 are kept."""
+    """Selection of frames of MD17 and rMD17."""
 
     max_frames: int | None = Field(
         None, ge=1, le=10_000_000, description="Keep the first so many frames a molecule; null keeps all."
@@ -127,7 +127,7 @@ class ConvertMD17(ParamsSection):
 
 
 class ConvertXtb(ParamsSection):
-    """The set that is built on this machine."""
+    """Data set that is built on this machine."""
 
     n_molecules: int = Field(40, ge=1, le=40, description="Take the first so many molecules of the built-in list.")
     n_conformers: int = Field(
@@ -151,7 +151,7 @@ class ConvertXtb(ParamsSection):
     temperature_kelvin: float = Field(500.0, gt=0.0, le=5000.0, description="Temperature of the Langevin dynamics, in K.")
     friction_per_ps: float = Field(10.0, gt=0.0, le=1000.0, description="Friction of the Langevin dynamics, in 1/ps.")
     n_trajectory_frames: int = Field(
-        2000, ge=10, le=1_000_000, description="Frames of the ethanol trajectory that plays MD17's role."
+        2000, ge=10, le=1_000_000, description="Frames of the ethanol trajectory that takes the place of MD17."
     )
     trajectory_interval_fs: float = Field(
         5.0,
@@ -175,7 +175,7 @@ class ConvertXtb(ParamsSection):
 
 
 class Convert(MaxFailed):
-    """How sources become Arrow data sets."""
+    """Conversion of sources to Arrow data sets."""
 
     espaloma: ConvertEspaloma = Field(ConvertEspaloma(), description="Filter of the Espaloma entries.")
     rmd17: ConvertMD17 = Field(ConvertMD17(), description="Frames of revised MD17.")
@@ -187,7 +187,7 @@ ChargeMethod = Literal["dataset", "nagl", "sqm", "gasteiger"]
 
 
 class AssignCharges(ParamsSection):
-    """Where partial charges come from."""
+    """Methods for partial charges."""
 
     methods: tuple[ChargeMethod, ...] = Field(
         ("dataset", "nagl", "sqm"),
@@ -198,7 +198,7 @@ class AssignCharges(ParamsSection):
 
 
 class Parameterize(MaxFailed):
-    """How SMIRNOFF parameters are assigned."""
+    """Assignment of SMIRNOFF parameters."""
 
     force_field: str = Field(
         "openff_unconstrained-2.1.0.offxml",
@@ -210,7 +210,7 @@ class Parameterize(MaxFailed):
 
 
 class Cluster(MaxFailed):
-    """Which conformers are kept as representatives of those like them."""
+    """Selection of representative conformers."""
 
     sources: tuple[str, ...] = Field(
         ("espaloma", "xtb/conformers"),
@@ -232,7 +232,7 @@ class Cluster(MaxFailed):
     )
     representative: Literal["lowest_energy", "centroid"] = Field(
         "lowest_energy",
-        description="Which member of a cluster is kept: the one lowest in energy, or the one with most neighbors.",
+        description="Member of a cluster that is kept: the one lowest in energy, or the one with most neighbors.",
     )
 
 
@@ -244,7 +244,7 @@ _PUBLISHED_ESPALOMA = (0.8, 0.1, 0.1)
 
 
 class SplitRule(ParamsSection):
-    """How the data of one source are divided."""
+    """Division of the data of one source."""
 
     source: str = Field(
         min_length=1,
@@ -259,12 +259,12 @@ class SplitRule(ParamsSection):
     train: Share = Field(0.8, description="Share of the training set: a fraction (0.8) or a count (950).")
     validation: Share = Field(0.1, description="Share of the validation set: a fraction or a count.")
     test: Share = Field(0.1, description="Share of the test set: a fraction or a count.")
-    number: int = Field(1, ge=1, le=5, description="Which published rMD17 split; used with `by: rmd17`.")
+    number: int = Field(1, ge=1, le=5, description="Number of the published rMD17 split; used with `by: rmd17`.")
     stretches: int = Field(
         5,
         ge=1,
         le=1000,
-        description="Into how many stretches a trajectory is cut, each with training, validation and test frames in seeded order; "
+        description="Number of stretches that a trajectory is cut into, each with training, validation and test frames in seeded order; "
         "used with `by: block`. One stretch tests on the longest times apart, many on all that the trajectory visits.",
     )
     gap: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
@@ -294,7 +294,7 @@ class Split(ParamsSection):
     seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the draws.")
     group_by: Literal["molecule", "connectivity"] = Field(
         "connectivity",
-        description="What stays together when splitting by molecule: the same molecule, or also its stereo- and protonation twins.",
+        description="Unit that is never divided when splitting by molecule: a molecule, or one with its stereo- and protonation isomers.",
     )
     rules: tuple[SplitRule, ...] = Field(
         (

@@ -22,26 +22,27 @@ class Network(ParamsSection):
 
 
 class LearnedObjective(ParamsSection):
-    """What training minimises: energy_weight · mean h(ΔE) + force_weight · mean h(ΔF), means over a batch."""
+    """Training loss: energy_weight · mean h(ΔE) + force_weight · mean h(ΔF), means over a batch."""
 
     loss: Literal["mse", "huber"] = Field(
-        "mse", description="h(x): x², or x² up to the delta and 2·delta·|x| - delta² above, which heeds outliers less."
+        "mse",
+        description="h(x): x², or x² up to the delta and 2·delta·|x| - delta² above, which is less sensitive to outliers.",
     )
     energy_weight: float = Field(0.05, ge=0.0, le=1e9, description="Weight of energies, E in kcal/mol; mean over conformers.")
     force_weight: float = Field(0.95, ge=0.0, le=1e9, description="Weight of forces, F in kcal/mol/Å; mean over components.")
     energy_per: Literal["molecule", "atom"] = Field(
-        "molecule", description="atom: ΔE is divided by the number of atoms, so that large molecules do not rule."
+        "molecule", description="atom: ΔE is divided by the number of atoms, so that large molecules do not dominate."
     )
     huber_delta_energy: float = Field(1.0, gt=0.0, le=1e9, description="delta for energies, in the unit of ΔE.")
     huber_delta_force: float = Field(1.0, gt=0.0, le=1e9, description="delta for components of forces, kcal/mol/Å.")
 
 
 class Batching(ParamsSection):
-    """How training data are cut into batches."""
+    """Minibatches of the training data."""
 
     size: int = Field(10, ge=1, le=1_000_000, description="Size of a batch, in the unit that `by` names.")
     by: Literal["conformers", "atoms"] = Field(
-        "conformers", description="What `size` counts; with atoms, batches of small and of large molecules take equally long."
+        "conformers", description="Unit of `size`; with atoms, batches of small and of large molecules take equally long."
     )
     n_shards: int = Field(
         2,
@@ -53,27 +54,27 @@ class Batching(ParamsSection):
 
 
 class LearningRate(ParamsSection):
-    """How large steps are over a run."""
+    """Learning rate schedule."""
 
     peak: float = Field(1e-3, gt=0.0, le=10.0, description="Learning rate after the warm-up.")
     warmup_epochs: float = Field(1.0, ge=0.0, le=1e6, description="Epochs over which it rises evenly from 0.")
     decay: Literal["cosine", "plateau", "constant"] = Field(
         "cosine",
-        description="cosine: half a wave down over num_epochs. plateau: a stair down when the validation loss stops falling. "
+        description="cosine: half a period over num_epochs. plateau: reduced when the validation loss stops falling. "
         "constant: none.",
     )
     final_fraction: float = Field(
-        0.01, ge=0.0, le=1.0, description="Where cosine ends and plateau stops, as a fraction of peak."
+        0.01, ge=0.0, le=1.0, description="Last rate of cosine and least of plateau, as a fraction of peak."
     )
-    plateau_factor: float = Field(0.5, gt=0.0, lt=1.0, description="plateau: what a stair multiplies the rate by.")
-    plateau_patience: int = Field(10, ge=0, le=1_000_000, description="plateau: epochs in vain before a stair.")
+    plateau_factor: float = Field(0.5, gt=0.0, lt=1.0, description="plateau: factor of a reduction.")
+    plateau_patience: int = Field(10, ge=0, le=1_000_000, description="plateau: epochs without improvement before a reduction.")
     plateau_threshold: float = Field(
-        0.001, ge=0.0, lt=1.0, description="plateau: fraction by which the loss must fall to count as falling."
+        0.001, ge=0.0, lt=1.0, description="plateau: relative decrease of the loss that counts as an improvement."
     )
 
 
 class Optimizer(ParamsSection):
-    """How weights are changed."""
+    """Optimizer of the weights."""
 
     kind: Literal["adamw", "adam_amsgrad"] = Field(
         "adamw",
@@ -96,18 +97,17 @@ class Optimizer(ParamsSection):
 class TrainLearned(ParamsSection):
     """Training of the network, in both variants.
 
-    Who knows the project's ancestor finds its keys here: subset_size, num_epochs, early_stopping_min_epochs and
-    early_stopping_patience under their own names, batch_size_train as batching.size, and splits in section split, since all stages share
-    one division of the data.
+    Keys taken over from the project's predecessor: subset_size, num_epochs, early_stopping_min_epochs and early_stopping_patience under
+    their own names, batch_size_train as batching.size, and splits in section split, since all stages share one division of the data.
     """
 
     network: Network = Field(Network(), description="The shape of the network.")
-    objective: LearnedObjective = Field(LearnedObjective(), description="What is minimised.")
+    objective: LearnedObjective = Field(LearnedObjective(), description="Training loss.")
     batching: Batching = Field(
-        Batching(), description="How training data are cut into batches (the ancestor's batch_size_train)."
+        Batching(), description="Minibatches of the training data (batch_size_train of the predecessor)."
     )
-    optimizer: Optimizer = Field(Optimizer(), description="How weights are changed.")
-    learning_rate: LearningRate = Field(LearningRate(), description="How large steps are over a run.")
+    optimizer: Optimizer = Field(Optimizer(), description="Optimizer of the weights.")
+    learning_rate: LearningRate = Field(LearningRate(), description="Learning rate schedule.")
     sources: tuple[str, ...] = Field(
         (), description="Sources that are trained on (`espaloma` stands for all its subsets); an empty list takes all."
     )
@@ -118,7 +118,7 @@ class TrainLearned(ParamsSection):
         description="Train on so many conformers of the training set, drawn by seed; null for all.",
     )
     num_epochs: int = Field(500, ge=1, le=10_000_000, description="Passes over the training set at most.")
-    early_stopping_min_epochs: int = Field(50, ge=0, le=10_000_000, description="Passes that are made in any case.")
+    early_stopping_min_epochs: int = Field(50, ge=0, le=10_000_000, description="Passes that are always made.")
     early_stopping_patience: int | None = Field(
         100,
         ge=1,
@@ -138,15 +138,15 @@ class TrainLearned(ParamsSection):
         20_000,
         ge=1,
         le=1_000_000_000,
-        description="Conformers, at most, that say how certain the last layer of the conservative network is; of a larger set evenly "
-        "spaced ones. Fewer cost less time, and their deviations are larger, in nearly the same order.",
+        description="Conformers, at most, for the posterior of the last layer of the conservative network; of a larger set evenly "
+        "spaced ones. Fewer cost less time and give larger uncertainties, in nearly the same order.",
     )
     ensemble: int = Field(
         0,
         ge=0,
         le=20,
         description="Further networks trained like the conservative one, from seeds seed + 1, seed + 2, ..., whose spread is shown beside "
-        "the deviations of the last layer; each costs another training, and fewer than 3 give no error bars.",
+        "the uncertainty of the last layer; each costs another training, and fewer than 3 give no error bars.",
     )
     bootstrap: int = Field(1000, ge=10, le=1_000_000, description="Resamples for the intervals of errors.")
     seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the first weights, the order of batches, and resamples.")
