@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from pesfit.core import parallel
 
 pytest_plugins = ["tests.models.fitted"]
 
@@ -28,3 +34,17 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("needs real data: PESFIT_REAL_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _pool() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(
+        2, multiprocessing.get_context("spawn"), initializer=parallel.die_with_parent, initargs=(os.getpid(),)
+    ) as pool:
+        yield pool
+
+
+@pytest.fixture
+def worker_pool(_pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `ordered_map` use two processes that all tests share, wherever PESFIT_WORKERS is not 1: starting some takes seconds."""
+    monkeypatch.setattr(parallel, "ProcessPoolExecutor", lambda *_, **__: contextlib.nullcontext(_pool))

@@ -204,6 +204,7 @@ def test_choices_that_make_no_sense_are_refused(wrong: dict[str, int], message: 
         Choice(**wrong)
 
 
+@pytest.mark.usefixtures("worker_pool")
 def test_bytes_do_not_depend_on_the_number_of_workers(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = write(tmp_path / "set", [row("CCO", 5), row("CN"), row("CO", 4)])
     for workers in ("1", "2"):

@@ -134,6 +134,7 @@ def test_a_name_that_is_no_source_is_refused(tmp_path: Path) -> None:
         run(datasets, tmp_path, Cluster(sources=("xtb/conformer",)))
 
 
+@pytest.mark.usefixtures("worker_pool")
 def test_workers_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = write_data(tmp_path / "arrow", [make_record(f"m{i}", basins=1 + i % 4, seed=i) for i in range(9)])
     monkeypatch.setattr("pesfit.cluster.build._PAIRS_A_TASK", 150)

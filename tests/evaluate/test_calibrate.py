@@ -106,6 +106,7 @@ def test_known_inflations_are_found_on_validation_and_the_domain_on_training(tmp
     assert metrics["forces_factor"] == found.forces.factor
 
 
+@pytest.mark.usefixtures("worker_pool")
 def test_neither_the_number_of_workers_nor_the_cutting_changes_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,7 @@ def test_deviations_are_there_where_a_posterior_is(found: Predictions) -> None:
         found.force_deviations("conservative")
 
 
+@pytest.mark.usefixtures("worker_pool")
 def test_neither_workers_nor_pieces_change_a_byte(
     data: tuple[dict[str, ConformerDataset], Splits, ParameterizedSet],
     models: dict[str, Model],

@@ -96,14 +96,6 @@ def test_the_main_network_does_not_depend_on_companions(
         open_ensemble(tmp_path / "conservative")
 
 
-def test_two_processes_end_in_the_same_bytes(
-    trained: tuple[Path, dict[str, Any]], data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "2")
-    assert train(data, tmp_path) == trained[1]
-    assert contents(tmp_path / "conservative") == contents(trained[0] / "conservative")
-
-
 def test_companions_train_on_the_subset_of_the_main_network(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,7 @@ def test_more_failures_than_allowed_stop_the_stage(tmp_path: Path) -> None:
         parameterize_datasets(datasets, Parameterize(max_failed_fraction=0.4), tmp_path / "out")
 
 
+@pytest.mark.usefixtures("worker_pool")
 def test_number_of_workers_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     smiles = ["CCO", "CC(=O)[O-]", "c1ccccc1", "CC#N", "CS(C)(=O)=O", "C[NH3+]", "[He]", "FC(F)F"]
     datasets = _datasets(tmp_path, set=[_record(f"{i}", oracle.mapped(one)) for i, one in enumerate(smiles)])

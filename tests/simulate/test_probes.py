@@ -138,6 +138,7 @@ def test_hotter_probes_are_higher_in_energy(tmp_path: Path, monkeypatch: pytest.
     assert difference == pytest.approx(1.5 * 0.0019872 * 1500.0, rel=0.35)
 
 
+@pytest.mark.usefixtures("worker_pool")
 def test_the_same_seed_gives_the_same_bytes_from_any_number_of_workers(probes, tmp_path: Path, monkeypatch) -> None:
     folder, found = probes
     monkeypatch.setenv("PESFIT_WORKERS", "2")

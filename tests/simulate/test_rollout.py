@@ -234,6 +234,7 @@ def test_probes_are_beside_the_trajectories(output) -> None:
     assert output[1]["n_probe_failures"] == 0
 
 
+@pytest.mark.usefixtures("worker_pool")
 def test_bytes_do_not_depend_on_the_number_of_workers(output, models, subjects, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "2")
     metrics = run_rollouts(models, subjects, PARAMS, tmp_path / "rollouts")

@@ -155,6 +155,7 @@ def test_written_force_field_holds_the_fit_and_nothing_else_changed(data: Data, 
     assert found.tables["vdW"].values.tobytes() == start.tables["vdW"].values.tobytes()
 
 
+@pytest.mark.usefixtures("worker_pool")
 def test_bytes_do_not_depend_on_workers(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accumulate_module, "WORTH_WORKERS", 0)
     results = []

@@ -96,6 +96,7 @@ def test_descent_summarises_our_data(raw: Path, output: Path) -> None:
     assert energy.extract_smiles(data) == sorted(set(data["smiles"]))
 
 
+@pytest.mark.usefixtures("worker_pool")
 def test_bytes_do_not_depend_on_the_number_of_workers(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
     for workers in ("1", "2"):

@@ -273,6 +273,7 @@ def test_stage_02_says_where_the_copy_should_have_come_from(tmp_path: Path) -> N
         convert_sources(tmp_path, sources, Convert(), tmp_path)
 
 
+@pytest.mark.usefixtures("worker_pool")
 def test_bytes_do_not_depend_on_the_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save(tmp_path / "set", descent_rows([make_frames(smiles, 6) for smiles in SMILES]))
     written = []

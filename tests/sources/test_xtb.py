@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +13,7 @@ from pesfit.chemistry.smiles import group_of
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import Failure
 from pesfit.core.units import ACCELERATION, BOLTZMANN
-from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
+from pesfit.data.dataset import Record
 from pesfit.params.preparation import ConvertXtb
 from pesfit.potentials.gfn2 import Gfn2
 from pesfit.sources.xtb import XTB_LEVELS, build_xtb, distinct_minima
@@ -113,34 +109,17 @@ def test_the_trajectory_is_at_its_temperature(rows: list[Record]) -> None:
     assert 2 * kinetic / (3 * len(masses) * BOLTZMANN) == pytest.approx(500.0, rel=0.25)
 
 
-def test_bytes_do_not_depend_on_the_workers_or_the_threads(tmp_path: Path) -> None:
-    script = tmp_path / "build.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom pesfit.data.dataset import DatasetWriter\n"
-        "from pesfit.params.preparation import ConvertXtb\nfrom pesfit.sources.xtb import XTB_LEVELS, build_xtb\n"
-        "if __name__ == '__main__':\n"
-        "    params = ConvertXtb.model_validate_json(sys.argv[2])\n"
-        "    with DatasetWriter(Path(sys.argv[1]), XTB_LEVELS) as writer:\n"
-        "        for row in build_xtb(params):\n            writer.write(row)\n"
-    )
+@pytest.mark.usefixtures("worker_pool")
+def test_rows_do_not_depend_on_the_number_of_workers() -> None:
     params = SMALL.model_copy(update={"n_molecules": 4, "n_trajectory_frames": 20})
-    with DatasetWriter(tmp_path / "here", XTB_LEVELS) as writer:
-        for row in records(params):
-            writer.write(row)
-    for n_workers, n_threads in ((2, 1), (3, 2)):
-        environment = os.environ | {
-            "PESFIT_WORKERS": str(n_workers),
-            "OMP_NUM_THREADS": str(n_threads),
-            "OPENBLAS_NUM_THREADS": str(n_threads),
-            "PYTHONPATH": os.pathsep.join(sys.path),
-        }
-        folder = tmp_path / f"{n_workers}-{n_threads}"
-        subprocess.run(
-            [sys.executable, script, folder, params.model_dump_json()], env=environment, capture_output=True, check=True
+    for one, other in zip(build(params), build(params, n_workers=2), strict=True):
+        assert isinstance(one, Record)
+        assert isinstance(other, Record)
+        assert (one.id, one.coords.tobytes(), one.energy.tobytes()) == (
+            other.id,
+            other.coords.tobytes(),
+            other.energy.tobytes(),
         )
-        for file in sorted((tmp_path / "here").iterdir()):
-            assert (folder / file.name).read_bytes() == file.read_bytes(), (file.name, n_workers)
-    assert len(ConformerDataset(tmp_path / "here")) == 5
 
 
 def test_a_molecule_s_frames_do_not_depend_on_how_many_others_there_are(rows: list[Record]) -> None:

@@ -54,16 +54,17 @@ def changed(**values: Any) -> TrainLearned:
     return TINY.model_copy(update=values)
 
 
-def test_one_two_and_three_processes_end_in_the_same_bytes(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_and_two_processes_end_in_the_same_bytes(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the three shards of a minibatch, one process takes two and the other one."""
     results = []
-    for n_processes in (1, 2, 3):
+    for n_processes in (1, 2):
         monkeypatch.setenv("PESFIT_WORKERS", str(n_processes))
         path = tmp_path / str(n_processes)
         metrics = train(data, path, changed(num_epochs=2))
         assert json.loads((path / "runs/train_learned-conservative/timing.json").read_text())["processes"] == n_processes
         results.append((contents(path), json.dumps(metrics)))
     assert len(results[0][0]) == 7
-    assert results[0] == results[1] == results[2]
+    assert results[0] == results[1]
 
 
 class KilledError(Exception):
