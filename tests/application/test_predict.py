@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesfit.application import predict as predict_module
 from pesfit.application.geometries import Geometry, embedded
 from pesfit.application.predict import predict
 from pesfit.core.exceptions import DataError
@@ -57,7 +56,7 @@ def test_company_does_not_matter(request: pytest.FixtureRequest, which: str, mon
     model = open_model(request.getfixturevalue(which))
     ethanol, methanol = conformers("CCO", 5), conformers("CO", 2)
     together = predict(model, [*ethanol[:3], *methanol, *ethanol[3:]])
-    monkeypatch.setattr(predict_module, "_MAX_ATOMS", 18)
+    monkeypatch.setattr("pesfit.potentials.model.ATOMS_AT_ONCE", 18)
     apart = [*predict(model, ethanol[:3]), *predict(model, methanol), *predict(model, ethanol[3:])]
     for one, other in zip(together, apart, strict=True):
         assert one.geometry.where == other.geometry.where

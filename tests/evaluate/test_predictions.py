@@ -137,7 +137,8 @@ def test_neither_workers_nor_pieces_change_a_byte(
                 assert one.energy.tobytes() == other.energy.tobytes()
                 assert one.forces.tobytes() == other.forces.tobytes()
     assert again.failures == found.failures
-    monkeypatch.setattr(module, "_MAX_ATOMS", 10)  # a conformer at a time
+    monkeypatch.setattr(module, "_ATOMS_A_PIECE", 10)  # a row a piece
+    monkeypatch.setattr("pesfit.potentials.model.ATOMS_AT_ONCE", 10)  # a conformer at a time
     monkeypatch.setenv("PESFIT_WORKERS", "1")
     for (_, one), (_, other) in zip(found.of("smirnoff"), predict_test(models, *data).of("smirnoff"), strict=True):
         assert one.forces == pytest.approx(other.forces, abs=1e-10)

@@ -107,7 +107,7 @@ class PesfitCalculator(Calculator):
             or not geometry.is_same_molecule(self._molecule)
         ):
             self._prepared = self._model.prepare(geometry.atomic_numbers, smiles, geometry.where)
-            list(predict_molecule(self._model, self._prepared, [geometry]))  # says clearly what the model cannot do
+            predict_molecule(self._model, self._prepared, [geometry])  # says clearly what the model cannot do
             self._evaluate = self._model.potential.bind(collate([self._prepared.conformers(geometry.coords[None])]))
             self._molecule = geometry
         return self._prepared, self._evaluate

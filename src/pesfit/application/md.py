@@ -87,7 +87,7 @@ class Simulation:
     def __init__(self, model: Model, geometry: Geometry, run: Run) -> None:
         self._model, self._geometry, self._run = model, geometry, run
         self.prepared: PreparedMolecule = model.prepare(geometry.atomic_numbers, geometry.smiles, geometry.where)
-        list(predict_molecule(model, self.prepared, [geometry]))  # says clearly what is wrong with the start
+        predict_molecule(model, self.prepared, [geometry])  # says clearly what is wrong with the start
         self._masses = standard_masses(geometry.atomic_numbers)
         molecule = Molecule(
             "md", geometry.atomic_numbers, self._masses, geometry.coords[None], self.prepared.terms, self.prepared.total_charge

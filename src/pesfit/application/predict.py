@@ -14,9 +14,6 @@ from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 
-_MAX_ATOMS = 20_000
-"""Atoms evaluated in one go, which bounds memory."""
-
 
 @dataclass(frozen=True)
 class FrameDeviations:
@@ -95,38 +92,35 @@ def _molecules(geometries: Sequence[Geometry]) -> Iterator[list[Geometry]]:
         yield list(geometries[start:])
 
 
-def predict_molecule(model: Model, prepared: PreparedMolecule, conformers: Sequence[Geometry]) -> Iterator[Predicted]:
+def predict_molecule(model: Model, prepared: PreparedMolecule, conformers: Sequence[Geometry]) -> list[Predicted]:
     """Evaluate conformers of one molecule that is prepared.
 
     Raises:
         DataError: where the model lacks an element, two atoms coincide, or a result is not finite; names the geometry.
     """
-    n_in_one_go = max(1, _MAX_ATOMS // len(prepared.atomic_numbers))
-    reference, first_energy = conformers[0].coords, None
+    coords = np.stack([geometry.coords for geometry in conformers])
+    energies, forces = _evaluate(model, prepared, coords, conformers)
+    deviations = None if prepared.uncertainty is None else prepared.uncertainty(coords)
     charges = None if prepared.terms is None else prepared.terms.charges.numpy()
-    for start in range(0, len(conformers), n_in_one_go):
-        chunk = conformers[start : start + n_in_one_go]
-        coords = np.stack([geometry.coords for geometry in chunk])
-        energies, forces = _evaluate(model, prepared, coords, chunk)
-        first_energy = float(energies[0]) if first_energy is None else first_energy
-        deviations = None if prepared.uncertainty is None else prepared.uncertainty(coords, reference)
-        for i, geometry in enumerate(chunk):
-            of_frame = None if deviations is None else FrameDeviations.of(model, deviations, i)
-            energy = float(energies[i])
-            yield Predicted(geometry, energy, energy - first_energy, forces[i], charges, prepared.charge_method, of_frame)
+    found = []
+    for i, geometry in enumerate(conformers):
+        of_frame = None if deviations is None else FrameDeviations.of(model, deviations, i)
+        energy, relative = float(energies[i]), float(energies[i] - energies[0])
+        found.append(Predicted(geometry, energy, relative, forces[i], charges, prepared.charge_method, of_frame))
+    return found
 
 
 def _evaluate(
-    model: Model, prepared: PreparedMolecule, coords: FloatArray, chunk: Sequence[Geometry]
+    model: Model, prepared: PreparedMolecule, coords: FloatArray, conformers: Sequence[Geometry]
 ) -> tuple[FloatArray, FloatArray]:
     try:
         energies, forces = model.evaluate(prepared, coords)
     except CoincidentAtomsError as error:
-        where = chunk[error.conformer or 0].where
+        where = conformers[error.conformer or 0].where
         raise DataError(f"{where}: atoms {error.atoms[0]} and {error.atoms[1]} are at the same place") from error
     except PesfitError as error:
-        raise DataError(f"{chunk[0].where}: {error}") from error
-    for geometry, energy, of_atoms in zip(chunk, energies, forces, strict=True):
+        raise DataError(f"{conformers[0].where}: {error}") from error
+    for geometry, energy, of_atoms in zip(conformers, energies, forces, strict=True):
         if not (np.isfinite(energy) and np.isfinite(of_atoms).all()):
             raise DataError(f"{geometry.where}: {model.name} gives no finite energy and forces")
     return energies, forces

@@ -25,9 +25,6 @@ GFN2 = "gfn2"
 STAGE = "label"
 """What failures call it."""
 
-_MAX_ATOMS = 20_000
-"""Atoms evaluated in one go, which bounds memory; a constant, since what is joined may change the last bits."""
-
 
 @dataclass(frozen=True)
 class Teacher:
@@ -123,18 +120,18 @@ def _ask(ask: Callable[[FloatArray], FloatArray], coords: FloatArray, width: int
     values = np.full((len(coords), width), np.nan)
     problem = ""
     usable = np.flatnonzero(np.isfinite(coords).all(axis=(1, 2)))
-    step = max(1, _MAX_ATOMS // coords.shape[1])
-    for part in (usable[start : start + step] for start in range(0, len(usable), step)):
-        try:
-            values[part] = ask(coords[part])
-        except MoleculeError:
-            for one in part:
-                try:
-                    values[one] = ask(coords[one : one + 1])[0]
-                except CoincidentAtomsError as error:
-                    problem = problem or f": atoms {error.atoms[0]} and {error.atoms[1]} are at the same place"
-                except MoleculeError as error:
-                    problem = problem or f": {error}"
+    if not len(usable):
+        return _Answers(values, problem)
+    try:
+        values[usable] = ask(coords[usable])
+    except MoleculeError:
+        for one in usable:
+            try:
+                values[one] = ask(coords[one : one + 1])[0]
+            except CoincidentAtomsError as error:
+                problem = problem or f": atoms {error.atoms[0]} and {error.atoms[1]} are at the same place"
+            except MoleculeError as error:
+                problem = problem or f": {error}"
     return _Answers(values, problem)
 
 

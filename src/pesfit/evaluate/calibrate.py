@@ -26,8 +26,8 @@ from pesfit.uncertainty.calibration import DOMAIN_QUANTILE, MIN_CONFORMERS, Cali
 MAX_VALIDATION, MAX_TRAINING = 2000, 1000
 """Conformers that are looked at, evenly spread over the set where there are more: one factor, and a quantile, need no more."""
 _ATOMS_A_PIECE = {True: 50_000, False: 1000}
-"""Atoms of all conformers in one piece of work, by whether a model needs bonds: a network takes some 20 ms for the deviations of a
-conformer of 9 atoms, a force field 0.1 ms, and one piece starts no processes."""
+"""Atoms of all conformers in one piece of work, by whether a model needs bonds: a network takes some 20 ms for the standard deviations of
+a conformer of 9 atoms, a force field 0.1 ms, and one piece starts no processes. It shares work out; `Model.evaluate` bounds memory."""
 
 
 def _nothing() -> FloatArray:

@@ -27,8 +27,8 @@ from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 STAGE = "analyse"
-_MAX_ATOMS = 20_000
-"""Atoms of all conformers evaluated in one go, which bounds memory; also what a piece of work holds."""
+_ATOMS_A_PIECE = 20_000
+"""Atoms of all conformers of the rows in one piece of work."""
 _WORTH_WORKERS = 200_000
 """Conformers times atoms times potentials, some 10 s of work, below which starting worker processes takes longer than they save."""
 
@@ -211,13 +211,13 @@ class _Task:
 
 
 def _pieces(rows: Sequence[TestRow]) -> Iterator[list[TestRow]]:
-    """Deal rows into consecutive pieces of at least `_MAX_ATOMS` atoms."""
+    """Deal rows into consecutive pieces of at least `_ATOMS_A_PIECE` atoms."""
     piece: list[TestRow] = []
     n_atoms = 0
     for row in rows:
         piece.append(row)
         n_atoms += row.n_conformers * row.n_atoms
-        if n_atoms >= _MAX_ATOMS:
+        if n_atoms >= _ATOMS_A_PIECE:
             yield piece
             piece, n_atoms = [], 0
     if piece:
@@ -247,22 +247,8 @@ def _predict_row(task: _Task, row: TestRow) -> Predicted | Failure:
 
 
 def _evaluate(model: Model, prepared: PreparedMolecule, row: TestRow) -> Predicted:
-    n_in_one_go = max(1, _MAX_ATOMS // row.n_atoms)
-    energies, forces, deviations = [], [], []
-    for start in range(0, row.n_conformers, n_in_one_go):
-        coords = row.coords[start : start + n_in_one_go]
-        energy, force = model.evaluate(prepared, coords)
-        energies.append(energy)
-        forces.append(force)
-        if prepared.uncertainty is not None:
-            deviations.append(prepared.uncertainty(coords, row.coords[0]))
-    energy, force = np.concatenate(energies), np.concatenate(forces)
-    finite = np.isfinite(energy) & np.isfinite(force).all(axis=(1, 2))
+    energy, forces = model.evaluate(prepared, row.coords)
+    finite = np.isfinite(energy) & np.isfinite(forces).all(axis=(1, 2))
     if not finite.all():
         raise DataError(f"test conformer {int(np.argmin(finite))} has no finite energy and forces")
-    return Predicted(energy, force, _joined(deviations) if deviations else None)
-
-
-def _joined(parts: Sequence[StandardDeviations]) -> StandardDeviations:
-    columns = ([getattr(part, name) for part in parts] for name in ("energy", "relative_energy", "forces"))
-    return StandardDeviations(*[np.concatenate(column) for column in columns])
+    return Predicted(energy, forces, None if prepared.uncertainty is None else prepared.uncertainty(row.coords, row.coords[0]))

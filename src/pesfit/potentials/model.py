@@ -11,9 +11,13 @@ import torch
 
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.potentials.base import Conformers, Potential, collate
+from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 from pesfit.potentials.terms import Terms
 from pesfit.uncertainty.calibration import CalibratedUncertainty, Calibration
 from pesfit.uncertainty.standard_deviations import Uncertainty
+
+ATOMS_AT_ONCE = 20_000
+"""Atoms of all conformers evaluated at once, which bounds memory; a constant, because another cut may change the last bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +85,7 @@ class Model(ABC):
         """
 
     def evaluate(self, prepared: PreparedMolecule, coords: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Evaluate conformers of one molecule together, keeping nothing to differentiate.
+        """Evaluate conformers of one molecule, keeping nothing to differentiate, and `ATOMS_AT_ONCE` atoms at a time.
 
         Args:
             prepared: from `prepare`.
@@ -93,8 +97,16 @@ class Model(ABC):
         Raises:
             PesfitError: where the potential cannot be asked about the molecule, or two atoms are at the same place.
         """
-        with torch.no_grad():
-            prediction = self.potential(collate([prepared.conformers(coords)]))
+        n_at_once = max(1, ATOMS_AT_ONCE // len(prepared.atomic_numbers))
+        parts = [self._evaluate(prepared, coords[i : i + n_at_once], i) for i in range(0, max(1, len(coords)), n_at_once)]
+        return np.concatenate([energy for energy, _ in parts]), np.concatenate([forces for _, forces in parts])
+
+    def _evaluate(self, prepared: PreparedMolecule, coords: FloatArray, start: int) -> tuple[FloatArray, FloatArray]:
+        try:
+            with torch.no_grad():
+                prediction = self.potential(collate([prepared.conformers(coords)]))
+        except CoincidentAtomsError as error:
+            raise CoincidentAtomsError(error.atoms, start + (error.conformer or 0), error.molecule) from error
         return prediction.energy.numpy(), prediction.forces.numpy().reshape(coords.shape)
 
     def calibrated(self, posterior: Uncertainty | None) -> Uncertainty | None:
