@@ -30,7 +30,7 @@ from pesfit.data.topology import BONDED_HANDLERS, ForceField, ParameterizedSet, 
 from pesfit.parameterize.engine import Request, Setup, parameterize
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.params.fit_smirnoff import Gradient, ImproperK, Loss, Objective, Train, TrainImproperTorsions
-from pesfit.potentials.base import Batch, Conformers, collate
+from pesfit.potentials.interface import Batch, Conformers, collate
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics
 from pesfit.smirnoff.features import MoleculeFeatures

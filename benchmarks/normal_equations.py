@@ -24,7 +24,7 @@ from pesfit.data.topology import ForceField, ParameterizedSet, Topology
 from pesfit.parameterize.build import parameterize_datasets
 from pesfit.params.fit_smirnoff import Train
 from pesfit.params.preparation import AssignCharges, Parameterize
-from pesfit.potentials.base import Conformers, collate
+from pesfit.potentials.interface import Conformers, collate
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics
 from pesfit.smirnoff.features import MoleculeFeatures

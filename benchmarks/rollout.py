@@ -29,13 +29,13 @@ from openmm import unit
 from pesfit.core.exceptions import Failure
 from pesfit.core.units import EV
 from pesfit.data.topology import Topology
-from pesfit.models.build import build_smirnoff
 from pesfit.parameterize.engine import Request, Setup, parameterize
 from pesfit.parameterize.force_field import read_force_field
-from pesfit.potentials.base import Potential
+from pesfit.potentials.interface import Potential
 from pesfit.potentials.terms import Terms
 from pesfit.simulate.loop import Protocol, simulate
 from pesfit.simulate.replicas import Molecule, as_batch, standard_masses
+from pesfit.smirnoff.potential import SmirnoffPotential
 
 FORCE_FIELD = "openff_unconstrained-2.1.0.offxml"
 SMILES = "CC(=O)N[C@@H](C)C(=O)NC"  # alanine dipeptide, 22 atoms
@@ -74,7 +74,7 @@ def prepare(n_replicas: int) -> tuple[Potential, Molecule, Topology, openff.tool
     shape = (n_replicas, len(numbers), 3)
     coords = found.conformers[0].m_as("angstrom") + np.random.default_rng(1).normal(scale=0.03, size=shape)
     molecule = Molecule(SMILES, numbers, standard_masses(numbers), coords, Terms.from_topology(topology))
-    return build_smirnoff(force_field), molecule, topology, found
+    return SmirnoffPotential(force_field), molecule, topology, found
 
 
 def one(molecule: Molecule, replica: int) -> Molecule:

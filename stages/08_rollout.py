@@ -10,7 +10,7 @@ from pesfit.core.runtime import RUNS, output_folder, run_stage
 from pesfit.data.dataset import open_datasets
 from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet
-from pesfit.models.fitted import open_fitted
+from pesfit.models.open import open_fitted
 from pesfit.params.load import Params, load_params
 from pesfit.simulate.rollout import run_rollouts
 from pesfit.simulate.subjects import find_subjects

@@ -18,7 +18,6 @@ from pesfit.core.exceptions import ParamsError
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, open_datasets, read_failures
 from pesfit.data.splits import TEST, TRAIN, Splits
 from pesfit.data.topology import ParameterizedSet
-from pesfit.models.build import build_gfn2
 from pesfit.parameterize.build import parameterize_datasets
 from pesfit.params.preparation import (
     AssignCharges,
@@ -31,6 +30,7 @@ from pesfit.params.preparation import (
     Split,
     SplitRule,
 )
+from pesfit.potentials.gfn2_model import Gfn2Potential
 from pesfit.simulate.loop import Protocol, simulate
 from pesfit.simulate.replicas import Molecule, standard_masses
 from pesfit.simulate.trajectories import frames
@@ -109,7 +109,7 @@ def labelled(mine: OwnData, tmp_path_factory: pytest.TempPathFactory) -> OwnData
         numbers = like.atomic_numbers
         molecule = Molecule(f"mine/{group}", numbers, standard_masses(numbers), like.coords[:2])
         protocol = Protocol(0.5, 20, observe_every=2, frame_every=1, temperature_kelvin=500.0, seed=3)
-        (run,) = simulate(build_gfn2(), [molecule], protocol)
+        (run,) = simulate(Gfn2Potential(), [molecule], protocol)
         with DatasetWriter(folder / "trajectory", {"rollout/gfn2": "rollout"}) as writer:
             for record in frames(run, "gfn2", "nve", like):
                 assert record.forces is not None

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from pesfit.data.topology import Topology
-from pesfit.models.build import Engine, build_gfn2, build_smirnoff
+from pesfit.data.topology import ForceField, Topology
 from pesfit.painn.potential import PaiNNConfig, Variant, build_painn
 from pesfit.params.train_learned import Network
-from pesfit.potentials.base import Potential
+from pesfit.potentials.gfn2_model import Gfn2Potential
+from pesfit.potentials.interface import Potential
+from pesfit.smirnoff.potential import SmirnoffPotential
 from tests import openff_oracle
 from tests.contract.samples import Sample
 
@@ -43,20 +44,24 @@ class Case:
 
 
 def smirnoff() -> Case:
-    return _smirnoff("pesfit", tolerance=1e-9, far=2e4, step=1e-4, step_tolerance=1e-4)
+    return _smirnoff(SmirnoffPotential, tolerance=1e-9, far=2e4, step=1e-4, step_tolerance=1e-4)
 
 
 def smee() -> Case:
     pytest.importorskip("smee", reason="needs smee, which is optional and not on PyPI")
-    return _smirnoff("smee", tolerance=2e-3, far=200.0, step=2e-3, step_tolerance=0.1)  # in float32
+    from pesfit.smirnoff.smee_potential import SmeePotential
+
+    return _smirnoff(SmeePotential, tolerance=2e-3, far=200.0, step=2e-3, step_tolerance=0.1)  # in float32
 
 
-def _smirnoff(engine: Engine, tolerance: float, far: float, step: float, step_tolerance: float) -> Case:
+def _smirnoff(
+    make: Callable[[ForceField], Potential], tolerance: float, far: float, step: float, step_tolerance: float
+) -> Case:
     molecules = [openff_oracle.molecule(smiles) for smiles in ("CCO", "CC(=O)NC", "CC#N", "c1c[nH]cn1")]
     force_field, topologies = openff_oracle.tables_and_topologies(molecules)
     neutral = [replace(topology, charges=topology.charges - topology.charges.mean()) for topology in topologies]
     return Case(
-        potential=build_smirnoff(force_field, engine),
+        potential=make(force_field),
         samples=tuple(
             Sample(molecule.atomic_numbers, molecule.coords, topology)
             for molecule, topology in zip(molecules, neutral, strict=True)
@@ -70,9 +75,9 @@ def _smirnoff(engine: Engine, tolerance: float, far: float, step: float, step_to
 
 
 def gfn2() -> Case:
-    samples = _smirnoff("pesfit", 0.0, 0.0, 0.0, 0.0).samples
+    samples = _smirnoff(SmirnoffPotential, 0.0, 0.0, 0.0, 0.0).samples
     return Case(
-        potential=build_gfn2(),
+        potential=Gfn2Potential(),
         samples=tuple(replace(sample, topology=None) for sample in samples),
         atom=Sample(np.array([10]), np.zeros((1, 1, 3))),  # a closed shell
         tolerance=1e-4,  # to which the self-consistent field converges

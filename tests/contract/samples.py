@@ -9,7 +9,7 @@ import torch
 
 from pesfit.core.arrays import FloatArray, LongArray
 from pesfit.data.topology import Topology
-from pesfit.potentials.base import Batch, Conformers, collate
+from pesfit.potentials.interface import Batch, Conformers, collate
 from pesfit.potentials.terms import Terms
 
 _ATOMS_IN = ("connectivity", "bonds", "angles", "propers", "impropers")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from pesfit.potentials.base import Batch, Prediction
+from pesfit.potentials.interface import Batch, Prediction
 from tests.contract.registry import Case
 from tests.contract.samples import Sample, batch_of
 

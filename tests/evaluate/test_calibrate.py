@@ -19,7 +19,7 @@ from pesfit.evaluate.calibrate import Labels, calibrate
 from pesfit.painn.last_layer import LastLayerPosterior, last_layer
 from pesfit.painn.model import open_network
 from pesfit.painn.potential import load_painn
-from pesfit.potentials.base import Batch, Potential, Prediction
+from pesfit.potentials.interface import Batch, Potential, Prediction
 from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.smirnoff.model import open_smirnoff
 from pesfit.uncertainty.calibration import CALIBRATION_FILE, Calibration

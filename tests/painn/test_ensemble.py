@@ -15,7 +15,7 @@ from pesfit.painn import ensemble as module
 from pesfit.painn.ensemble import EnsembleUncertainty, companion_folder, load_companions
 from pesfit.painn.potential import CONFIG_FILE, WEIGHTS_FILE, PaiNNConfig, PaiNNPotential, build_painn
 from pesfit.params.train_learned import Network
-from pesfit.potentials.base import Conformers, collate
+from pesfit.potentials.interface import Conformers, collate
 
 NUMBERS = np.array([6, 8, 1, 1, 1, 1], dtype=np.int32)
 SHAPE = Network(n_features=8, n_interactions=2, n_rbf=6, cutoff_angstrom=4.0, precision="float64")

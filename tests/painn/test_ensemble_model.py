@@ -20,7 +20,7 @@ from pesfit.painn.model import open_network
 from pesfit.painn.potential import load_painn
 from pesfit.painn.train.learned import Folders, train_learned
 from pesfit.params.train_learned import TrainLearned
-from pesfit.potentials.base import collate
+from pesfit.potentials.interface import collate
 from pesfit.uncertainty.calibration import CALIBRATION_FILE, Calibration
 from tests.painn.train.samples import TINY, small_data
 

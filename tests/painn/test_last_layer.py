@@ -19,7 +19,7 @@ from pesfit.painn.last_layer import (
 )
 from pesfit.painn.potential import PaiNNConfig, PaiNNPotential, build_painn
 from pesfit.params.train_learned import Network
-from pesfit.potentials.base import Conformers, collate
+from pesfit.potentials.interface import Conformers, collate
 from pesfit.potentials.neighbors import find_edges
 
 NUMBERS = np.array([6, 8, 1, 1, 1], dtype=np.int32)

@@ -19,8 +19,8 @@ from pesfit.data.splits import SplitRow, Splits
 from pesfit.models.open import open_model
 from pesfit.painn.train.learned import Folders, train_learned
 from pesfit.params.train_learned import Batching, LearningRate, Network, Optimizer, TrainLearned
-from pesfit.potentials.base import collate
 from pesfit.potentials.gfn2 import Gfn2
+from pesfit.potentials.interface import collate
 from pesfit.simulate.replicas import standard_masses
 from pesfit.sources.xtb_dynamics import Langevin, relax
 from pesfit.uncertainty.standard_deviations import StandardDeviations

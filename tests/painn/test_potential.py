@@ -18,7 +18,7 @@ import torch.utils.data.dataloader
 from pesfit.core.exceptions import DataError
 from pesfit.painn.potential import PaiNNConfig, PaiNNPotential, Variant, build_painn, load_painn, transfer_weights
 from pesfit.params.train_learned import Network
-from pesfit.potentials.base import Batch, Conformers, collate
+from pesfit.potentials.interface import Batch, Conformers, collate
 from pesfit.potentials.neighbors import Edges, find_edges
 
 GOLDEN = Path(__file__).parent / "painn-v1"

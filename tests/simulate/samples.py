@@ -9,10 +9,10 @@ import torch
 
 from pesfit.core.arrays import FloatArray
 from pesfit.data.topology import ForceField, Topology
-from pesfit.models.build import build_smirnoff
-from pesfit.potentials.base import Batch, Potential, Prediction
+from pesfit.potentials.interface import Batch, Potential, Prediction
 from pesfit.potentials.terms import Terms
 from pesfit.simulate.replicas import Molecule, standard_masses
+from pesfit.smirnoff.potential import SmirnoffPotential
 from tests import openff_oracle
 from tests.openff_oracle import OracleMolecule
 
@@ -63,7 +63,7 @@ def _parameterized(smiles: tuple[str, ...]) -> tuple[ForceField, list[Topology],
 
 def smirnoff(*smiles: str) -> Potential:
     """The SMIRNOFF potential of some molecules."""
-    return build_smirnoff(_parameterized(smiles)[0])
+    return SmirnoffPotential(_parameterized(smiles)[0])
 
 
 def molecules(*smiles: str, n_replicas: int = 4, jitter: float = 0.03, seed: int = 5) -> list[Molecule]:

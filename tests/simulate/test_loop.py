@@ -15,8 +15,8 @@ from pesfit.core.exceptions import DataError
 from pesfit.core.units import ACCELERATION, BOLTZMANN
 from pesfit.painn.potential import PaiNNConfig, Variant, build_painn
 from pesfit.params.train_learned import Network
-from pesfit.potentials.base import Batch, Potential, Prediction
 from pesfit.potentials.integrators import verlet
+from pesfit.potentials.interface import Batch, Potential, Prediction
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 from pesfit.simulate.loop import Protocol, Run, simulate
 from pesfit.simulate.replicas import Molecule, RandomNumbers, as_batch

@@ -15,7 +15,7 @@ from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import DataError, MoleculeError, TooManyFailuresError
 from pesfit.data.dataset import ConformerDataset, Record, read_failures
 from pesfit.params.evaluation import Nve, Nvt, Probes, Rollout
-from pesfit.potentials.base import Batch, Potential, Prediction
+from pesfit.potentials.interface import Batch, Potential, Prediction
 from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.potentials.terms import Terms
 from pesfit.simulate.loop import Protocol, simulate

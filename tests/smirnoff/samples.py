@@ -10,7 +10,7 @@ import torch
 from pesfit.core.arrays import FloatArray
 from pesfit.data.topology import BONDED_HANDLERS, ForceField, Topology
 from pesfit.params.fit_smirnoff import ImproperK, Train, TrainImproperTorsions
-from pesfit.potentials.base import Conformers, collate
+from pesfit.potentials.interface import Conformers, collate
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.parameters import Layout
 from pesfit.smirnoff.potential import SmirnoffPotential

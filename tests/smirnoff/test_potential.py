@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pesfit.core.exceptions import DataError, ForceFieldError
 from pesfit.data.topology import COLUMNS, ForceField, ParameterTable, Topology
-from pesfit.potentials.base import Batch, Conformers, collate
+from pesfit.potentials.interface import Batch, Conformers, collate
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.potential import HANDLERS, SmirnoffPotential

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pesfit.core.exceptions import DataError
-from pesfit.models.build import build_smirnoff
-from pesfit.potentials.base import Batch, Conformers, Prediction, collate
+from pesfit.potentials.interface import Batch, Conformers, Prediction, collate
 from pesfit.potentials.terms import Terms
+from pesfit.smirnoff.potential import SmirnoffPotential
 from pesfit.smirnoff.replicas import SmirnoffReplicas
 from tests import openff_oracle
 
@@ -23,7 +23,7 @@ def everything() -> tuple[torch.nn.Module, Batch]:
         Conformers(torch.tensor(molecule.atomic_numbers), torch.tensor(molecule.coords), Terms.from_topology(topology))
         for molecule, topology in zip(molecules, topologies, strict=True)
     ]
-    return build_smirnoff(force_field), collate(conformers)
+    return SmirnoffPotential(force_field), collate(conformers)
 
 
 def close(actual: Prediction, expected: Prediction, tolerance: float = 1e-10) -> None:
@@ -55,7 +55,7 @@ def test_unequal_numbers_of_conformers_take_the_flat_form() -> None:
             for molecule, topology in zip((ethanol, acetamide), topologies, strict=True)
         ]
     )
-    potential = build_smirnoff(force_field)
+    potential = SmirnoffPotential(force_field)
     close(potential.bind(batch)(batch.coords), potential(batch), tolerance=0.0)
     with pytest.raises(DataError, match="same number of conformers"):
         SmirnoffReplicas(dict(potential.tables.items()), 0.5, 0.5, batch)
@@ -89,7 +89,7 @@ def test_exactly_linear_atoms_have_the_limits_of_the_flat_form() -> None:
     coords[:, 4:7] = np.array([[-0.4, 1.0, 0.0], [-0.4, -0.5, 0.87], [-0.4, -0.5, -0.87]])
     coords[:, 7:] = np.array([[4.5, 1.0, 0.0], [4.5, -0.5, 0.87], [4.5, -0.5, -0.87]])
     batch = collate([Conformers(torch.tensor(butyne.atomic_numbers), torch.tensor(coords), Terms.from_topology(topology))])
-    potential = build_smirnoff(force_field)
+    potential = SmirnoffPotential(force_field)
     expected = potential(batch)
     assert bool(torch.isfinite(expected.forces).all())
     close(potential.bind(batch)(batch.coords), expected)

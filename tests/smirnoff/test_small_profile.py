@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from pesfit.core.exceptions import Failure
-from pesfit.models.build import build_smirnoff
 from pesfit.parameterize.engine import Request, Setup, parameterize
 from pesfit.parameterize.force_field import read_force_field
-from pesfit.potentials.base import Conformers, collate
+from pesfit.potentials.interface import Conformers, collate
 from pesfit.potentials.terms import Terms
+from pesfit.smirnoff.potential import SmirnoffPotential
 from pesfit.sources.xtb_molecules import MOLECULES, TRAJECTORY_MOLECULE, NamedMolecule
 from tests import openff_oracle
 
@@ -32,7 +32,7 @@ def test_energies_and_forces_equal_openmm(half: tuple[NamedMolecule, ...]) -> No
         coords = torch.tensor(molecule.coords)
         conformers.append(Conformers(torch.tensor(molecule.atomic_numbers), coords, Terms.from_topology(topology)))
     batch = collate(conformers)
-    prediction = build_smirnoff(force_field)(batch)
+    prediction = SmirnoffPotential(force_field)(batch)
     found = zip(batch.split_conformers(prediction.energy), batch.split_atoms(prediction.forces), strict=True)
     for molecule, (energy, forces) in zip(molecules, found, strict=True):
         expected_energy, expected_forces = openff_oracle.openmm_energy_forces(molecule)

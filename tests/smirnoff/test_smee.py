@@ -13,12 +13,12 @@ import torch
 
 from pesfit.core.exceptions import ForceFieldError, MoleculeError, ParamsError
 from pesfit.data.topology import COLUMNS, ForceField, Topology
-from pesfit.models.build import build_smirnoff
-from pesfit.potentials.base import Batch, Conformers, collate
+from pesfit.potentials.interface import Batch, Conformers, collate
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.from_smee import from_smee
 from pesfit.smirnoff.potential import SmirnoffPotential
 from pesfit.smirnoff.smee import to_smee
+from pesfit.smirnoff.smee_potential import SmeePotential
 from tests import openff_oracle
 
 SMILES = ("CCO", "C", "CC(=O)NC", "c1c[nH]cn1", "COP(=O)([O-])OC", "CC#N")
@@ -138,7 +138,7 @@ def test_the_engine_smee_gives_our_energies_and_forces(
 ) -> None:
     force_field, topologies = ours
     batch = batch_of(molecules, topologies)
-    expected, found = build_smirnoff(force_field)(batch), build_smirnoff(force_field, "smee")(batch)
+    expected, found = SmirnoffPotential(force_field)(batch), SmeePotential(force_field)(batch)
     torch.testing.assert_close(found.energy, expected.energy, rtol=0.0, atol=2e-4)
     torch.testing.assert_close(found.forces, expected.forces, rtol=0.0, atol=1e-3)
 
@@ -225,6 +225,6 @@ def test_where_smee_is_missing_it_is_said_what_to_do(
     ours: tuple[ForceField, list[Topology]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "smee", None)
-    for call in (lambda: build_smirnoff(ours[0], "smee"), lambda: to_smee(*ours)):
+    for call in (lambda: SmeePotential(ours[0]), lambda: to_smee(*ours)):
         with pytest.raises(ParamsError, match=r"smee cannot be imported .* or choose engine = pesfit"):
             call()

@@ -18,7 +18,7 @@ from pesfit.core.exceptions import DataError
 from pesfit.core.units import EV
 from pesfit.models.open import open_model
 from pesfit.params.preparation import ChargeMethod
-from pesfit.potentials.base import Prediction, collate
+from pesfit.potentials.interface import Prediction, collate
 from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.smirnoff.model import CHARGE_METHODS
 

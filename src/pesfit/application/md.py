@@ -15,8 +15,8 @@ from pesfit.application.predict import FrameDeviations, predict_molecule
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import ParamsError, PesfitError
 from pesfit.core.units import ACCELERATION, BOLTZMANN
-from pesfit.potentials.base import Prediction
 from pesfit.potentials.integrators import Integrator, langevin, rigid_directions, verlet
+from pesfit.potentials.interface import Prediction
 from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.simulate.loop import Protocol
 from pesfit.simulate.replicas import Molecule, RandomNumbers, as_batch, standard_masses

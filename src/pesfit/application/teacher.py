@@ -12,8 +12,7 @@ import torch
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, Failure, MoleculeError, PesfitError
 from pesfit.data.dataset import Record
-from pesfit.models.fitted import Gfn2Model
-from pesfit.models.open import open_model
+from pesfit.models.open import open_gfn2, open_model
 from pesfit.params.preparation import ChargeMethod
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
@@ -143,7 +142,7 @@ def _left_out(teacher: Teacher, record: Record, lost: list[int], why: str) -> Fa
 
 @lru_cache(maxsize=1)
 def _opened(teacher: Teacher) -> Model:
-    return Gfn2Model(GFN2) if teacher.name == GFN2 else open_model(teacher.name, teacher.charge_methods)
+    return open_gfn2() if teacher.name == GFN2 else open_model(teacher.name, teacher.charge_methods)
 
 
 def _prepare(teacher: Teacher, record: Record) -> PreparedMolecule:

@@ -1,16 +1,20 @@
-"""Models by the name of a folder or file; both families, each of which has a module of its own."""
+"""Open models: by path, by the names of the pipeline's outputs, or GFN2-xTB, which needs no file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pesfit.core.exceptions import DataError
 from pesfit.painn.model import open_network
 from pesfit.painn.potential import CONFIG_FILE
+from pesfit.params.evaluation import PotentialName
 from pesfit.params.preparation import ChargeMethod
+from pesfit.potentials.gfn2_model import Gfn2Model
 from pesfit.potentials.model import Model
 from pesfit.smirnoff.model import CHARGE_METHODS, FORCE_FIELD_FILE, open_smirnoff
+
+PARAMETERIZED, SMIRNOFF, LEARNED = Path("data/parameterized"), Path("outputs/smirnoff"), Path("outputs/learned")
 
 
 def open_model(model: str | Path, charge_methods: Sequence[ChargeMethod] = CHARGE_METHODS) -> Model:
@@ -37,6 +41,51 @@ def open_model(model: str | Path, charge_methods: Sequence[ChargeMethod] = CHARG
         return open_smirnoff(str(model), path, charge_methods)
     what = "is a file that is no .offxml" if path.exists() else "does not exist"
     raise DataError(f"model {model} {what}; expected a folder such as outputs/smirnoff, or an .offxml")
+
+
+def open_gfn2() -> Model:
+    """Open GFN2-xTB, the method that labels the small profile's data."""
+    return Gfn2Model()
+
+
+def open_fitted(
+    names: Iterable[PotentialName],
+    parameterized: Path = PARAMETERIZED,
+    smirnoff: Path = SMIRNOFF,
+    learned: Path = LEARNED,
+) -> dict[str, Model]:
+    """Open potentials of a run of the pipeline.
+
+    Args:
+        names: which.
+        parameterized: output of stage 03, with the force field that the fit started from: `smirnoff-initial`.
+        smirnoff: output of stage 06.
+        learned: outputs of stage 07, each under the name of its variant.
+
+    Returns:
+        In the order of `names`, the slowest, GFN2-xTB, first.
+
+    Raises:
+        DataError: where a stage has not written its output, or it is damaged.
+        ForceFieldError: where a force field cannot be read.
+    """
+    folders: dict[PotentialName, Path] = {
+        "smirnoff-initial": parameterized / FORCE_FIELD_FILE,
+        "smirnoff": smirnoff,
+        "conservative": learned / "conservative",
+        "direct": learned / "direct",
+    }
+    models: dict[str, Model] = {}
+    for name in sorted(names, key=lambda name: name != "gfn2"):
+        if name == "gfn2":
+            models[name] = open_gfn2()
+            continue
+        if not folders[name].exists():
+            raise DataError(
+                f"{folders[name]} is missing; `dvc repro` runs the stage that writes it, `dvc checkout` brings it back from the cache"
+            )
+        models[name] = open_model(folders[name])
+    return models
 
 
 def _no_model(path: Path) -> str:

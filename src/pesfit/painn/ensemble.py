@@ -21,7 +21,7 @@ import torch
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import DataError
 from pesfit.painn.potential import PaiNNPotential, load_painn
-from pesfit.potentials.base import Conformers, collate
+from pesfit.potentials.interface import Conformers, collate
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 ENSEMBLE_FOLDER = "ensemble"

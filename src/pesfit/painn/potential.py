@@ -26,7 +26,7 @@ from pesfit.core.exceptions import DataError, UnknownElementError
 from pesfit.core.files import write_json
 from pesfit.painn.network import PaiNNNetwork
 from pesfit.params.train_learned import Network
-from pesfit.potentials.base import Batch, Potential, Prediction
+from pesfit.potentials.interface import Batch, Potential, Prediction
 from pesfit.potentials.neighbors import Edges, find_edges
 
 FORMAT = "pesfit-painn"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pesfit.core.arrays import FloatArray, IntArray
-from pesfit.potentials.base import Conformers, Potential, collate
+from pesfit.potentials.interface import Conformers, Potential, collate
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 from pesfit.potentials.terms import Terms
 from pesfit.uncertainty.calibration import CalibratedUncertainty, Calibration

@@ -17,8 +17,8 @@ from torch import Tensor
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import DataError
 from pesfit.core.units import ACCELERATION
-from pesfit.potentials.base import Potential, Prediction
 from pesfit.potentials.integrators import Integrator, langevin, verlet
+from pesfit.potentials.interface import Potential, Prediction
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 from pesfit.simulate.replicas import Molecule, RandomNumbers, as_batch
 

@@ -15,9 +15,9 @@ from pesfit.core.exceptions import Failure, MoleculeError
 from pesfit.core.files import FAILURES_FILE
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import MAX_FRAMES_PER_ROW, DatasetWriter, Record, write_failures
-from pesfit.models.build import build_gfn2
 from pesfit.params.evaluation import Probes
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
+from pesfit.potentials.gfn2_model import Gfn2Potential
 from pesfit.simulate.loop import Protocol, simulate
 from pesfit.simulate.replicas import Molecule, as_batch
 from pesfit.simulate.subjects import Subject
@@ -142,7 +142,7 @@ def _hot(task: _Task) -> list[_Labelled]:
         seed=params.seed,
         max_stretch=params.max_stretch_angstrom,
     )
-    (run,) = simulate(build_gfn2(), [task.molecule], protocol)
+    (run,) = simulate(Gfn2Potential(), [task.molecule], protocol)
     steps = run.frame_step.astype(np.int64)
     found = []
     for replica in range(task.molecule.n_replicas):
@@ -166,7 +166,7 @@ def _stretched(task: _Task) -> list[_Labelled]:
     coords = task.molecule.coords[: n_starts * len(moved)].copy()
     for i, conformer in enumerate(coords):
         conformer[:] = stretch(conformer, *moved[(i % n_starts + i // n_starts) % len(moved)], task.size)
-    prediction = build_gfn2()(as_batch([replace(task.molecule, coords=coords)]))
+    prediction = Gfn2Potential()(as_batch([replace(task.molecule, coords=coords)]))
     energy, forces = prediction.energy.numpy(), prediction.forces.numpy().reshape(coords.shape)
     kept = np.flatnonzero(np.isfinite(energy) & np.isfinite(forces).all(axis=(1, 2)))
     return [_Labelled(coords[kept], energy[kept], forces[kept], kept)]

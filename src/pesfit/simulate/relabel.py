@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from pesfit.core.arrays import FloatArray
-from pesfit.models.build import build_gfn2
-from pesfit.potentials.base import Conformers, collate
+from pesfit.potentials.gfn2_model import Gfn2Potential
+from pesfit.potentials.interface import Conformers, collate
 from pesfit.simulate.replicas import Molecule
 
 
@@ -23,5 +23,5 @@ def gfn2_forces(molecule: Molecule, coords: FloatArray) -> FloatArray:
     """
     numbers = torch.from_numpy(molecule.atomic_numbers.astype(np.int64))
     conformers = torch.from_numpy(np.array(coords, dtype=np.float64))
-    prediction = build_gfn2()(collate([Conformers(numbers, conformers, total_charge=molecule.total_charge)]))
+    prediction = Gfn2Potential()(collate([Conformers(numbers, conformers, total_charge=molecule.total_charge)]))
     return np.asarray(prediction.forces.reshape(coords.shape).numpy())

@@ -11,8 +11,8 @@ import torch
 
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import DataError
-from pesfit.potentials.base import Batch, Conformers, collate
 from pesfit.potentials.integrators import remove_rigid_motion, thermal_speed
+from pesfit.potentials.interface import Batch, Conformers, collate
 from pesfit.potentials.terms import Terms
 
 

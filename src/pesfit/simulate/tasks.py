@@ -13,8 +13,8 @@ import torch
 from pesfit.core.exceptions import Failure, PesfitError
 from pesfit.data.rollouts import DYNAMICS, Dynamics
 from pesfit.params.evaluation import Rollout
-from pesfit.potentials.base import Potential
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
+from pesfit.potentials.interface import Potential
 from pesfit.potentials.model import Model
 from pesfit.simulate.distances import DistanceHistogram
 from pesfit.simulate.loop import Protocol, Run, simulate

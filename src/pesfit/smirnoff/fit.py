@@ -22,7 +22,7 @@ from pesfit.data.sources import check_source_names
 from pesfit.data.splits import SPLITS, Splits
 from pesfit.data.topology import BONDED_HANDLERS, ForceField, ParameterizedSet, ParameterTable
 from pesfit.params.fit_smirnoff import FitSmirnoff
-from pesfit.potentials.base import Conformers, collate
+from pesfit.potentials.interface import Conformers, collate
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.errors import Bootstrap, improvement, molecule_errors, summarise
 from pesfit.smirnoff.exact.accumulate import STAGE, Inputs, Setup, accumulate, read

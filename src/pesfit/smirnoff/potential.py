@@ -27,7 +27,7 @@ from torch import Tensor
 from pesfit.core import units
 from pesfit.core.exceptions import DataError, ForceFieldError
 from pesfit.data.topology import COLUMNS, ForceField
-from pesfit.potentials.base import Batch, Potential, Prediction
+from pesfit.potentials.interface import Batch, Potential, Prediction
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError, InternalCoordinates, angles, dihedrals, distances
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.replicas import SmirnoffReplicas

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from pesfit.core import units
 from pesfit.core.exceptions import DataError
-from pesfit.potentials.base import Batch, Prediction
+from pesfit.potentials.interface import Batch, Prediction
 from pesfit.potentials.internal_coordinates import COLLINEAR
 from pesfit.potentials.terms import ATOM_FIELDS, Terms
 

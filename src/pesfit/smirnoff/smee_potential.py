@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pesfit.core.exceptions import DataError
 from pesfit.data.topology import ForceField
-from pesfit.potentials.base import Batch, Potential, Prediction
+from pesfit.potentials.interface import Batch, Potential, Prediction
 from pesfit.potentials.terms import ATOM_FIELDS, Terms
 from pesfit.smirnoff.potential import check_force_field
 from pesfit.smirnoff.smee import import_smee, parameter_maps, tensor_force_field

@@ -17,7 +17,7 @@ from pesfit.painn.train.field import count_operations, jacobian_asymmetry, mean_
 from pesfit.painn.train.graphs import TrainingData, load_training_data
 from pesfit.painn.train.step import SUMS, GradientStep, Totals
 from pesfit.params.train_learned import LearnedObjective
-from pesfit.potentials.base import Conformers, collate
+from pesfit.potentials.interface import Conformers, collate
 from pesfit.statistics.errors import without_intervals
 from tests.painn.train.samples import TINY, record, small_data
 

@@ -23,7 +23,7 @@ from pesfit.painn.train.fit_last_layer import fit_last_layer, infer_last_layer, 
 from pesfit.painn.train.graphs import TrainingData, load_training_data
 from pesfit.painn.train.learned import Folders, train_learned
 from pesfit.params.train_learned import LearnedObjective, Network
-from pesfit.potentials.base import Conformers, collate
+from pesfit.potentials.interface import Conformers, collate
 from pesfit.statistics.normal_equations import Moments, NormalEquations
 from tests.painn.train.samples import TINY, small_data
 

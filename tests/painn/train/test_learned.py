@@ -22,7 +22,7 @@ from pesfit.data.splits import Splits
 from pesfit.painn.potential import load_painn
 from pesfit.painn.train.learned import Folders, train_learned
 from pesfit.params.train_learned import LearningRate, Network, Optimizer, TrainLearned
-from pesfit.potentials.base import Conformers, collate
+from pesfit.potentials.interface import Conformers, collate
 from tests.painn.train.samples import TINY, record, small_data
 
 Data = tuple[dict[str, ConformerDataset], Splits]

@@ -17,7 +17,7 @@ from pesfit.painn.train.compiled import compile_step
 from pesfit.painn.train.graphs import TrainingData, load_training_data
 from pesfit.painn.train.step import SUMS, GradientStep, ShardResult, Totals, add_shards, evaluate
 from pesfit.params.train_learned import LearnedObjective, Network
-from pesfit.potentials.base import Conformers, collate
+from pesfit.potentials.interface import Conformers, collate
 from tests.painn.train.samples import record, small_data
 
 VARIANTS: tuple[Variant, ...] = ("conservative", "direct")

@@ -81,7 +81,7 @@ def test_gradient_is_that_of_the_loss(found: Sample, kind: str, zero: str) -> No
 
 def test_gradient_by_tables_agrees_with_autograd(found: Sample) -> None:
     """The same derivative by way of the potential's tables and one backward pass of torch."""
-    from pesfit.potentials.base import Conformers, collate
+    from pesfit.potentials.interface import Conformers, collate
     from pesfit.potentials.terms import Terms as Graph
     from pesfit.smirnoff.potential import SmirnoffPotential
 

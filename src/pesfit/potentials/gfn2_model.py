@@ -1,4 +1,4 @@
-"""GFN2-xTB behind the interface of potentials: the method that labels the small profile's data, to simulate and relabel with."""
+"""GFN2-xTB as a potential and as a model: the method that labels the small profile's data, to simulate and relabel with."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from rdkit import Chem
 
+from pesfit.chemistry.smiles import read_smiles
+from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import MoleculeError
-from pesfit.potentials.base import Batch, Potential, Prediction
 from pesfit.potentials.gfn2 import Gfn2
+from pesfit.potentials.interface import Batch, Potential, Prediction
+from pesfit.potentials.model import Model, PreparedMolecule
 
 
 class Gfn2Potential(Potential):
@@ -42,6 +46,22 @@ class Gfn2Potential(Potential):
             torch.tensor(energies, dtype=torch.float64, device=device),
             torch.from_numpy(np.concatenate(forces)).to(device),
         )
+
+
+class Gfn2Model(Model):
+    """GFN2-xTB as a model; the total charge is that of the SMILES, 0 where there is none."""
+
+    needs_bonds = False
+
+    def __init__(self, name: str = "gfn2") -> None:
+        super().__init__(name, Gfn2Potential())
+
+    def prepare(
+        self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None
+    ) -> PreparedMolecule:
+        """Take the molecule as it is; see `Model.prepare`."""
+        del where, charges
+        return PreparedMolecule(atomic_numbers, smiles, 0 if smiles is None else int(Chem.GetFormalCharge(read_smiles(smiles))))
 
 
 @lru_cache(maxsize=256)

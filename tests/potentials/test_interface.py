@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pesfit.core.exceptions import DataError
-from pesfit.potentials.base import Batch, Conformers, collate
+from pesfit.potentials.interface import Batch, Conformers, collate
 from pesfit.potentials.neighbors import find_edges
 from pesfit.potentials.terms import Terms
 from tests import openff_oracle
