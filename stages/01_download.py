@@ -7,7 +7,7 @@ import _start  # noqa: F401
 
 from pesfit.core.runtime import output_folder, run_stage
 from pesfit.params.load import Params, load_params
-from pesfit.sources.download.download import download_sources
+from pesfit.sources.download.stage import download_sources
 
 
 def download(params: Params) -> Mapping[str, Any]:

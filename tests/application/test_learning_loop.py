@@ -35,7 +35,7 @@ from pesfit.simulate.loop import Protocol, simulate
 from pesfit.simulate.replicas import Molecule, standard_masses
 from pesfit.simulate.trajectories import frames
 from pesfit.sources.convert import convert_sources
-from pesfit.sources.download.download import download_sources
+from pesfit.sources.download.stage import download_sources
 from pesfit.split.build import SPLITS_FILE, split_datasets
 from tests.application.label_samples import row
 from tests.sources.synthetic import make_frames

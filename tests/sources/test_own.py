@@ -16,7 +16,7 @@ from pesfit.core.exceptions import DataError, TooManyFailuresError
 from pesfit.data.dataset import MAX_FRAMES_PER_ROW, ConformerDataset, DatasetWriter, Record, read_failures
 from pesfit.params.preparation import Convert, Download, OwnData, Sources
 from pesfit.sources.convert import convert_sources
-from pesfit.sources.download.download import download_sources
+from pesfit.sources.download.stage import download_sources
 from tests.sources.synthetic import Frames, make_frames
 
 SMILES = ("CCO", "CC(=O)[O-]", "C[C@H](O)F")

@@ -83,8 +83,8 @@ def test_mirror_of_real_samples_is_laid_out_as_the_catalog_says(real_data: Path)
 
 def test_listing_is_read() -> None:
     assert read_listing(listing(), URL) == {
-        "gen2-opt.tar.gz": Expected(123, MD5, said_by=URL),
-        "other.tar.gz": Expected(5, MD5, said_by=URL),
+        "gen2-opt.tar.gz": Expected(123, MD5, according_to=URL),
+        "other.tar.gz": Expected(5, MD5, according_to=URL),
     }
     assert Hosts().zenodo_listing == URL
 

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import hashlib
 import io
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -19,10 +20,8 @@ from pesfit.sources.download.integrity import (
     Expected,
     byte_bar,
     check_archive,
+    copy_checked,
     examine,
-    expected_from_sums,
-    read_chunks,
-    read_sums,
 )
 
 MD5 = "0123456789abcdef0123456789abcdef"
@@ -66,9 +65,9 @@ def test_examine_compares_with_what_is_known(tmp_path: Path) -> None:
     assert examine(path, Expected(size=6, sha256=sha256), "a").sha256 == sha256
     assert examine(path, Expected(md5=hashlib.md5(b"pesfit").hexdigest()), "a").size == 6
     for wrong, message in (
-        (Expected(size=7, said_by="me"), "a: has 6 bytes; 7 expected, says me"),
-        (Expected(md5=MD5, said_by="me"), f"a: its md5 checksum is .*; {MD5} expected, says me"),
-        (Expected(sha256=SHA256, said_by="me"), f"a: its sha256 checksum is {sha256}; {SHA256} expected"),
+        (Expected(size=7, according_to="me"), "a: has 6 bytes; 7 expected according to me"),
+        (Expected(md5=MD5, according_to="me"), f"a: its md5 checksum is .*; {MD5} expected according to me"),
+        (Expected(sha256=SHA256, according_to="me"), f"a: its sha256 checksum is {sha256}; {SHA256} expected"),
     ):
         with pytest.raises(ChecksumError, match=message):
             examine(path, wrong, "a")
@@ -76,25 +75,7 @@ def test_examine_compares_with_what_is_known(tmp_path: Path) -> None:
 
 def test_unreadable_file_is_a_download_error(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="cannot be read: Is a directory"):
-        list(read_chunks(tmp_path, "a"))
-
-
-def test_sums_in_both_styles() -> None:
-    lines = [f"{SHA256}  espaloma/a b.tar.gz", f"{SHA256.upper()} *./md17/b.npz", "", "# a comment"]
-    assert read_sums(lines, "sha256", "SHA256SUMS") == {"espaloma/a b.tar.gz": SHA256, "md17/b.npz": SHA256}
-
-
-@pytest.mark.parametrize("line", ["<html>", f"{MD5}  a", f"{SHA256}", f"{SHA256[:-1]}g  a"])
-def test_other_lines_are_refused(line: str) -> None:
-    with pytest.raises(DownloadError, match=r"^SHA256SUMS: line 2 is .*; expected 64 hexadecimal digits"):
-        read_sums([f"{SHA256}  a", line], "sha256", "SHA256SUMS")
-
-
-def test_expectation_from_sums() -> None:
-    sums = {"sha256": {"a": SHA256}, "md5": {"a": MD5, "b": MD5}}
-    assert expected_from_sums("a", sums) == Expected(None, MD5, SHA256, "the mirror's SHA256SUMS and MD5SUMS")
-    assert expected_from_sums("b", sums) == Expected(None, MD5, None, "the mirror's MD5SUMS")
-    assert not expected_from_sums("c", sums).has_checksum
+        examine(tmp_path, Expected(), "a")
 
 
 def test_bar_shows_size_rate_and_remaining_time() -> None:
@@ -105,3 +86,31 @@ def test_bar_shows_size_rate_and_remaining_time() -> None:
     assert text.startswith("gen2-opt.tar.gz:  50%")
     assert "2.00M/4.00M [00:02<00:0" in text  # elapsed and remaining
     assert re.search(r"\d+[kM]?B/s", text)
+
+
+def test_copy_is_compared_as_it_is_written(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "output" / "target"
+    target.parent.mkdir()
+    source.write_bytes(b"pesfit" * 500_000)
+    known = examine(source, Expected(), "source")
+    assert copy_checked(source, target, Expected(known.size, sha256=known.sha256), "source") == known
+    assert target.read_bytes() == source.read_bytes()
+    target.unlink()
+    with pytest.raises(ChecksumError, match="sha256"):
+        copy_checked(source, target, Expected(sha256=SHA256), "source")
+    assert list(target.parent.iterdir()) == []
+
+
+def test_copy_is_no_link(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"pesfit")
+    copy_checked(tmp_path / "source", tmp_path / "target", Expected(), "source")
+    (tmp_path / "target").write_bytes(b"changed in place")
+    assert (tmp_path / "source").read_bytes() == b"pesfit"
+
+
+def test_copy_to_a_full_disk(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"pesfit")
+    (tmp_path / f".target.{os.getpid()}.new").symlink_to("/dev/full")
+    with pytest.raises(DownloadError, match="target: the disk is full"):
+        copy_checked(tmp_path / "source", tmp_path / "target", Expected(), "source")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -1,4 +1,4 @@
-"""The download cache: what was fetched once is not fetched again, by any checkout of any user of the folder.
+"""The download cache: a file is fetched once for all checkouts of all users of the folder.
 
 It lies outside DVC's outputs, which DVC deletes before a stage runs. Beside each file stands `<file>.json` with the size and SHA-256 it had
 when it came; every use compares the file with that. Where nobody publishes a checksum this note is all there is (trust on first
@@ -15,14 +15,12 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pesfit.core.exceptions import DownloadError, ParamsError
-from pesfit.core.files import atomic_write, write_json
-from pesfit.sources.download.integrity import Digest, Expected, Received, read_chunks
-from pesfit.sources.download.part import raise_disk_error
-from pesfit.sources.download.retry import tell
+from pesfit.core.files import write_json
+from pesfit.sources.download.integrity import Expected, Received, disk_errors
+from pesfit.sources.download.transfer import report
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -43,26 +41,11 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class Note:
-    """What a cached file was when it came.
-
-    Attributes:
-        size: in bytes.
-        sha256: hexadecimal.
-        checked_against: who vouched for it, or `nobody`.
-    """
-
-    size: int
-    sha256: str
-    checked_against: str
-
-
 class CachedFile:
-    """A place for one file in the cache.
+    """A place for one file in the cache, whose folder is made.
 
     Args:
-        path: of the file; its folder is made.
+        path: of the file.
 
     Raises:
         DownloadError: if the folder cannot be made.
@@ -71,24 +54,20 @@ class CachedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.note_path = path.with_name(f"{path.name}.json")
-        try:
+        with disk_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise_disk_error(error, path.parent)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the place alone; wait, and say so, while another process does. The lock goes with the process, however that ends."""
+        """Hold the place alone, waiting while another process does; the lock ends with the process."""
         lock_path = self.path.with_name(f"{self.path.name}.lock")
-        try:
+        with disk_errors(lock_path):
             lock = lock_path.open("a")
-        except OSError as error:
-            raise_disk_error(error, lock_path)
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                tell(f"{self.path.name}: another process is downloading it; waiting")
+                report(f"{self.path.name}: another process is downloading it; waiting")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError as error:
                 raise DownloadError(
@@ -96,67 +75,35 @@ class CachedFile:
                 ) from error
             yield
 
-    def note(self) -> Note | None:
-        """Return what the file was when it came; None if it never did."""
+    def first_seen(self) -> Expected:
+        """Return the size and checksum that the file had when it first came; unknown if it never did.
+
+        Raises:
+            DownloadError: if the note cannot be read.
+        """
         try:
-            return Note(**json.loads(self.note_path.read_text()))
+            note = json.loads(self.note_path.read_text())
+            return Expected(
+                size=note["size"],
+                sha256=note["sha256"],
+                according_to=f"{self.note_path}, written when it was first downloaded (delete that note if the change is meant)",
+            )
         except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, OSError) as error:
+            return Expected()
+        except (ValueError, TypeError, KeyError, OSError) as error:
             raise DownloadError(f"{self.note_path}: cannot be read ({error}); delete it to download the file again") from error
 
     def has(self, expected: Expected) -> bool:
-        """Whether the file is here, and not another than is now expected."""
-        note = self.note()
+        """Whether the file is here and not another than is now expected."""
+        note = self.first_seen()
         return (
-            note is not None
+            note.has_checksum
             and self.path.is_file()
             and expected.sha256 in {None, note.sha256}
             and expected.size in {None, note.size}
         )
 
-    def first_seen(self) -> Expected:
-        """Return what a file without a published checksum must be: what it was the first time."""
-        note = self.note()
-        if note is None:
-            return Expected()
-        return Expected(
-            size=note.size,
-            sha256=note.sha256,
-            said_by=f"{self.note_path}, written when it was first downloaded (delete that note if the change is meant)",
-        )
-
     def write_note(self, received: Received, checked_against: str) -> None:
-        """Remember what the file is."""
-        try:
-            write_json(self.note_path, asdict(Note(received.size, received.sha256, checked_against)))
-        except OSError as error:
-            raise_disk_error(error, self.note_path)
-
-
-def copy_checked(source: Path, target: Path, expected: Expected, name: str) -> Received:
-    """Copy a file and compare the very bytes that are written with what is expected.
-
-    Args:
-        source: where it lies.
-        target: where it goes; nothing appears there unless it is whole.
-        expected: size and checksums, as far as they are known.
-        name: what messages call it.
-
-    Returns:
-        Size and sha256.
-
-    Raises:
-        ChecksumError: if the source is not what was expected.
-        DownloadError: if it cannot be read or written.
-    """
-    digest = Digest(expected)
-    try:
-        with atomic_write(target) as new:
-            with new.open("wb") as file:
-                for chunk in read_chunks(source, f"{name} (copy)"):
-                    digest.update(chunk)
-                    file.write(chunk)
-            return digest.received(name)
-    except OSError as error:
-        raise_disk_error(error, target)
+        """Record size and SHA-256 of the file, and who published the checksum that it was compared with."""
+        with disk_errors(self.note_path):
+            write_json(self.note_path, {"size": received.size, "sha256": received.sha256, "checked_against": checked_against})

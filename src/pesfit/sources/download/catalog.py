@@ -1,4 +1,4 @@
-"""What there is to download: for each source its files, where they are published, and what is known about them beforehand.
+"""The files of each source, where they are published, and their sizes and checksums as far as they are known beforehand.
 
 The folder a file goes to below `data/raw`, and its place in a mirror, are the same: `<source>/<name>`.
 
@@ -25,7 +25,7 @@ RMD17_EXPECTED = Expected(
     size=1_066_301_513,
     md5="cb1a927628d96f2e966025da4fb63d18",
     sha256="cddeea2ec2c4b22a9de16a9a65a3eeedac5b29da9c99c20bbff0153912bf922b",
-    said_by="pesfit's catalog",
+    according_to="pesfit's catalog",
 )
 
 MIRROR_LAYOUT = "espaloma/<subset>.tar.gz, rmd17/rmd17.tar.bz2, md17/md17_<molecule>.npz"
@@ -38,7 +38,7 @@ class Hosts:
     """Where the data are published; tests put a server of their own here.
 
     Attributes:
-        zenodo: base URL of Zenodo, and likewise the others.
+        zenodo: base URL of Zenodo; the others are base URLs too.
         figshare: holds rMD17.
         materials_cloud: holds rMD17 too.
         quantum_machine: holds MD17.
@@ -87,7 +87,7 @@ ORIGINS = {
     "rmd17": "doi:10.6084/m9.figshare.12672038.v3",
     "md17": "http://www.quantum-machine.org/gdml",
 }
-"""Who publishes a source: the same whether a file came from there, from a mirror or from the cache."""
+"""Publication of each source: the same whether a file came from there, from a mirror or from the cache."""
 
 
 def raw_files(sources: Sources, hosts: Hosts = PUBLISHED) -> tuple[RawFile, ...]:
@@ -131,7 +131,7 @@ def read_listing(text: str, url: str) -> dict[str, Expected]:
         url: where it came from, for messages.
 
     Returns:
-        What the listing says about each file, by name.
+        Size and checksum of each file, by name.
 
     Raises:
         DownloadError: if the text is something else.
@@ -149,4 +149,4 @@ def _listed(file: Mapping[str, Any], url: str) -> Expected:
     algorithm, _, digest = file["checksum"].rpartition(":")
     if algorithm != "md5" or len(digest) != 32 or not isinstance(file["size"], int):
         raise ValueError(f"size {file['size']!r}, checksum {file['checksum']!r}")
-    return Expected(size=file["size"], md5=digest.lower(), said_by=url)
+    return Expected(size=file["size"], md5=digest.lower(), according_to=url)

@@ -1,18 +1,21 @@
-"""Is a file whole and unchanged? Sizes, checksums, and a cheap look at an archive's ends."""
+"""Whether a file is whole and unchanged: sizes, checksums, a look at an archive's ends, and the disk that it goes to."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
-import re
+import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tqdm import tqdm
 
 from pesfit.core.exceptions import DownloadError
+from pesfit.core.files import atomic_write
 
 CHUNK_BYTES = 2**20
 
@@ -21,8 +24,6 @@ _MAGIC = {
     ".tar.bz2": ("bzip2", b"BZh"),
     ".npz": ("zip", b"PK\x03\x04"),
 }
-_SUMS_LINE = re.compile(r"(?P<digest>[0-9a-fA-F]+) [ *](?P<path>.+)")
-_HEX_DIGITS = {"md5": 32, "sha256": 64}
 
 
 class ChecksumError(DownloadError):
@@ -31,19 +32,19 @@ class ChecksumError(DownloadError):
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known about a file before it is here.
+    """Size and checksums that a file should have.
 
     Attributes:
         size: in bytes; None where it is not known.
         md5: hexadecimal; None where it is not known.
-        sha256: likewise.
-        said_by: who says so, as a message can say it: "the listing of Zenodo record 8150601".
+        sha256: hexadecimal; None where it is not known.
+        according_to: where these come from, for messages: "the listing of Zenodo record 8150601".
     """
 
     size: int | None = None
     md5: str | None = None
     sha256: str | None = None
-    said_by: str = "nobody"
+    according_to: str = "nobody"
 
     @property
     def has_checksum(self) -> bool:
@@ -53,75 +54,46 @@ class Expected:
 
 @dataclass(frozen=True)
 class Received:
-    """What a file turned out to be.
-
-    Attributes:
-        size: in bytes.
-        sha256: hexadecimal.
-    """
+    """Size [bytes] and SHA-256 (hexadecimal) that a file has."""
 
     size: int
     sha256: str
 
 
-class Digest:
-    """Size and checksums of bytes as they pass.
+def examine(path: Path, expected: Expected, name: str, copy: IO[bytes] | None = None) -> Received:
+    """Read a file and compare it with what is known.
 
     Args:
-        expected: which checksums to compute besides sha256, and what to compare with.
-    """
-
-    def __init__(self, expected: Expected) -> None:
-        self._expected = expected
-        self._size = 0
-        self._sha256 = hashlib.sha256()
-        self._md5 = hashlib.md5(usedforsecurity=False) if expected.md5 is not None else None
-
-    def update(self, chunk: bytes) -> None:
-        """Take the next bytes in."""
-        self._size += len(chunk)
-        self._sha256.update(chunk)
-        if self._md5 is not None:
-            self._md5.update(chunk)
-
-    def received(self, name: str) -> Received:
-        """Return what passed.
-
-        Args:
-            name: of the file, for the message.
-
-        Raises:
-            ChecksumError: if it is not what was expected.
-        """
-        expected = self._expected
-        if expected.size is not None and self._size != expected.size:
-            raise ChecksumError(f"{name}: has {self._size} bytes; {expected.size} expected, says {expected.said_by}")
-        for algorithm, wanted, digest in (("md5", expected.md5, self._md5), ("sha256", expected.sha256, self._sha256)):
-            if wanted is not None and digest is not None and digest.hexdigest() != wanted:
-                raise ChecksumError(
-                    f"{name}: its {algorithm} checksum is {digest.hexdigest()}; {wanted} expected, says {expected.said_by}"
-                )
-        return Received(self._size, self._sha256.hexdigest())
-
-
-def examine(path: Path, expected: Expected, name: str) -> Received:
-    """Read a file and compare it with what is known.
+        path: of the file.
+        expected: size and checksums, as far as they are known.
+        name: of the file in messages.
+        copy: where the bytes that are compared are written, too.
 
     Raises:
         ChecksumError: if it is not what was expected.
-    """
-    digest = Digest(expected)
-    for chunk in read_chunks(path, f"{name} (checksum)"):
-        digest.update(chunk)
-    return digest.received(name)
-
-
-def read_chunks(path: Path, label: str) -> Iterator[bytes]:
-    """Yield a file's bytes under a progress bar.
-
-    Raises:
         DownloadError: if it cannot be read.
     """
+    algorithms = ("sha256",) if expected.md5 is None else ("md5", "sha256")
+    digests = {algorithm: hashlib.new(algorithm, usedforsecurity=False) for algorithm in algorithms}
+    size = 0
+    for chunk in _read_chunks(path, f"{name} (copy)" if copy else f"{name} (checksum)"):
+        size += len(chunk)
+        for digest in digests.values():
+            digest.update(chunk)
+        if copy is not None:
+            copy.write(chunk)
+    if expected.size not in {None, size}:
+        raise ChecksumError(f"{name}: has {size} bytes; {expected.size} expected according to {expected.according_to}")
+    for algorithm, digest in digests.items():
+        wanted: str | None = getattr(expected, algorithm)
+        if wanted not in {None, digest.hexdigest()}:
+            raise ChecksumError(
+                f"{name}: its {algorithm} checksum is {digest.hexdigest()}; {wanted} expected according to {expected.according_to}"
+            )
+    return Received(size, digests["sha256"].hexdigest())
+
+
+def _read_chunks(path: Path, label: str) -> Iterator[bytes]:
     try:
         with path.open("rb") as file, byte_bar(label, path.stat().st_size) as bar:
             while chunk := file.read(CHUNK_BYTES):
@@ -131,30 +103,25 @@ def read_chunks(path: Path, label: str) -> Iterator[bytes]:
         raise DownloadError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def byte_bar(label: str, total: int | None, initial: int = 0) -> tqdm[Any]:
-    """Return a progress bar in bytes, with rate and remaining time; it comes after a second and goes when all is done."""
-    return tqdm(
-        total=total,
-        initial=initial,
-        desc=label,
-        unit="B",
-        unit_scale=True,
-        unit_divisor=1024,
-        dynamic_ncols=True,
-        mininterval=0.5,
-        delay=1.0,
-        leave=False,
-    )
+def copy_checked(source: Path, target: Path, expected: Expected, name: str) -> Received:
+    """Copy a file and compare the very bytes that are written; nothing appears at `target` unless it is whole.
+
+    Raises:
+        ChecksumError: if the source is not what was expected.
+        DownloadError: if it cannot be read or written.
+    """
+    with disk_errors(target), atomic_write(target) as new, new.open("wb") as file:
+        return examine(source, expected, name, file)
 
 
 def check_archive(path: Path, name: str) -> None:
     """Look at the two ends of an archive: cheap, and enough to tell it from an error page or half a zip file.
 
-    The middle is the converter's business, which reads all of it anyway.
+    The converter reads and checks what is between them.
 
     Args:
         path: where it lies.
-        name: what it is called, which says its format (`.tar.gz`, `.tar.bz2`, `.npz`).
+        name: with the suffix of its format (`.tar.gz`, `.tar.bz2`, `.npz`).
 
     Raises:
         ChecksumError: if it is something else.
@@ -169,46 +136,46 @@ def check_archive(path: Path, name: str) -> None:
                 raise ChecksumError(f"{name}: is a zip file without its end; it was probably cut short")
 
 
-def read_sums(lines: Iterable[str], algorithm: str, said_by: str) -> dict[str, str]:
-    """Parse what `sha256sum` or `md5sum` wrote.
+def byte_bar(label: str, total: int | None, initial: int = 0) -> tqdm[Any]:
+    """Return a progress bar in bytes, with rate and remaining time, shown after one second and removed at the end."""
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=label,
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        dynamic_ncols=True,
+        mininterval=0.5,
+        delay=1.0,
+        leave=False,
+    )
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn errors of writing a file into a `DownloadError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise DownloadError(
+                f"{path}: the disk is full ({error.strerror}); what has arrived is kept, and the next run goes on once there is room"
+            ) from error
+        raise DownloadError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def check_free_space(folder: Path, needed: int, purpose: str) -> None:
+    """Stop before a disk fills.
 
     Args:
-        lines: such as `<digest>  espaloma/gen2-opt.tar.gz`.
-        algorithm: `md5` or `sha256`.
-        said_by: the file's name, for the message.
-
-    Returns:
-        Digest by path; a leading `./` is dropped.
+        folder: one that exists, on the disk in question.
+        needed: bytes.
+        purpose: of the bytes, for the message.
 
     Raises:
-        DownloadError: if a line is not of that form.
+        DownloadError: if less is free.
     """
-    sums = {}
-    for number, line in enumerate(lines, start=1):
-        text = line.rstrip("\r\n")
-        if not text.strip() or text.startswith("#"):
-            continue
-        match = _SUMS_LINE.fullmatch(text)
-        if match is None or len(match["digest"]) != _HEX_DIGITS[algorithm]:
-            raise DownloadError(
-                f"{said_by}: line {number} is {text[:80]!r}; expected {_HEX_DIGITS[algorithm]} hexadecimal digits, two spaces and a path"
-            )
-        sums[match["path"].removeprefix("./")] = match["digest"].lower()
-    return sums
-
-
-def expected_from_sums(path: str, sums: Mapping[str, Mapping[str, str]]) -> Expected:
-    """Return what checksum files say about one file.
-
-    Args:
-        path: relative to the folder the checksum files lie in.
-        sums: by algorithm, what `read_sums` returned.
-    """
-    found = {algorithm: digests[path] for algorithm, digests in sums.items() if path in digests}
-    if not found:
-        return Expected()
-    return Expected(
-        md5=found.get("md5"),
-        sha256=found.get("sha256"),
-        said_by="the mirror's " + " and ".join(f"{algorithm.upper()}SUMS" for algorithm in found),
-    )
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DownloadError(f"{purpose} needs {needed} bytes in {folder}, where {free} are free")

@@ -21,8 +21,8 @@ from pesfit.core.exceptions import DownloadError, ParamsError
 from pesfit.params.preparation import Download, Sources
 from pesfit.sources.download import catalog
 from pesfit.sources.download.catalog import Hosts
-from pesfit.sources.download.download import download_sources
 from pesfit.sources.download.integrity import Expected
+from pesfit.sources.download.stage import download_sources, read_sums
 from tests.sources.download.file_server import Fault, FileServer, Served
 
 SOURCES = Sources(espaloma=("gen2-torsion", "rna-diverse"), rmd17=("ethanol",), md17=("ethanol", "benzene"))
@@ -87,7 +87,7 @@ def internet(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> FileServer:
     monkeypatch.setattr(
         catalog,
         "RMD17_EXPECTED",
-        Expected(len(FILES[RMD17]), sha256=hashlib.sha256(FILES[RMD17]).hexdigest(), said_by="catalog"),
+        Expected(len(FILES[RMD17]), sha256=hashlib.sha256(FILES[RMD17]).hexdigest(), according_to="catalog"),
     )
     return server
 
@@ -193,7 +193,7 @@ def test_wrong_checksum_in_the_listing(internet: FileServer, run: Run, cache: Pa
     internet.files[f"records/8150601/files/{Path(RNA).name}"].content = FILES[TORSION].ljust(len(FILES[RNA]), b"\0")[
         : len(FILES[RNA])
     ]
-    with pytest.raises(DownloadError, match=r"rna-diverse\.tar\.gz.* expected, says .*/api/records/8150601"):
+    with pytest.raises(DownloadError, match=r"rna-diverse\.tar\.gz.* expected according to .*/api/records/8150601"):
         run()
     assert {path.name for path in (cache / "published/espaloma").glob("rna*")} == {"rna-diverse.tar.gz.lock"}
 
@@ -222,7 +222,9 @@ def test_second_host_of_rmd17_takes_over(internet: FileServer, run: Run) -> None
 def test_published_rmd17_must_be_the_recorded_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("PESFIT_CACHE", str(run.folder / "cache"))
-    with pytest.raises(DownloadError, match=r"the server's file has \d+ bytes; 1066301513 expected, says pesfit's catalog"):
+    with pytest.raises(
+        DownloadError, match=r"the server's file has \d+ bytes; 1066301513 expected according to pesfit's catalog"
+    ):
         run(Sources(rmd17=("ethanol",)))
 
 
@@ -235,7 +237,7 @@ def test_without_published_checksum_the_first_download_is_the_measure(
     assert f"its SHA-256 {hashlib.sha256(FILES[ETHANOL]).hexdigest()} is kept in {note}" in capfd.readouterr().err
     (cache / "published" / ETHANOL).unlink()
     internet.files["gdml/gdml/data/npz/md17_ethanol.npz"].content = _npz(501)
-    with pytest.raises(DownloadError, match=rf"says {note}, written when it was first downloaded \(delete that note"):
+    with pytest.raises(DownloadError, match=rf"according to {note}, written when it was first downloaded \(delete that note"):
         run(sources)
     internet.files["gdml/gdml/data/npz/md17_ethanol.npz"].content = FILES[ETHANOL]
     _, output = run(sources)
@@ -341,7 +343,7 @@ import sys
 from pathlib import Path
 from pesfit.params.preparation import Download
 from pesfit.params.preparation import Sources
-from pesfit.sources.download.download import download_sources
+from pesfit.sources.download.stage import download_sources
 download_sources(Sources(md17=("ethanol",)), Download(mirror=sys.argv[1]), Path(sys.argv[2]))
 """
 
@@ -389,3 +391,18 @@ def test_real_samples_over_http_with_drops_and_from_the_folder(real_data: Path, 
     assert _tree(run.folder / "raw-2") == _tree(from_folder)
     assert {path: (mirror / path).read_bytes() for path in paths}.items() <= _tree(from_folder).items()
     assert len(server.requests) == 2 + 2 * len(paths)
+
+
+MD5 = "0123456789abcdef0123456789abcdef"
+SHA256 = MD5 + MD5
+
+
+def test_sums_in_both_styles() -> None:
+    lines = [f"{SHA256}  espaloma/a b.tar.gz", f"{SHA256.upper()} *./md17/b.npz", "", "# a comment"]
+    assert read_sums("\n".join(lines), "sha256", "SHA256SUMS") == {"espaloma/a b.tar.gz": SHA256, "md17/b.npz": SHA256}
+
+
+@pytest.mark.parametrize("line", ["<html>", f"{MD5}  a", f"{SHA256}", f"{SHA256[:-1]}g  a"])
+def test_other_lines_are_refused(line: str) -> None:
+    with pytest.raises(DownloadError, match=r"^SHA256SUMS: line 2 is .*; expected 64 hexadecimal digits"):
+        read_sums(f"{SHA256}  a\n{line}", "sha256", "SHA256SUMS")
