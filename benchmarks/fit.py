@@ -34,13 +34,12 @@ from pesfit.potentials.interface import Batch, Conformers, collate
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics
 from pesfit.smirnoff.features import MoleculeFeatures
+from pesfit.smirnoff.fit_data import MoleculeRows
 from pesfit.smirnoff.gradient.coefficients import Coefficients
-from pesfit.smirnoff.gradient.losses import losses
-from pesfit.smirnoff.gradient.preparation import MoleculePreparation, Setting
-from pesfit.smirnoff.gradient.residuals import Block, Part
-from pesfit.smirnoff.gradient.residuals import Terms as Weighing
+from pesfit.smirnoff.gradient.objective import LossTerms as Weighing
+from pesfit.smirnoff.gradient.objective import MoleculeResiduals, ResidualBlock, losses
+from pesfit.smirnoff.gradient.preparation import MoleculePreparation, PreparationSettings
 from pesfit.smirnoff.parameters import Layout
-from pesfit.smirnoff.plan import MoleculeRows
 from pesfit.smirnoff.potential import SmirnoffPotential
 
 TRAIN = Train(improper_torsions=TrainImproperTorsions(k=ImproperK(train=True)))
@@ -117,9 +116,9 @@ class Epoch:
     run: Callable[[], tuple[float, dict[str, FloatArray]]]
 
 
-def ours(setting: Setting, parts: list[Part]) -> Epoch:
+def ours(setting: PreparationSettings, parts: list[MoleculeResiduals]) -> Epoch:
     """Sparse products, as in `method: gradient`."""
-    blocks, weighing = [Block(parts)], Weighing(*losses(Loss()), "mean")
+    blocks, weighing = [ResidualBlock(parts)], Weighing(*losses(Loss()), "mean")
     coefficients, layout = setting.coefficients, setting.layout
     z = np.zeros(coefficients.n_parameters)
 
@@ -255,7 +254,7 @@ def main() -> int:
     force_field = with_uses(force_field, molecules)
     layout = Layout.of(force_field, TRAIN)
     coefficients = Coefficients(layout, force_field, Gradient(), {}, with_constants=False)
-    setting = Setting(force_field, layout, coefficients, Objective(), (1.0, 1.0))
+    setting = PreparationSettings(force_field, layout, coefficients, Objective(), (1.0, 1.0))
     n = sum(len(m.energy) for m in molecules)
     atoms = sum(m.forces.size // 3 for m in molecules) / n
     print(f"{len(molecules)} molecules, {n} conformers of {atoms:.1f} atoms on average, {len(layout)} trained parameters\n")
@@ -287,7 +286,7 @@ def main() -> int:
     return 0
 
 
-def _prepared(molecule: Molecule, number: int, setting: Setting) -> list[Part]:
+def _prepared(molecule: Molecule, number: int, setting: PreparationSettings) -> list[MoleculeResiduals]:
     n = len(molecule.energy)
     record = Record(
         str(number), None, molecule.numbers.astype(np.int32), molecule.coords, molecule.energy, molecule.forces, None, 0, "", "made",

@@ -28,13 +28,11 @@ from pesfit.data.topology import ParameterizedSet
 from pesfit.parameterize.build import parameterize_datasets
 from pesfit.params.fit_smirnoff import FitSmirnoff, Gradient, LearningRate
 from pesfit.params.preparation import AssignCharges, Convert, ConvertMD17, EspalomaSubset, Parameterize, Sources, Split
-from pesfit.smirnoff.exact.accumulate import Inputs, Setup, accumulate, read
-from pesfit.smirnoff.exact.assemble import assemble, scores
+from pesfit.smirnoff.exact.accumulate import PassSettings, accumulate, assemble, read, scores
 from pesfit.smirnoff.exact.solve import fit_exactly
-from pesfit.smirnoff.gradient.fit import Data, Files, GradientFit, Start, fit_by_gradient
-from pesfit.smirnoff.parameters import Layout
-from pesfit.smirnoff.periodicities import Extension
-from pesfit.smirnoff.plan import cut, list_molecules
+from pesfit.smirnoff.fit_data import FitInputs, cut, list_molecules
+from pesfit.smirnoff.gradient.run import GradientData, GradientFit, GradientStart, RunFiles, fit_by_gradient
+from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
 from pesfit.sources.convert import convert_sources
 from pesfit.split.build import split_datasets
 
@@ -44,7 +42,7 @@ RATES = (0.01, 0.03, 0.1)
 FRAMES = 1500
 
 
-def prepared(mirror: Path, sources: Sources, folder: Path) -> Inputs:
+def prepared(mirror: Path, sources: Sources, folder: Path) -> FitInputs:
     """Take real data through stages 02, 03 and 05."""
     for name in ("arrow", "parameterized", "splits"):
         (folder / name).mkdir(parents=True)
@@ -54,12 +52,12 @@ def prepared(mirror: Path, sources: Sources, folder: Path) -> Inputs:
         datasets, Parameterize(charges=AssignCharges(methods=("dataset", "nagl", "sqm"))), folder / "parameterized"
     )
     split_datasets(datasets, Split(), folder / "splits")
-    return Inputs(datasets, ParameterizedSet.open(folder / "parameterized"), Splits.open(folder / "splits" / "splits.arrow"))
+    return FitInputs(datasets, ParameterizedSet.open(folder / "parameterized"), Splits.open(folder / "splits" / "splits.arrow"))
 
 
-def small_profile() -> Inputs:
+def small_profile() -> FitInputs:
     """Read what the stages before the fit have left here."""
-    return Inputs(
+    return FitInputs(
         open_datasets("data/clustered"), ParameterizedSet.open("data/parameterized"), Splits.open("data/splits/splits.arrow")
     )
 
@@ -68,30 +66,30 @@ def small_profile() -> Inputs:
 class Exact:
     """The exact fit, and how long it took."""
 
-    data: Data
-    start: Start
+    data: GradientData
+    start: GradientStart
     params: FitSmirnoff
     seconds: float
 
 
-def exactly(inputs: Inputs, folder: Path) -> Exact:
+def exactly(inputs: FitInputs, folder: Path) -> Exact:
     """Fit exactly, all of it: statistics, prior strength by evidence, bounded optimum."""
     begin, params = time.perf_counter(), FitSmirnoff()
     molecules, _ = list_molecules(inputs.datasets, inputs.parameterized)
     force_field = inputs.parameterized.force_field
-    layout, extension = Layout.of(force_field, params.train), Extension(force_field, {})
-    setup = Setup(force_field, layout, params.objective.conformer_weight, inputs.paths())
+    layout, extension = Layout.of(force_field, params.train), AddedPeriodicities(force_field, {})
+    setup = PassSettings(force_field, layout, params.objective.conformer_weight, inputs.paths())
     paths = accumulate(inputs, cut(molecules, params.shards), setup, extension, folder)
     problem = assemble(read(paths), layout, params.objective, SPLITS)
     fit = fit_exactly(problem, lambda weights, x: scores(read(paths), layout, params.objective, weights, x), params)
-    start = Start(force_field, layout, fit.posterior.x, fit.weights, fit.posterior.strength)
-    return Exact(Data(inputs, molecules, extension), start, params, time.perf_counter() - begin)
+    start = GradientStart(force_field, layout, fit.posterior.x, fit.weights, fit.posterior.strength)
+    return Exact(GradientData(inputs, molecules, extension), start, params, time.perf_counter() - begin)
 
 
 def descended(exact: Exact, gradient: Gradient, folder: Path) -> tuple[GradientFit, float]:
     """Fit by descent, and say how long it took."""
     begin = time.perf_counter()
-    found = fit_by_gradient(exact.data, exact.start, gradient, exact.params.objective, Files(folder, None, "benchmark", 1e9))
+    found = fit_by_gradient(exact.data, exact.start, gradient, exact.params.objective, RunFiles(folder, None, "benchmark", 1e9))
     return found, time.perf_counter() - begin
 
 
@@ -100,7 +98,7 @@ def objective(found: GradientFit) -> FloatArray:
     return np.asarray(found.course.history[:, 2] + found.course.history[:, 3])
 
 
-def compare(name: str, inputs: Inputs, folder: Path) -> bool:
+def compare(name: str, inputs: FitInputs, folder: Path) -> bool:
     """Print the curve; returns whether the exact optimum is at or below all of it."""
     exact = exactly(inputs, folder / "statistics")
     best = float(objective(descended(exact, Gradient(patience=None, epochs=1), folder / "one")[0])[0])

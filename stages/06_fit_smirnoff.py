@@ -14,7 +14,7 @@ from pesfit.data.topology import ParameterizedSet
 from pesfit.evaluate.calibrate import Labels, calibrate
 from pesfit.params.load import Params, load_params
 from pesfit.smirnoff.fit import fit_smirnoff
-from pesfit.smirnoff.gradient.distributed import serve_torchrun
+from pesfit.smirnoff.gradient.shards import serve_torchrun
 from pesfit.smirnoff.model import FORCE_FIELD_FILE, open_smirnoff
 
 

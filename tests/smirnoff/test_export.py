@@ -13,7 +13,7 @@ from pesfit.core.exceptions import ForceFieldError
 from pesfit.data.topology import BONDED_HANDLERS, ForceField
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.smirnoff.export import check_energies, check_offxml, write_offxml
-from pesfit.smirnoff.periodicities import add_periodicities
+from pesfit.smirnoff.parameters import add_periodicities
 from tests import openff_oracle
 
 

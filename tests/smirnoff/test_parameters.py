@@ -20,8 +20,7 @@ from pesfit.params.fit_smirnoff import (
     TrainBonds,
     TrainProperTorsions,
 )
-from pesfit.smirnoff.parameters import Layout, chosen
-from pesfit.smirnoff.periodicities import add_periodicities
+from pesfit.smirnoff.parameters import Layout, add_periodicities, chosen
 from tests.smirnoff.samples import Sample, evaluate, perturbation, sample
 
 NO_BOND_K, NO_LENGTH = BondK(train=False), BondLength(train=False)

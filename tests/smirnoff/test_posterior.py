@@ -12,8 +12,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError
 from pesfit.data.topology import ForceField
 from pesfit.params.fit_smirnoff import BondLength, Train, TrainBonds
-from pesfit.smirnoff.parameters import Layout
-from pesfit.smirnoff.periodicities import add_periodicities
+from pesfit.smirnoff.parameters import Layout, add_periodicities
 from pesfit.smirnoff.posterior import SmirnoffPosterior, write_posterior
 from pesfit.statistics.linear_gaussian import Posterior
 from pesfit.statistics.quadratic import KKT, Optimum

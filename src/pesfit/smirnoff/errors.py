@@ -15,7 +15,7 @@ import numpy as np
 
 from pesfit.core.arrays import BoolArray, FloatArray
 from pesfit.data.splits import SPLITS
-from pesfit.smirnoff.exact.shard_file import Shard
+from pesfit.smirnoff.exact.molecule_statistics import ShardStatistics
 
 _INTERVAL = (2.5, 97.5)
 _RESAMPLES_AT_ONCE = 2**22
@@ -44,7 +44,7 @@ class MoleculeErrors:
     forces: FloatArray
 
 
-def molecule_errors(shards: Iterable[Shard], xs: Sequence[FloatArray]) -> MoleculeErrors:
+def molecule_errors(shards: Iterable[ShardStatistics], xs: Sequence[FloatArray]) -> MoleculeErrors:
     """Evaluate force fields on all molecules, from their statistics alone.
 
     Args:

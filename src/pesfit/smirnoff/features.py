@@ -39,7 +39,7 @@ _CHUNK_ELEMENTS = 200_000
 
 
 @dataclass(frozen=True)
-class Rows:
+class FeatureRows:
     """Features and targets of some conformers of one molecule; the target is the last line of each array.
 
     Attributes:
@@ -90,7 +90,7 @@ class MoleculeFeatures:
         self._energy_sum = scipy.sparse.hstack([scipy.sparse.csr_array((n_rows, 0)), *energy], format="csr")
         self._force_sum = scipy.sparse.hstack([scipy.sparse.csr_array((n_rows * self.n_atoms, 0)), *forces], format="csr")
 
-    def rows(self, coords: FloatArray, energy: FloatArray, forces: FloatArray | None) -> Iterator[Rows]:
+    def rows(self, coords: FloatArray, energy: FloatArray, forces: FloatArray | None) -> Iterator[FeatureRows]:
         """Evaluate conformers, some at a time, in order.
 
         Args:
@@ -109,7 +109,7 @@ class MoleculeFeatures:
             except CoincidentAtomsError as error:
                 raise CoincidentAtomsError(error.atoms, start + (error.conformer or 0)) from error
 
-    def _chunk(self, coords: FloatArray, energy: FloatArray, forces: FloatArray | None) -> Rows:
+    def _chunk(self, coords: FloatArray, energy: FloatArray, forces: FloatArray | None) -> FeatureRows:
         n, positions = len(coords), torch.tensor(coords, dtype=torch.float64)
         energies = torch.empty((self._energy_sum.shape[1], n), dtype=torch.float64)
         pulls = torch.empty((self._force_sum.shape[1], 3, n), dtype=torch.float64)
@@ -123,10 +123,10 @@ class MoleculeFeatures:
         energy_rows = self._energy_sum @ energies.numpy()
         energy_rows[-1] += energy - fixed_energy
         if forces is None:
-            return Rows(energy_rows, np.zeros((len(energy_rows), 0, 3, n)))
+            return FeatureRows(energy_rows, np.zeros((len(energy_rows), 0, 3, n)))
         force_rows = (self._force_sum @ pulls.view(-1, 3 * n).numpy()).reshape(-1, self.n_atoms, 3, n)
         force_rows[-1] += forces.transpose(1, 2, 0) - fixed_forces
-        return Rows(energy_rows, force_rows)
+        return FeatureRows(energy_rows, force_rows)
 
 
 @dataclass(frozen=True)

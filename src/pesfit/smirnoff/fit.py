@@ -25,18 +25,23 @@ from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.potentials.interface import Conformers, collate
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.errors import Bootstrap, improvement, molecule_errors, summarise
-from pesfit.smirnoff.exact.accumulate import STAGE, Inputs, Setup, accumulate, read
-from pesfit.smirnoff.exact.assemble import Problem, assemble, scores
+from pesfit.smirnoff.exact.accumulate import STAGE, FitEquations, PassSettings, accumulate, assemble, read, scores
 from pesfit.smirnoff.exact.solve import ExactFit, fit_exactly
 from pesfit.smirnoff.export import check_energies, check_offxml, write_offxml
-from pesfit.smirnoff.figures import log_path, plot_changes, plot_path
-from pesfit.smirnoff.gradient.fit import Data, Files, GradientFit, Start, fit_by_gradient, fit_metrics, write_descent
-from pesfit.smirnoff.parameters import FILE_COLUMNS, MINIMUM, Layout, chosen
-from pesfit.smirnoff.periodicities import Extension, add_periodicities
-from pesfit.smirnoff.plan import MoleculeRows, cut, list_molecules
+from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows, cut, list_molecules
+from pesfit.smirnoff.fit_report import log_path, plot_changes, plot_path, write_summary
+from pesfit.smirnoff.gradient.run import (
+    GradientData,
+    GradientFit,
+    GradientStart,
+    RunFiles,
+    fit_by_gradient,
+    fit_metrics,
+    write_descent,
+)
+from pesfit.smirnoff.parameters import FILE_COLUMNS, MINIMUM, AddedPeriodicities, Layout, add_periodicities, chosen
 from pesfit.smirnoff.posterior import write_posterior
 from pesfit.smirnoff.potential import SmirnoffPotential
-from pesfit.smirnoff.summary import write_summary
 from pesfit.statistics.normal_equations import save
 
 _N_CHECKED = 3
@@ -84,13 +89,13 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
     train = params.train.proper_torsions
     wanted = chosen(parameterized.force_field.tables["ProperTorsions"], train) if train.k.train else None
     extension = (
-        Extension(parameterized.force_field, {})
+        AddedPeriodicities(parameterized.force_field, {})
         if wanted is None
         else add_periodicities(parameterized.force_field, wanted, train.add_periodicities)
     )
     layout = Layout.of(extension.force_field, params.train)
-    inputs = Inputs(datasets, parameterized, splits)
-    setup = Setup(extension.force_field, layout, params.objective.conformer_weight, inputs.paths())
+    inputs = FitInputs(datasets, parameterized, splits)
+    setup = PassSettings(extension.force_field, layout, params.objective.conformer_weight, inputs.paths())
     paths = accumulate(inputs, cut(molecules, params.shards), setup, extension, scratch)
 
     failures = [failure for shard in read(paths) for failure in shard.failures]
@@ -108,9 +113,9 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
     labels: tuple[str, ...] = ("before", "after")
     if params.method == "gradient":
         failed = {failure.id for failure in failures}
-        data = Data(inputs, [molecule for molecule in molecules if molecule.id not in failed], extension)
-        start = Start(extension.force_field, layout, fit.posterior.x, fit.weights, fit.posterior.strength)
-        files = Files(scratch, None if runs is None else runs / "descent", " ".join(path.stem for path in paths))
+        data = GradientData(inputs, [molecule for molecule in molecules if molecule.id not in failed], extension)
+        start = GradientStart(extension.force_field, layout, fit.posterior.x, fit.weights, fit.posterior.strength)
+        files = RunFiles(scratch, None if runs is None else runs / "descent", " ".join(path.stem for path in paths))
         descended = fit_by_gradient(data, start, params.gradient, params.objective, files)
         fitted, errors, labels = descended.force_field, descended.errors, ("before", "exact", "after")
     errors = errors or molecule_errors(read(paths), [np.zeros(len(layout)), fit.posterior.x])
@@ -140,8 +145,8 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
 
 @dataclass(frozen=True)
 class _Result:
-    setup: Setup
-    problem: Problem
+    setup: PassSettings
+    problem: FitEquations
     fit: ExactFit
     fitted: ForceField
     descended: GradientFit | None
@@ -178,7 +183,9 @@ def _order_of_magnitude(value: float) -> float:
 _Sample = tuple[str, FloatArray, FloatArray, FloatArray]
 
 
-def _samples(inputs: Inputs, molecules: Sequence[MoleculeRows], extension: Extension, result: _Result) -> list[_Sample]:
+def _samples(
+    inputs: FitInputs, molecules: Sequence[MoleculeRows], extension: AddedPeriodicities, result: _Result
+) -> list[_Sample]:
     """Evaluate the fitted force field on a few molecules: mapped SMILES, charges, coords and energies of each."""
     potential = SmirnoffPotential(result.fitted)
     charges = {} if result.descended is None else result.descended.charges

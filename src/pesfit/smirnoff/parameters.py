@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import fnmatch
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pesfit.core.arrays import BoolArray, FloatArray, LongArray
+from pesfit.core.arrays import BoolArray, FloatArray, IntArray, LongArray
 from pesfit.core.exceptions import ParamsError
-from pesfit.data.topology import BONDED_HANDLERS, ForceField, ParameterTable
+from pesfit.data.topology import BONDED_HANDLERS, ForceField, ParameterTable, Topology
 from pesfit.params.fit_smirnoff import Train, TrainedColumn, TrainedHandler
 from pesfit.statistics.linear_gaussian import GaussianPrior
 from pesfit.statistics.quadratic import Constraints
@@ -31,8 +32,12 @@ SECTIONS = {
     "ProperTorsions": "proper_torsions",
     "ImproperTorsions": "improper_torsions",
 }
+
+
 MINIMUM = {"Bonds": "length", "Angles": "angle"}
 """Name of the column that holds q₀."""
+
+
 FILE_COLUMNS = (
     "handler",
     "id",
@@ -49,8 +54,15 @@ FILE_COLUMNS = (
     "at_bound",
 )
 """Of `parameters.csv`."""
-_BOUND_TOLERANCE = 1e-8
+
+
 _STARTING_VALUE_TOLERANCE = 1e-9
+
+
+_BOUND_TOLERANCE = 1e-8
+
+
+_PERIODICITY, _IDIVF = 1, 3
 
 
 @dataclass(frozen=True)
@@ -283,3 +295,68 @@ def _check_start(table: ParameterTable, row: int, name: str, column: TrainedColu
 def _clipped(change: float, start: float, column: TrainedColumn) -> float:
     low, high = bounds_of(column, start)
     return float(min(max(start + change, low), high))
+
+
+@dataclass(frozen=True)
+class AddedPeriodicities:
+    """A force field with more periodicities, and how topologies follow.
+
+    Attributes:
+        force_field: new rows are at the end of the table, so that rows keep their numbers.
+        added: new rows of the torsion whose first row is the key.
+    """
+
+    force_field: ForceField
+    added: Mapping[int, Sequence[int]]
+
+    def extend(self, topology: Topology) -> Topology:
+        """Return the topology with a term for each new periodicity of each of its torsions."""
+        if not self.added:
+            return topology
+        atoms, parameters = [topology.propers], [topology.proper_parameters]
+        for first, rows in self.added.items():
+            mine = topology.propers[topology.proper_parameters == first]
+            for row in rows:
+                atoms.append(mine)
+                parameters.append(np.full(len(mine), row, dtype=parameters[0].dtype))
+        return replace(topology, propers=np.concatenate(atoms), proper_parameters=np.concatenate(parameters))
+
+
+def add_periodicities(force_field: ForceField, chosen: BoolArray, periodicities: Sequence[int]) -> AddedPeriodicities:
+    """Give proper torsions the periodicities they lack, at k = 0, phase 0 and the torsion's own idivf.
+
+    Args:
+        force_field: as assigned.
+        chosen: which rows of its table of proper torsions may be trained, shape (n_parameters,).
+        periodicities: the wanted ones.
+    """
+    table = force_field.tables["ProperTorsions"]
+    torsions: dict[str, list[int]] = {}
+    for row in np.flatnonzero(chosen):
+        torsions.setdefault(table.smirks[row], []).append(int(row))
+    new: list[tuple[int, int, float]] = []  # first row, mult, periodicity
+    added: dict[int, list[int]] = {}
+    for rows in torsions.values():
+        first = min(rows, key=lambda row: int(table.mult[row]))
+        has = {round(table.values[row, _PERIODICITY]) for row in rows}
+        for n_more, periodicity in enumerate(sorted(set(periodicities) - has)):
+            added.setdefault(first, []).append(len(table.smirks) + len(new))
+            new.append((first, len(rows) + n_more, float(periodicity)))
+    if not new:
+        return AddedPeriodicities(force_field, {})
+    longer = _lengthened(table, new)
+    return AddedPeriodicities(replace(force_field, tables={**force_field.tables, "ProperTorsions": longer}), added)
+
+
+def _lengthened(table: ParameterTable, new: Sequence[tuple[int, int, float]]) -> ParameterTable:
+    firsts = [first for first, _, _ in new]
+    values = np.array([[0.0, periodicity, 0.0, table.values[first, _IDIVF]] for first, _, periodicity in new])
+    mult: IntArray = np.array([number for _, number, _ in new], dtype=table.mult.dtype)
+    return ParameterTable(
+        handler=table.handler,
+        ids=table.ids + tuple(table.ids[first] for first in firsts),
+        smirks=table.smirks + tuple(table.smirks[first] for first in firsts),
+        mult=np.concatenate([table.mult, mult]),
+        values=np.vstack([table.values, values]),
+        uses=np.concatenate([table.uses, table.uses[firsts]]),
+    )

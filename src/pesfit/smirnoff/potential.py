@@ -37,7 +37,7 @@ HANDLERS = (*COLUMNS, "Electrostatics")
 
 
 @dataclass(frozen=True)
-class _Terms:
+class _EvaluatedTerms:
     """Energies and slopes of all terms that share internal coordinates.
 
     Attributes:
@@ -66,7 +66,7 @@ class _Total:
         self.energy = batch.coords.new_zeros(batch.n_conformers)
         self.forces = batch.coords.new_zeros(batch.n_atoms, 3)
 
-    def add(self, terms: _Terms, *handlers: str) -> None:
+    def add(self, terms: _EvaluatedTerms, *handlers: str) -> None:
         """Add what these handlers say of the terms."""
         energies = sum((terms.energies[handler] for handler in handlers[1:]), terms.energies[handlers[0]])
         slopes = sum((terms.slopes[handler] for handler in handlers[1:]), terms.slopes[handlers[0]])
@@ -146,7 +146,7 @@ class SmirnoffPotential(Potential):
                 totals[handler].add(terms, handler)
         return {handler: Prediction(total.energy, total.forces) for handler, total in totals.items()}
 
-    def _terms(self, batch: Batch, tables: Mapping[str, Tensor]) -> Iterator[_Terms]:
+    def _terms(self, batch: Batch, tables: Mapping[str, Tensor]) -> Iterator[_EvaluatedTerms]:
         graph = batch.terms
         if graph is None:
             raise DataError("a SMIRNOFF potential needs a batch with terms; collate the molecules with theirs")
@@ -166,7 +166,7 @@ class SmirnoffPotential(Potential):
             _, _, second = batch.locate(error.atoms[1])
             raise CoincidentAtomsError((first, second), conformer, molecule) from error
 
-    def _nonbonded(self, vdw: Tensor, separation: InternalCoordinates, graph: Terms) -> _Terms:
+    def _nonbonded(self, vdw: Tensor, separation: InternalCoordinates, graph: Terms) -> _EvaluatedTerms:
         r, rows = separation
         first, second = graph.pairs[:, 0], graph.pairs[:, 1]
 
@@ -185,7 +185,7 @@ class SmirnoffPotential(Potential):
         attraction = (0.5 * (sigma_i + sigma_j) / r) ** 6
         repulsion = attraction * attraction
         coulomb = units.COULOMB * charge_i * charge_j * electrostatics_scale / r
-        return _Terms(
+        return _EvaluatedTerms(
             graph.pairs,
             rows,
             {"vdW": four_epsilon * (repulsion - attraction), "Electrostatics": coulomb},
@@ -195,21 +195,21 @@ class SmirnoffPotential(Potential):
 
 def _harmonic(
     handler: str, tables: Mapping[str, Tensor], coordinate: InternalCoordinates, atoms: Tensor, parameters: Tensor
-) -> _Terms:
+) -> _EvaluatedTerms:
     k, minimum = tables[handler].index_select(0, parameters).unbind(-1)
     stretch = coordinate.values - minimum
     slopes = k * stretch
-    return _Terms(atoms, coordinate.rows, {handler: 0.5 * slopes * stretch}, {handler: slopes})
+    return _EvaluatedTerms(atoms, coordinate.rows, {handler: 0.5 * slopes * stretch}, {handler: slopes})
 
 
 def _periodic(
     handler: str, tables: Mapping[str, Tensor], coordinate: InternalCoordinates, atoms: Tensor, parameters: Tensor
-) -> _Terms:
+) -> _EvaluatedTerms:
     k, periodicity, phase, idivf = tables[handler].index_select(0, parameters).unbind(-1)
     height = k / idivf
     argument = periodicity * coordinate.values - phase
     energies, slopes = height * (1.0 + torch.cos(argument)), -height * periodicity * torch.sin(argument)
-    return _Terms(atoms, coordinate.rows, {handler: energies}, {handler: slopes})
+    return _EvaluatedTerms(atoms, coordinate.rows, {handler: energies}, {handler: slopes})
 
 
 def _safe_root(value: Tensor) -> Tensor:

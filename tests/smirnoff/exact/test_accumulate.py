@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from pesfit.core.exceptions import DataError, Failure
 from pesfit.data.dataset import Record
 from pesfit.params.fit_smirnoff import ConformerWeight, Train
-from pesfit.smirnoff.exact.accumulate import conformer_weights, molecule_entries
-from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics
-from pesfit.smirnoff.exact.shard_file import Shard, load_shard, save_shard
+from pesfit.smirnoff.exact.accumulate import molecule_entries
+from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics, ShardStatistics, load_shard, save_shard
 from pesfit.smirnoff.features import MoleculeFeatures
+from pesfit.smirnoff.fit_data import MoleculeRows, conformer_weights, cut
 from pesfit.smirnoff.parameters import Layout
-from pesfit.smirnoff.plan import MoleculeRows, cut
 from tests.smirnoff.samples import Sample, evaluate, perturbation, sample
 
 UNIFORM = ConformerWeight()
@@ -115,7 +114,7 @@ def test_saved_shard_comes_back_exactly(ethanol: Sample, tmp_path: Path) -> None
         *molecule_entries(rows, data, splits, features, UNIFORM),
         *molecule_entries(rows, data, splits, features, ConformerWeight(kind="boltzmann")),
     ]
-    shard = Shard(tuple(entries), (Failure("d/b", "fit_smirnoff", "MoleculeError", "no, “it” cannot"),))
+    shard = ShardStatistics(tuple(entries), (Failure("d/b", "fit_smirnoff", "MoleculeError", "no, “it” cannot"),))
     save_shard(tmp_path / "a.npz", shard)
     save_shard(tmp_path / "b.npz", shard)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
@@ -126,8 +125,8 @@ def test_saved_shard_comes_back_exactly(ethanol: Sample, tmp_path: Path) -> None
         assert (found.weighted is found.plain) == (expected.weighted is expected.plain)
         equal(found.plain, expected.plain, rtol=1e-15)
         equal(found.weighted, expected.weighted, rtol=1e-15)
-    save_shard(tmp_path / "empty.npz", Shard((), ()))
-    assert load_shard(tmp_path / "empty.npz") == Shard((), ())
+    save_shard(tmp_path / "empty.npz", ShardStatistics((), ()))
+    assert load_shard(tmp_path / "empty.npz") == ShardStatistics((), ())
 
 
 def test_labels_that_are_not_finite_name_the_conformer(ethanol: Sample) -> None:

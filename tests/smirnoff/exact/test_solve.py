@@ -9,9 +9,8 @@ from scipy.optimize import minimize
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, ParamsError
 from pesfit.params.fit_smirnoff import AngleAngle, AngleK, BondK, FitSmirnoff, Objective, Train, TrainAngles, TrainBonds
-from pesfit.smirnoff.exact.assemble import Problem, assemble, constants, scores
-from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics
-from pesfit.smirnoff.exact.shard_file import Entry, Shard
+from pesfit.smirnoff.exact.accumulate import FitEquations, assemble, constants, scores
+from pesfit.smirnoff.exact.molecule_statistics import MoleculeInSplit, MoleculeStatistics, ShardStatistics
 from pesfit.smirnoff.exact.solve import ExactFit, fit_exactly
 from pesfit.smirnoff.features import MoleculeFeatures
 from pesfit.smirnoff.parameters import Layout
@@ -25,7 +24,7 @@ def molecules() -> Sample:
     return sample(("CCO", "CC#N", "CC(=O)NC", "C=CC=O"), n_conformers=12)
 
 
-def shard(molecules: Sample, layout: Layout, x: FloatArray, noise: float = 0.0, offset: float = 0.0) -> Shard:
+def shard(molecules: Sample, layout: Layout, x: FloatArray, noise: float = 0.0, offset: float = 0.0) -> ShardStatistics:
     """Labels from the force field at x; every other conformer is for validation."""
     rng = np.random.default_rng(2)
     changed, entries = layout.apply(molecules.force_field, x), []
@@ -35,11 +34,11 @@ def shard(molecules: Sample, layout: Layout, x: FloatArray, noise: float = 0.0, 
         features = MoleculeFeatures(topology, molecules.force_field, layout)
         for split, part in (("train", slice(0, None, 2)), ("validation", slice(1, None, 2))):
             statistics = MoleculeStatistics.of(features, coords[part], energy[part], forces[part])
-            entries.append(Entry(f"set/{i}", "a/b" if i % 2 else "c", split, statistics, statistics))
-    return Shard(tuple(entries), ())
+            entries.append(MoleculeInSplit(f"set/{i}", "a/b" if i % 2 else "c", split, statistics, statistics))
+    return ShardStatistics(tuple(entries), ())
 
 
-def fit(data: Shard, layout: Layout, params: FitSmirnoff) -> tuple[Problem, ExactFit]:
+def fit(data: ShardStatistics, layout: Layout, params: FitSmirnoff) -> tuple[FitEquations, ExactFit]:
     problem = assemble([data], layout, params.objective, ("train", "validation"))
     return problem, fit_exactly(problem, lambda w, x: scores([data], layout, params.objective, w, x), params)
 
@@ -153,7 +152,7 @@ def test_error_bars_are_larger_where_molecules_disagree(molecules: Sample) -> No
     entries = []
     for i in range(4):  # each molecule has its own truth
         entries += shard(molecules, layout, perturbation(layout, seed=i), noise=1.0).entries[2 * i : 2 * i + 2]
-    disagreeing = fit(Shard(tuple(entries), ()), layout, FitSmirnoff())[1]
+    disagreeing = fit(ShardStatistics(tuple(entries), ()), layout, FitSmirnoff())[1]
     assert agreeing.redundancy < 3.0
     assert disagreeing.redundancy > 2.0 * agreeing.redundancy
 
@@ -161,7 +160,7 @@ def test_error_bars_are_larger_where_molecules_disagree(molecules: Sample) -> No
 def test_what_cannot_be_chosen_is_refused(molecules: Sample) -> None:
     layout = Layout.of(molecules.force_field, Train())
     data = shard(molecules, layout, perturbation(layout), noise=1.0)
-    alone = Shard(tuple(e for e in data.entries if e.split == "train"), ())
+    alone = ShardStatistics(tuple(e for e in data.entries if e.split == "train"), ())
     with pytest.raises(DataError, match="validation set is empty"):
         fit(alone, layout, FitSmirnoff(prior_strength="validation"))
     with pytest.raises(ParamsError, match="force_weight"):

@@ -11,12 +11,11 @@ from pesfit.core.arrays import FloatArray
 from pesfit.data.dataset import Record
 from pesfit.data.topology import ForceField
 from pesfit.params.fit_smirnoff import Gradient, Objective, RelativeColumn, Sigma, TrainCharges, TrainVdW
-from pesfit.smirnoff.gradient.coefficients import Coefficients
-from pesfit.smirnoff.gradient.nonbonded import equivalence_classes
-from pesfit.smirnoff.gradient.preparation import MoleculePreparation, Setting
-from pesfit.smirnoff.gradient.residuals import Part
+from pesfit.smirnoff.fit_data import MoleculeRows
+from pesfit.smirnoff.gradient.coefficients import Coefficients, equivalence_classes
+from pesfit.smirnoff.gradient.objective import MoleculeResiduals
+from pesfit.smirnoff.gradient.preparation import MoleculePreparation, PreparationSettings
 from pesfit.smirnoff.parameters import Layout
-from pesfit.smirnoff.plan import MoleculeRows
 from tests.smirnoff.samples import EVERYTHING, Sample, evaluate, sample
 
 TRAIN_ALL = Gradient(
@@ -41,13 +40,13 @@ def setting_of(
     params: Gradient,
     objective: Objective = PLAIN,
     weights: tuple[float, float] = (1.0, 1.0),
-) -> Setting:
+) -> PreparationSettings:
     """Train everything that `params` asks for, and all valence terms."""
     layout = Layout.of(found.force_field, EVERYTHING)
     classes = {i: equivalence_classes(t) for i, t in enumerate(found.topologies)} if params.charges.train else {}
     with_constants = objective.energy_zero == "none"
     coefficients = Coefficients(layout, found.force_field, params, classes, with_constants=with_constants)
-    return Setting(found.force_field, layout, coefficients, objective, weights)
+    return PreparationSettings(found.force_field, layout, coefficients, objective, weights)
 
 
 def labels(found: Sample, force_field: ForceField, noise: float = 0.0, seed: int = 0) -> list[tuple[FloatArray, FloatArray]]:
@@ -60,10 +59,13 @@ def labels(found: Sample, force_field: ForceField, noise: float = 0.0, seed: int
 
 
 def parts_of(
-    found: Sample, setting: Setting, targets: Sequence[tuple[FloatArray, FloatArray]], every_second_for_validation: bool = False
-) -> list[Part]:
+    found: Sample,
+    setting: PreparationSettings,
+    targets: Sequence[tuple[FloatArray, FloatArray]],
+    every_second_for_validation: bool = False,
+) -> list[MoleculeResiduals]:
     """Prepare the molecules."""
-    parts: list[Part] = []
+    parts: list[MoleculeResiduals] = []
     for i, (topology, coords, (energy, forces)) in enumerate(zip(found.topologies, found.coords, targets, strict=True)):
         n = len(coords)
         numbers = np.ones(topology.n_atoms, dtype=np.int32)
@@ -74,7 +76,7 @@ def parts_of(
     return parts
 
 
-def random_z(setting: Setting, seed: int = 0, size: float = 0.3) -> FloatArray:
+def random_z(setting: PreparationSettings, seed: int = 0, size: float = 0.3) -> FloatArray:
     """Draw z from the prior, narrowed, in its box."""
     coefficients = setting.coefficients
     z = size * np.random.default_rng(seed).normal(size=coefficients.n_parameters)

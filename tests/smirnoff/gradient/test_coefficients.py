@@ -7,8 +7,7 @@ import pytest
 
 from pesfit.core.exceptions import ParamsError
 from pesfit.params.fit_smirnoff import Gradient, RelativeColumn, Train, TrainVdW
-from pesfit.smirnoff.gradient.coefficients import Coefficients, check_trained
-from pesfit.smirnoff.gradient.nonbonded import PairIndex, equivalence_classes
+from pesfit.smirnoff.gradient.coefficients import Coefficients, PairIndex, check_trained, equivalence_classes
 from pesfit.smirnoff.parameters import Layout
 from tests.smirnoff.gradient.samples import TRAIN_ALL, molecules, random_z, setting_of
 from tests.smirnoff.samples import Sample, perturbation, sample

@@ -1,9 +1,15 @@
-"""One pass over the data in worker processes: every shard becomes a file of its molecules' statistics."""
+"""From the data to the normal equations: one pass in worker processes, and the sum over molecules.
+
+The pass leaves a file of molecules' statistics for each shard, so that a run that was killed goes on, and weights, normalization, and
+energy zero (`fit_data`) are applied afterwards. With `energy_zero: none` the constants d = m²/(2k) of harmonic terms stay in the
+energy. They are kept as further, constant features, and d(x) is linearized where it is needed (`FitEquations.linearised`); forces and
+relative energies do not depend on them.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,25 +20,33 @@ from tqdm import tqdm
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, Failure, MoleculeError
 from pesfit.core.parallel import ordered_map
-from pesfit.core.units import BOLTZMANN
 from pesfit.data.dataset import ConformerDataset, Record
-from pesfit.data.splits import SPLITS, SplitArray, Splits
-from pesfit.data.topology import ForceField, ParameterizedSet, Topology
-from pesfit.params.fit_smirnoff import ConformerWeight
-from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics, merged
-from pesfit.smirnoff.exact.shard_file import FORMAT_VERSION, Entry, Shard, load_shard, save_shard
+from pesfit.data.splits import SPLITS, SplitArray
+from pesfit.data.topology import ForceField, Topology
+from pesfit.params.fit_smirnoff import ConformerWeight, Objective
+from pesfit.smirnoff.exact.molecule_statistics import (
+    FORMAT_VERSION,
+    MoleculeInSplit,
+    MoleculeStatistics,
+    ShardStatistics,
+    load_shard,
+    merged,
+    save_shard,
+)
 from pesfit.smirnoff.features import MoleculeFeatures
-from pesfit.smirnoff.parameters import Layout
-from pesfit.smirnoff.periodicities import Extension
-from pesfit.smirnoff.plan import MoleculeRows
+from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows, check_rows, conformer_weights, factors
+from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
+from pesfit.statistics.normal_equations import NormalEquations
 
 STAGE = "fit_smirnoff"
+
+
 WORTH_WORKERS = 2_000_000
 """Conformers times atoms, about 4 s of work, below which starting worker processes takes longer than they save."""
 
 
 @dataclass(frozen=True)
-class Setup:
+class PassSettings:
     """What all shards have in common."""
 
     force_field: ForceField
@@ -42,10 +56,10 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _ShardJob:
     """A shard's work: it depends on nothing else, and `digest` stands for all of it."""
 
-    setup: Setup
+    setup: PassSettings
     molecules: Sequence[MoleculeRows]
     topologies: Sequence[Topology]
     splits: Sequence[Sequence[SplitArray]]
@@ -57,27 +71,12 @@ class _Job:
         return self.folder / f"{self.digest}.npz"
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What is fitted to.
-
-    Attributes:
-        datasets: by name.
-        parameterized: holds the topologies of their molecules.
-        splits: of their conformers.
-    """
-
-    datasets: Mapping[str, ConformerDataset]
-    parameterized: ParameterizedSet
-    splits: Splits
-
-    def paths(self) -> dict[str, Path]:
-        """Return where the data sets are."""
-        return {name: dataset.path.resolve() for name, dataset in self.datasets.items()}
-
-
 def accumulate(
-    inputs: Inputs, molecules: Sequence[Sequence[MoleculeRows]], setup: Setup, extension: Extension, scratch: Path
+    inputs: FitInputs,
+    molecules: Sequence[Sequence[MoleculeRows]],
+    setup: PassSettings,
+    extension: AddedPeriodicities,
+    scratch: Path,
 ) -> list[Path]:
     """Make the statistics of all molecules.
 
@@ -96,21 +95,21 @@ def accumulate(
     scratch.mkdir(parents=True, exist_ok=True)
     common = _digest_of(setup, inputs.datasets)
 
-    def jobs() -> Iterator[_Job]:
+    def jobs() -> Iterator[_ShardJob]:
         for shard in molecules:
             topologies = [extension.extend(inputs.parameterized[molecule.topology]) for molecule in shard]
             splits = [[inputs.splits.of(molecule.dataset, id) for id in molecule.ids] for molecule in shard]  # noqa: A001
-            yield _Job(setup, shard, topologies, splits, _digest(common, shard, topologies, splits), scratch)
+            yield _ShardJob(setup, shard, topologies, splits, _digest(common, shard, topologies, splits), scratch)
 
     if sum(molecule.cost for shard in molecules for molecule in shard) < WORTH_WORKERS:
         return [_run(job) for job in tqdm(jobs(), desc=STAGE, total=len(molecules), unit="shard", dynamic_ncols=True)]
     return list(ordered_map(_run, jobs(), label=STAGE, n_items=len(molecules), unit="shard"))
 
 
-def _run(job: _Job) -> Path:
+def _run(job: _ShardJob) -> Path:
     if not job.path.is_file():
         opened = {name: ConformerDataset(path) for name, path in job.setup.datasets.items()}
-        entries: list[Entry] = []
+        entries: list[MoleculeInSplit] = []
         failures: list[Failure] = []
         features: tuple[int, MoleculeFeatures] | None = None
         for molecule, topology, splits in zip(job.molecules, job.topologies, job.splits, strict=True):
@@ -121,24 +120,8 @@ def _run(job: _Job) -> Path:
                 entries.extend(molecule_entries(molecule, records, splits, features[1], job.setup.conformer_weight))
             except (MoleculeError, DataError) as error:
                 failures.append(Failure.from_exception(molecule.id, STAGE, error))
-        save_shard(job.path, Shard(tuple(entries), tuple(failures)))
+        save_shard(job.path, ShardStatistics(tuple(entries), tuple(failures)))
     return job.path
-
-
-def check_rows(records: Sequence[Record], splits: Sequence[SplitArray]) -> None:
-    """Check a molecule's rows before anything is made of them.
-
-    Args:
-        records: the rows.
-        splits: of each row's conformers.
-
-    Raises:
-        DataError: naming the row and the conformer, where a label is not finite or there are more splits than conformers.
-    """
-    for record, split in zip(records, splits, strict=True):
-        record.validate()
-        if len(split) != record.n_conformers:
-            raise DataError(f"{record.id}: {record.n_conformers} conformers, but the splits know {len(split)}; split again")
 
 
 def molecule_entries(
@@ -147,7 +130,7 @@ def molecule_entries(
     splits: Sequence[SplitArray],
     features: MoleculeFeatures,
     conformer_weight: ConformerWeight,
-) -> Iterator[Entry]:
+) -> Iterator[MoleculeInSplit]:
     """Make the statistics of one molecule, for each split that it has conformers in.
 
     Args:
@@ -178,40 +161,24 @@ def molecule_entries(
         if plain:
             whole = merged(plain)
             if conformer_weight.kind == "uniform":
-                yield Entry(molecule.id, molecule.source, name, whole, whole)
+                yield MoleculeInSplit(molecule.id, molecule.source, name, whole, whole)
             else:
-                yield Entry(molecule.id, molecule.source, name, whole, merged(weighted) if weighted else whole.nothing())
-
-
-def conformer_weights(above_lowest: FloatArray, params: ConformerWeight) -> FloatArray:
-    """Weigh conformers by their energy.
-
-    Args:
-        above_lowest: label minus the molecule's lowest, [kcal/mol], shape (n_conformers,).
-        params: the rule.
-
-    Returns:
-        Weights from 0 to 1, shape (n_conformers,); below 1e-6 they are 0.
-    """
-    if params.kind == "window":
-        return np.asarray(above_lowest <= params.window, dtype=np.float64)
-    if params.kind == "boltzmann":
-        weights = np.exp(-above_lowest / (BOLTZMANN * params.temperature_kelvin))
-        return np.where(weights < 1e-6, 0.0, weights)
-    return np.ones(len(above_lowest))
+                yield MoleculeInSplit(
+                    molecule.id, molecule.source, name, whole, merged(weighted) if weighted else whole.nothing()
+                )
 
 
 def _statistics(features: MoleculeFeatures, part: Record, weights: FloatArray | None) -> MoleculeStatistics:
     return MoleculeStatistics.of(features, part.coords, part.energy, part.forces, weights)
 
 
-def read(paths: Sequence[Path]) -> Iterator[Shard]:
+def read(paths: Sequence[Path]) -> Iterator[ShardStatistics]:
     """Read shards one at a time, in order."""
     for path in paths:
         yield load_shard(path)
 
 
-def _digest_of(setup: Setup, datasets: Mapping[str, ConformerDataset]) -> bytes:
+def _digest_of(setup: PassSettings, datasets: Mapping[str, ConformerDataset]) -> bytes:
     digest = hashlib.sha256(f"{FORMAT_VERSION} {setup.conformer_weight.model_dump_json()}".encode())
     for table in setup.force_field.tables.values():
         digest.update(table.values.tobytes())
@@ -235,3 +202,119 @@ def _digest(
         for row in rows:
             digest.update(row.tobytes())
     return digest.hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class FitEquations:
+    """The objective of each split, with weights of energies and forces still open.
+
+    Attributes:
+        equations: by split; over x, and with `energy_zero: none` over the constants d of the shifts behind it.
+        layout: meaning of x.
+    """
+
+    equations: Mapping[str, NormalEquations]
+    layout: Layout
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the energy is linear in x."""
+        return all(parts.n_parameters == len(self.layout) for parts in self.equations.values())
+
+    def linearised(self, split: str, x: FloatArray) -> NormalEquations:
+        """Return the normal equations of a split over x, exact where the energy is linear and of first order about x elsewhere."""
+        if self.is_linear:
+            return self.equations[split]
+        value, jacobian = constants(self.layout, x)
+        matrix = np.vstack([np.eye(len(x)), jacobian])
+        return self.equations[split].transformed(matrix, np.concatenate([np.zeros(len(x)), value - jacobian @ x]))
+
+    def sums_of_squares(self, split: str, x: FloatArray) -> tuple[float, float]:
+        """Return the energy and force part of the objective of a split, without w_E and w_F."""
+        full = x if self.is_linear else np.concatenate([x, constants(self.layout, x)[0]])
+        parts = self.equations[split]
+        return parts.energy.sum_of_squares(full), parts.forces.sum_of_squares(full)
+
+
+def constants(layout: Layout, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Evaluate d = m²/(2k) of each shift.
+
+    Returns:
+        d [kcal/mol], shape (n_shifts,), and its derivatives by x, shape (n_shifts, n).
+    """
+    shifts = np.flatnonzero(layout.is_shift)
+    partner = layout.partners()[shifts]
+    k = layout.k[shifts] + np.where(partner >= 0, x[partner], 0.0)
+    k = np.maximum(k, 1e-9 * np.maximum(layout.k[shifts], 1.0))
+    m = x[shifts]
+    jacobian = np.zeros((len(shifts), len(x)))
+    number = np.arange(len(shifts))
+    jacobian[number, shifts] = m / k
+    with_partner = partner >= 0
+    jacobian[number[with_partner], partner[with_partner]] = -0.5 * (m / k)[with_partner] ** 2
+    return 0.5 * m**2 / k, jacobian
+
+
+def assemble(shards: Iterable[ShardStatistics], layout: Layout, objective: Objective, splits: Iterable[str]) -> FitEquations:
+    """Add up the normal equations of molecules, in order.
+
+    Args:
+        shards: in order.
+        layout: meaning of x.
+        objective: weights and normalisation.
+        splits: names of those wanted.
+    """
+    with_constants = objective.energy_zero == "none" and bool(layout.is_shift.any())
+    n = len(layout) + (int(layout.is_shift.sum()) if with_constants else 0)
+    number = len(layout) + np.cumsum(layout.is_shift) - 1
+    sums = {split: NormalEquations.zeros(n) for split in splits}
+    for shard in shards:
+        for entry in shard.entries:
+            if entry.split not in sums or entry.weighted.n_conformers == 0:
+                continue
+            energy, forces = factors(entry.weighted.n_atoms, entry.weighted.weight, entry.source, objective)
+            statistics = entry.weighted
+            columns = statistics.columns
+            parts = statistics.equations(objective.energy_zero)
+            if with_constants:
+                shifts = layout.is_shift[columns]
+                parts = statistics.equations_with_constants(np.flatnonzero(shifts))
+                columns = np.concatenate([columns, number[columns[shifts]]])
+            total = sums[entry.split]
+            sums[entry.split] = NormalEquations(
+                total.energy.add_at(columns, parts.energy.scaled(energy)),
+                total.forces.add_at(columns, parts.forces.scaled(forces)),
+            )
+    return FitEquations(sums, layout)
+
+
+def scores(
+    shards: Iterable[ShardStatistics], layout: Layout, objective: Objective, weights: tuple[float, float], x: FloatArray
+) -> tuple[FloatArray, int]:
+    """Return Σ g gᵀ over the molecules of the training set, g = ½ ∂J_molecule/∂x: how much molecules disagree about x.
+
+    Constants of `energy_zero: none` are left out, as if energies were relative to their mean.
+
+    Args:
+        shards: in order.
+        layout: meaning of x.
+        objective: its parameters.
+        weights: w_E and w_F.
+        x: where.
+
+    Returns:
+        The sum, shape (n, n), and the number of molecules.
+    """
+    total, n_molecules = np.zeros((len(layout), len(layout))), 0
+    zero = "mean" if objective.energy_zero == "none" else objective.energy_zero
+    for shard in shards:
+        for entry in shard.entries:
+            if entry.split != "train" or entry.weighted.n_conformers == 0:
+                continue
+            energy, forces = factors(entry.weighted.n_atoms, entry.weighted.weight, entry.source, objective)
+            columns = entry.weighted.columns
+            moments = entry.weighted.equations(zero).weighted(weights[0] * energy, weights[1] * forces)
+            gradient = moments.gram @ x[columns] - moments.moment
+            total[np.ix_(columns, columns)] += np.outer(gradient, gradient)
+            n_molecules += 1
+    return total, n_molecules

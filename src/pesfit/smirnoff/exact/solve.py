@@ -20,7 +20,7 @@ import scipy.optimize
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, ParamsError, PesfitError
 from pesfit.params.fit_smirnoff import FitSmirnoff
-from pesfit.smirnoff.exact.assemble import Problem
+from pesfit.smirnoff.exact.accumulate import FitEquations
 from pesfit.statistics.linear_gaussian import GaussianPrior, Posterior, Spectrum, infer, maximise_balance, solve
 from pesfit.statistics.normal_equations import Moments
 from pesfit.statistics.quadratic import Constraints
@@ -72,7 +72,7 @@ Scores: TypeAlias = Callable[[tuple[float, float], FloatArray], tuple[FloatArray
 """From w_E and w_F, and x: Σ g gᵀ over the molecules, and their number (`assemble.scores`)."""
 
 
-def fit_exactly(problem: Problem, scores: Scores, params: FitSmirnoff) -> ExactFit:
+def fit_exactly(problem: FitEquations, scores: Scores, params: FitSmirnoff) -> ExactFit:
     """Choose what is left open and solve.
 
     Args:
@@ -99,7 +99,7 @@ def fit_exactly(problem: Problem, scores: Scores, params: FitSmirnoff) -> ExactF
     return ExactFit(posterior, solver.weights, solver.redundancy, tuple(solver.path(x)))
 
 
-def _weights(problem: Problem, prior: GaussianPrior, params: FitSmirnoff, x: FloatArray) -> tuple[float, float]:
+def _weights(problem: FitEquations, prior: GaussianPrior, params: FitSmirnoff, x: FloatArray) -> tuple[float, float]:
     energy, force = params.objective.energy_weight, params.objective.force_weight
     if energy != "evidence":
         return energy, force
@@ -115,7 +115,7 @@ def _weights(problem: Problem, prior: GaussianPrior, params: FitSmirnoff, x: Flo
 class _Solver:
     """The problem with its weights fixed."""
 
-    problem: Problem
+    problem: FitEquations
     prior: GaussianPrior
     constraints: Constraints
     weights: tuple[float, float]

@@ -19,8 +19,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import PesfitError
 from pesfit.params.fit_smirnoff import Gradient
 from pesfit.smirnoff.gradient.coefficients import Coefficients
-from pesfit.smirnoff.gradient.distributed import Team
-from pesfit.smirnoff.gradient.shard_work import N_NUMBERS
+from pesfit.smirnoff.gradient.shards import N_NUMBERS, Team
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-12
 _MEMORY = 30
@@ -35,7 +34,7 @@ State: TypeAlias = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Value:
+class LossValue:
     """The objective at a z.
 
     Attributes:
@@ -54,7 +53,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Problem:
+class PenalizedLoss:
     """The objective.
 
     Attributes:
@@ -69,7 +68,7 @@ class Problem:
     strength: float
     n_batches: int
 
-    def __call__(self, z: FloatArray, batch: int = 0) -> Value:
+    def __call__(self, z: FloatArray, batch: int = 0) -> LossValue:
         """Evaluate a batch and the prior.
 
         Raises:
@@ -82,7 +81,7 @@ class Problem:
         n = len(z)
         loss = self.n_batches * float(sums[0] + sums[1])
         prior, gradient = self.coefficients.prior(self.coefficients.at(z))
-        return Value(
+        return LossValue(
             loss + self.strength * prior,
             self.strength * prior,
             sums[:N_NUMBERS],
@@ -109,14 +108,14 @@ def in_order(rows: FloatArray) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class Step:
+class EpochStep:
     """Where an optimizer is after an epoch.
 
     Attributes:
         epoch: how many are done.
         z: the parameters, shape (n,).
-        numbers: sums of `Value.numbers` over the epoch's batches, shape (4,); of Adam at the parameters before each step.
-        prior: mean of `Value.prior` over them.
+        numbers: sums of `LossValue.numbers` over the epoch's batches, shape (4,); of Adam at the parameters before each step.
+        prior: mean of `LossValue.prior` over them.
         gradient_norm: of the last batch.
         learning_rate: of Adam; 0 for others.
         state: what the optimizer needs to go on.
@@ -131,11 +130,11 @@ class Step:
     state: State
 
 
-Report: TypeAlias = Callable[[Step], bool]
+EpochReport: TypeAlias = Callable[[EpochStep], bool]
 """Told of every epoch; says whether to stop."""
 
 
-def adam(problem: Problem, z: FloatArray, params: Gradient, state: State | None, report: Report) -> FloatArray:
+def adam(problem: PenalizedLoss, z: FloatArray, params: Gradient, state: State | None, report: EpochReport) -> FloatArray:
     """Descend by Adam.
 
     Args:
@@ -166,12 +165,12 @@ def adam(problem: Problem, z: FloatArray, params: Gradient, state: State | None,
             z = problem.coefficients.freed(z, value.gradient, value.pull)
             numbers, prior = numbers + value.numbers, prior + value.prior / problem.n_batches
         state = {"z": z, "first": first, "second": second, "epoch": np.array(epoch + 1), "steps": np.array(steps)}
-        if report(Step(epoch + 1, z, numbers, prior, float(np.linalg.norm(value.gradient)), rate, state)):
+        if report(EpochStep(epoch + 1, z, numbers, prior, float(np.linalg.norm(value.gradient)), rate, state)):
             break
     return z
 
 
-def lbfgs(problem: Problem, z: FloatArray, params: Gradient, state: State | None, report: Report) -> FloatArray:
+def lbfgs(problem: PenalizedLoss, z: FloatArray, params: Gradient, state: State | None, report: EpochReport) -> FloatArray:
     """Descend by L-BFGS-B; an epoch is an evaluation. Arguments as of `adam`."""
     known = _Known(problem, state)
     bounds = scipy.optimize.Bounds(problem.coefficients.lower, problem.coefficients.upper)
@@ -181,7 +180,9 @@ def lbfgs(problem: Problem, z: FloatArray, params: Gradient, state: State | None
         nonlocal stopped
         value = known.at(intermediate_result.x)
         norm = float(np.linalg.norm(value.gradient))
-        stopped = report(Step(known.n_used, intermediate_result.x.copy(), value.numbers, value.prior, norm, 0.0, known.state()))
+        stopped = report(
+            EpochStep(known.n_used, intermediate_result.x.copy(), value.numbers, value.prior, norm, 0.0, known.state())
+        )
         if stopped:
             raise StopIteration
 
@@ -213,19 +214,19 @@ def lbfgs(problem: Problem, z: FloatArray, params: Gradient, state: State | None
 class _Known:
     """Evaluations in the order in which they were first asked for; those of an earlier run come first."""
 
-    def __init__(self, problem: Problem, state: State | None) -> None:
+    def __init__(self, problem: PenalizedLoss, state: State | None) -> None:
         self._problem = problem
-        self._values: dict[bytes, Value] = {}
-        self._stored: dict[bytes, Value] = {}
+        self._values: dict[bytes, LossValue] = {}
+        self._stored: dict[bytes, LossValue] = {}
         for z, total, prior, numbers, gradient, pull in zip(*(state[name] for name in _KNOWN), strict=True) if state else ():
-            self._stored[z.tobytes()] = Value(float(total), float(prior), numbers, gradient, pull)
+            self._stored[z.tobytes()] = LossValue(float(total), float(prior), numbers, gradient, pull)
 
     @property
     def n_used(self) -> int:
         """How many have been asked for in this run."""
         return len(self._values)
 
-    def at(self, z: FloatArray) -> Value:
+    def at(self, z: FloatArray) -> LossValue:
         """Return the objective at z, evaluating it if it is not known."""
         key = z.tobytes()
         if key not in self._values:
@@ -243,7 +244,9 @@ class _Known:
 _KNOWN = ("z", "total", "prior", "numbers", "gradient", "pull")
 
 
-def levenberg_marquardt(problem: Problem, z: FloatArray, params: Gradient, state: State | None, report: Report) -> FloatArray:
+def levenberg_marquardt(
+    problem: PenalizedLoss, z: FloatArray, params: Gradient, state: State | None, report: EpochReport
+) -> FloatArray:
     """Descend by damped Gauss-Newton steps; an epoch is a step that is tried. Arguments as of `adam`."""
     damping, growth, done = 1e-3, 2.0, 0
     if state is not None:
@@ -272,7 +275,9 @@ def levenberg_marquardt(problem: Problem, z: FloatArray, params: Gradient, state
         norm = float(np.linalg.norm(value.gradient))
         if (
             report(
-                Step(epoch + 1, z, value.numbers, value.prior, norm, 0.0, {name: np.array(part) for name, part in now.items()})
+                EpochStep(
+                    epoch + 1, z, value.numbers, value.prior, norm, 0.0, {name: np.array(part) for name, part in now.items()}
+                )
             )
             or settled
         ):
@@ -280,7 +285,7 @@ def levenberg_marquardt(problem: Problem, z: FloatArray, params: Gradient, state
     return z
 
 
-def _step(problem: Problem, z: FloatArray, value: Value, curvature: FloatArray, damping: float) -> FloatArray:
+def _step(problem: PenalizedLoss, z: FloatArray, value: LossValue, curvature: FloatArray, damping: float) -> FloatArray:
     """Minimise gᵀd + dᵀ(C + damping diag C)d within the box."""
     diagonal = np.diag(curvature)
     # The length of a spring of no strength has no curvature; nor has it a gradient, so any number will do.

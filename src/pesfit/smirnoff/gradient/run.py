@@ -1,200 +1,230 @@
-"""The course of a fit by descent: epochs, validation, early stopping, checkpoints, curves."""
+"""The fit by descent, for what the exact fit cannot do: robust losses, van der Waals parameters and charges.
+
+Geometries do not change, so features are computed once (`residuals`), and an epoch is two sparse products. On squares it ends where the
+exact fit does.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+import csv
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from pesfit.core.arrays import FloatArray
-from pesfit.params.fit_smirnoff import Gradient
-from pesfit.smirnoff.gradient.board import Board
-from pesfit.smirnoff.gradient.checkpoint import Checkpoint
-from pesfit.smirnoff.gradient.optimizers import OPTIMIZERS, Problem, Step, in_order
+from pesfit.core.exceptions import DataError
+from pesfit.data.topology import ForceField, ParameterizedSet
+from pesfit.parameterize.exact_charges import with_exact_sum
+from pesfit.params.fit_smirnoff import Gradient, Objective
+from pesfit.smirnoff.errors import MoleculeErrors
+from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows
+from pesfit.smirnoff.gradient.coefficients import Coefficients, check_trained, equivalence_classes
+from pesfit.smirnoff.gradient.epochs import HISTORY, Course, EpochRecords, FitCheckpoint, TensorBoardLog, descend
+from pesfit.smirnoff.gradient.optimizers import PenalizedLoss
+from pesfit.smirnoff.gradient.preparation import PreparationSettings
+from pesfit.smirnoff.gradient.shards import ErrorRow, FitMolecule, ShardsJob, divide, gather_team
+from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
 
-HISTORY = (
-    "epoch",
-    "learning_rate",
-    "train_loss",
-    "prior",
-    "train_energy_rmse",
-    "train_force_rmse",
-    "validation_loss",
-    "validation_energy_rmse",
-    "validation_force_rmse",
-    "gradient_norm",
-)
-"""Columns of the history; errors in kcal/mol and kcal/mol/Å, about the centres that the loss chooses."""
+_GIB = 2**30
+CHECKPOINT_FILE = "descent.npz"
 
 
 @dataclass(frozen=True)
-class Records:
-    """What is kept of a fit on its way.
+class GradientData:
+    """What is fitted to.
 
     Attributes:
-        checkpoint: the state.
-        board: curves; None for none.
+        inputs: data sets, topologies, splits.
+        molecules: those to use; none that failed before.
+        extension: gives topologies the periodicities that were added.
+    """
+
+    inputs: FitInputs
+    molecules: Sequence[MoleculeRows]
+    extension: AddedPeriodicities
+
+
+@dataclass(frozen=True)
+class GradientStart:
+    """What the exact fit, or params.yaml, says beforehand.
+
+    Attributes:
+        force_field: with the periodicities that were added.
+        layout: of the valence parameters.
+        x: optimum of the sum of squares, shape (len(layout),).
+        weights: w_E and w_F of the objective.
+        strength: of the prior.
+    """
+
+    force_field: ForceField
+    layout: Layout
+    x: FloatArray
+    weights: tuple[float, float]
+    strength: float
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run keeps what it needs.
+
+    Attributes:
+        scratch: folder of the checkpoint.
+        runs: folder of TensorBoard's files; None for none.
+        key: stands for the data and all parameters but those of the descent.
         save_every: seconds between checkpoints.
     """
 
-    checkpoint: Checkpoint
-    board: Board | None = None
+    scratch: Path
+    runs: Path | None
+    key: str
     save_every: float = 10.0
 
 
 @dataclass(frozen=True)
-class Course:
-    """How a fit went.
+class GradientFit:
+    """What the fit found.
 
     Attributes:
-        z: the parameters it found.
-        epoch: of them.
-        n_epochs: epochs that were run.
-        history: shape (n_epochs + 1, len(HISTORY)); the first line is the start.
-        stopped_early: whether validation ended it.
+        force_field: the fitted one.
+        x: its valence parameters as `Layout` has them, shape (len(layout),).
+        charges: [e], fitted charges by number of the topology, each of shape (n_atoms,); empty where charges are not trained.
+        errors: of the starting force field, of x of the start, and of the fitted one.
+        course: how it went.
+        n_parameters: how many were trained.
     """
 
-    z: FloatArray
-    epoch: int
-    n_epochs: int
-    history: FloatArray
-    stopped_early: bool
+    force_field: ForceField
+    x: FloatArray
+    charges: dict[int, FloatArray]
+    errors: MoleculeErrors
+    course: Course
+    n_parameters: int
 
 
-def descend(problem: Problem, start: FloatArray, params: Gradient, records: Records) -> Course:
-    """Run an optimizer from a start, or from where a run that was killed left off.
+def fit_by_gradient(
+    data: GradientData, start: GradientStart, params: Gradient, objective: Objective, files: RunFiles
+) -> GradientFit:
+    """Fit by descent.
 
     Args:
-        problem: the objective.
-        start: z, shape (n,).
+        data: to fit to.
+        start: where to start, and the weights.
         params: section `fit_smirnoff.gradient`.
-        records: what is kept of it.
+        objective: section `fit_smirnoff.objective`.
+        files: where to keep state and curves.
+
+    Raises:
+        DataError: where nothing is to be trained on, or a loss is not finite.
+        ParamsError: where a pattern fits no parameter, or there are too many parameters for the optimizer.
+        PesfitError: where it diverges, or a process is lost.
     """
-    stored = records.checkpoint.load()
-    watch = _Watch(problem, params, records)
-    repeats = params.optimizer == "lbfgs"  # its stored evaluations let it run from the start again
-    watch.begin(start, None if stored is None or repeats else stored)
-    state = None if stored is None else {name[10:]: value for name, value in stored.items() if name.startswith("optimizer.")}
-    with watch.bar:
-        done = watch.is_done
-        last = watch.last if done else OPTIMIZERS[params.optimizer](problem, watch.last, params, state, watch)
-    return watch.course(last)
+    wanted = _molecules(data)
+    if not any(molecule.is_trained_on for molecule in wanted):
+        raise DataError("the training set is empty: no molecule of it could be parameterized")
+    classes = {}
+    if params.charges.train:
+        classes = {m.rows.topology: equivalence_classes(m.topology) for m in wanted if m.is_trained_on}
+    with_constants = objective.energy_zero == "none" and bool(start.layout.is_shift.any())
+    coefficients = Coefficients(start.layout, start.force_field, params, classes, with_constants=with_constants)
+    check_trained(params, coefficients.n_parameters)
+    shards, n_batches = divide(wanted, params.shards, params.batch_size, params.seed)
+    setting = PreparationSettings(start.force_field, start.layout, coefficients, objective, start.weights)
+    job = ShardsJob(setting, params.loss, data.inputs.paths(), tuple(map(tuple, shards)), params.memory_gib * _GIB)
+
+    first = coefficients.from_valence(start.x)
+    at_start = np.zeros(coefficients.n_parameters)
+    with gather_team(job, params.epochs) as team:
+        problem = PenalizedLoss(team, coefficients, start.strength, n_batches)
+        z = first if params.start == "exact" else at_start
+        known = (files.key, params.model_dump_json(), objective.model_dump_json(), start.weights, start.strength)
+        digest = hashlib.sha256(repr(known).encode())
+        for array in (z, coefficients.lower, coefficients.upper, start.layout.prior().widths):
+            digest.update(array.tobytes())
+        course = _descend(problem, z, params, FitCheckpoint(files.scratch / CHECKPOINT_FILE, digest.hexdigest()), files)
+        rows = team.errors(np.stack([at_start, first, course.z]))
+    fitted = coefficients.force_field(course.z)
+    return GradientFit(
+        force_field=fitted,
+        x=coefficients.at(course.z).values[: len(start.layout)],
+        charges=_charges(coefficients, course.z, wanted),
+        errors=_errors(rows, [molecule.rows for molecule in wanted]),
+        course=course,
+        n_parameters=coefficients.n_parameters,
+    )
 
 
-class _Watch:
-    """Follows the epochs."""
-
-    def __init__(self, problem: Problem, params: Gradient, records: Records) -> None:
-        self._problem, self._params, self._records = problem, params, records
-        self._saved = time.monotonic()
-        self._counts = in_order(problem.team.run("count", np.zeros(problem.coefficients.n_parameters)))
-        self._history: list[FloatArray] = []
-        self._best, self._best_loss, self._best_epoch = np.zeros(0), np.inf, 0
-        self._stopped = False
-        self.last = np.zeros(0)
-        self.bar: Any = tqdm(total=params.epochs, desc="fit_smirnoff", unit="epoch", dynamic_ncols=True, mininterval=0.5)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self._stopped or (len(self._history) > 0 and int(self._history[-1][0]) >= self._params.epochs)
-
-    @property
-    def _validates(self) -> bool:
-        return self._params.patience is not None and bool(self._counts[2] + self._counts[3] > 0)
-
-    def begin(self, start: FloatArray, stored: Mapping[str, np.ndarray] | None) -> None:
-        """Take up what is stored, or note the start."""
-        if stored is not None:
-            self._history = list(stored["watch.history"])
-            self._best, self._best_loss = stored["watch.best"], float(stored["watch.best_loss"])
-            self._best_epoch, self._stopped = int(stored["watch.best_epoch"]), bool(stored["watch.stopped"])
-            self.last = stored["watch.last"]
-            self.bar.update(int(self._history[-1][0]))
-            for row in self._history:
-                self._draw(row)
-            return
-        numbers = np.zeros(4)
-        for batch in range(self._problem.n_batches):
-            value = self._problem(start, batch)
-            numbers = numbers + value.numbers
-        self._note(Step(0, start, numbers, value.prior, float(np.linalg.norm(value.gradient)), 0.0, {}))
-
-    def __call__(self, step: Step) -> bool:
-        """Note an epoch; returns whether to stop."""
-        self._note(step)
-        patience = self._params.patience
-        self._stopped = self._validates and patience is not None and step.epoch - self._best_epoch >= patience
-        ends = self._stopped or step.epoch >= self._params.epochs
-        if ends or time.monotonic() - self._saved >= self._records.save_every:
-            self._save(step)
-        return self._stopped
-
-    def _note(self, step: Step) -> None:
-        validation = in_order(self._problem.team.run("validate", step.z))
-        loss = float(validation[0] + validation[1])
-        if self._validates and loss < self._best_loss:
-            self._best, self._best_loss, self._best_epoch = step.z, loss, step.epoch
-        squares = np.concatenate([step.numbers[2:], validation[2:]])
-        with np.errstate(invalid="ignore"):
-            rmse = np.sqrt(np.where(self._counts > 0, squares / np.maximum(self._counts, 1.0), np.nan))
-        train = float(step.numbers[0] + step.numbers[1])
-        self._history.append(
-            np.array([step.epoch, step.learning_rate, train, step.prior, *rmse[:2], loss, *rmse[2:], step.gradient_norm])
+def _molecules(data: GradientData) -> list[FitMolecule]:
+    return [
+        FitMolecule(
+            rows,
+            data.extension.extend(data.inputs.parameterized[rows.topology]),
+            tuple(data.inputs.splits.of(rows.dataset, record) for record in rows.ids),
         )
-        self.last = step.z
-        self._show(step)
+        for rows in data.molecules
+    ]
 
-    def _show(self, step: Step) -> None:
-        row = dict(zip(HISTORY, self._history[-1].tolist(), strict=True))
-        self.bar.update(step.epoch - self.bar.n)
-        self.bar.set_postfix(loss=f"{row['train_loss']:.5g}", validation=f"{row['validation_loss']:.5g}", refresh=False)
-        self._draw(self._history[-1])
-        board = self._records.board
-        if board is not None and board.wants_histograms(step.epoch):
-            board.histograms(step.epoch, self._problem.coefficients.force_field(step.z), step.z)
 
-    def _draw(self, line: FloatArray) -> None:
-        if self._records.board is None:
-            return
-        row = dict(zip(HISTORY, line.tolist(), strict=True))
-        curves = {
-            "train/loss": row["train_loss"],
-            "train/energy error [kcal per mol]": row["train_energy_rmse"],
-            "train/force error [kcal per mol per angstrom]": row["train_force_rmse"],
-            "validation/loss": row["validation_loss"],
-            "validation/energy error [kcal per mol]": row["validation_energy_rmse"],
-            "validation/force error [kcal per mol per angstrom]": row["validation_force_rmse"],
-            "descent/prior": row["prior"],
-            "descent/gradient norm": row["gradient_norm"],
-            "descent/learning rate": row["learning_rate"],
-        }
-        self._records.board.curves(int(row["epoch"]), {name: value for name, value in curves.items() if np.isfinite(value)})
+def _descend(problem: PenalizedLoss, z: FloatArray, params: Gradient, checkpoint: FitCheckpoint, files: RunFiles) -> Course:
+    if files.runs is None:
+        return descend(problem, z, params, EpochRecords(checkpoint, None, files.save_every))
+    with TensorBoardLog(files.runs, params.epochs) as board:
+        return descend(problem, z, params, EpochRecords(checkpoint, board, files.save_every))
 
-    def _save(self, step: Step) -> None:
-        own = {
-            "watch.history": np.array(self._history),
-            "watch.best": self._best,
-            "watch.best_loss": np.array(self._best_loss),
-            "watch.best_epoch": np.array(self._best_epoch),
-            "watch.stopped": np.array(self._stopped),
-            "watch.last": self.last,
-        }
-        self._records.checkpoint.save(own | {f"optimizer.{name}": value for name, value in step.state.items()})
-        self._saved = time.monotonic()
 
-    def course(self, last: FloatArray) -> Course:
-        """Sum up."""
-        n_epochs = int(self._history[-1][0])
-        best = self._validates
-        return Course(
-            z=self._best if best else last,
-            epoch=self._best_epoch if best else n_epochs,
-            n_epochs=n_epochs,
-            history=np.array(self._history),
-            stopped_early=self._stopped,
-        )
+def _charges(coefficients: Coefficients, z: FloatArray, molecules: Sequence[FitMolecule]) -> dict[int, FloatArray]:
+    found = {}
+    for molecule in molecules:
+        change = coefficients.charge_changes(z, molecule.rows.topology)
+        if change is not None and molecule.rows.topology not in found:
+            charges = molecule.topology.charges
+            found[molecule.rows.topology] = with_exact_sum(charges + change, round(float(charges.sum())))
+    return found
+
+
+def _errors(rows: Sequence[ErrorRow], molecules: Sequence[MoleculeRows]) -> MoleculeErrors:
+    """Put errors in the order of the molecules, which batches and shards have changed."""
+    place = {molecule.id: number for number, molecule in enumerate(molecules)}
+    ordered = sorted(rows, key=lambda row: place[row.molecule])
+    squares = np.array([row.squares for row in ordered]).reshape(len(ordered), -1, 2)
+    return MoleculeErrors(
+        molecule=tuple(row.molecule for row in ordered),
+        source=tuple(row.source for row in ordered),
+        split=tuple(row.split for row in ordered),
+        n_conformers=np.array([row.n_energies for row in ordered], dtype=np.float64),
+        n_energies=np.array([row.n_energies if row.n_energies > 1 else 0 for row in ordered], dtype=np.float64),
+        n_components=np.array([row.n_components for row in ordered], dtype=np.float64),
+        energy=squares[:, :, 0].T,
+        forces=squares[:, :, 1].T,
+    )
+
+
+def fit_metrics(fit: GradientFit) -> dict[str, object]:
+    """Return what to report of the course."""
+    return {
+        "parameters_trained": fit.n_parameters,
+        "epochs": fit.course.n_epochs,
+        "epoch_of_result": fit.course.epoch,
+        "stopped_early": fit.course.stopped_early,
+        "loss_at_start": float(fit.course.history[0, 2] + fit.course.history[0, 3]),
+        "loss_at_end": float(fit.course.history[-1, 2] + fit.course.history[-1, 3]),
+    }
+
+
+def write_descent(output: Path, fit: GradientFit, parameterized: ParameterizedSet) -> None:
+    """Write `epochs.csv`, the course, and where charges were trained `charges.csv`, those of each molecule before and after."""
+    with (output / "epochs.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(HISTORY)
+        writer.writerows([[f"{value:.10g}" for value in row] for row in fit.course.history.tolist()])
+    if not fit.charges:
+        return
+    with (output / "charges.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["smiles", "atom", "charge_before", "charge_after"])
+        for number, charges in fit.charges.items():
+            topology = parameterized[number]
+            for atom, (before, after) in enumerate(zip(topology.charges.tolist(), charges.tolist(), strict=True)):
+                writer.writerow([topology.smiles, atom + 1, repr(before), repr(after)])

@@ -16,15 +16,14 @@ from pesfit.core.exceptions import DataError, PesfitError
 from pesfit.core.process_group import ProcessGroup
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.params.fit_smirnoff import Gradient, Loss
-from pesfit.smirnoff.gradient import distributed
-from pesfit.smirnoff.gradient.distributed import Team, gather_team, serve_torchrun
-from pesfit.smirnoff.gradient.shard_work import Job, Molecule, divide
-from pesfit.smirnoff.plan import MoleculeRows
+from pesfit.smirnoff.fit_data import MoleculeRows
+from pesfit.smirnoff.gradient import shards
+from pesfit.smirnoff.gradient.shards import FitMolecule, ShardsJob, Team, divide, gather_team, serve_torchrun
 from tests.smirnoff.gradient.samples import labels, molecules, random_z, setting_of
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def job(tmp_path_factory: pytest.TempPathFactory) -> ShardsJob:
     """Four molecules in three shards."""
     found, folder = molecules(), tmp_path_factory.mktemp("job") / "made"
     setting = setting_of(found, Gradient())
@@ -39,12 +38,12 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
                 Record(f"m{i}", topology.smiles, numbers, coords, energy, forces, None, 0, f"m{i}", "made", np.arange(n))
             )
             rows = MoleculeRows("made", (i,), (f"m{i}",), "made", i, n * topology.n_atoms)
-            members.append(Molecule(rows, topology, ((np.arange(n) % 2).astype(np.uint8),)))
+            members.append(FitMolecule(rows, topology, ((np.arange(n) % 2).astype(np.uint8),)))
     shards, _ = divide(members, 3, None, 0)
-    return Job(setting, Loss(), {"made": ConformerDataset(folder).path}, tuple(map(tuple, shards)), 1e9)
+    return ShardsJob(setting, Loss(), {"made": ConformerDataset(folder).path}, tuple(map(tuple, shards)), 1e9)
 
 
-def test_shards_hold_every_molecule_once(job: Job) -> None:
+def test_shards_hold_every_molecule_once(job: ShardsJob) -> None:
     members = [molecule for chunks in job.shards for chunk in chunks for molecule in chunk.molecules]
     assert sorted(molecule.rows.topology for molecule in members) == [0, 1, 2, 3]
     for batch_size in (1, 2, 3, 100):
@@ -61,16 +60,16 @@ def test_shards_hold_every_molecule_once(job: Job) -> None:
 @pytest.fixture
 def _two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """However little there is to do."""
-    monkeypatch.setattr(distributed, "_COST_WORTH_A_PROCESS", 0.0)
+    monkeypatch.setattr(shards, "_COST_WORTH_A_PROCESS", 0.0)
     monkeypatch.setenv("PESFIT_WORKERS", "2")
 
 
-def alone(job: Job) -> Team:
+def alone(job: ShardsJob) -> Team:
     return Team(ProcessGroup(), job)
 
 
 @pytest.mark.usefixtures("_two_processes")
-def test_two_processes_say_what_one_says_and_name_what_is_wrong(job: Job) -> None:
+def test_two_processes_say_what_one_says_and_name_what_is_wrong(job: ShardsJob) -> None:
     z = random_z(job.setting, 3)
     broken = np.full_like(z, np.nan)
     with gather_team(job, 1) as team:
@@ -86,7 +85,7 @@ def test_two_processes_say_what_one_says_and_name_what_is_wrong(job: Job) -> Non
 
 
 @pytest.mark.usefixtures("_two_processes")
-def test_what_is_wrong_in_another_process_is_told_by_the_first(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_in_another_process_is_told_by_the_first(job: ShardsJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ProcessGroup, "shares_of", lambda _, shards: [shards[:0], shards])  # nothing can fail in the first
     broken = np.full_like(random_z(job.setting, 3), np.nan)
     with (
@@ -97,7 +96,7 @@ def test_what_is_wrong_in_another_process_is_told_by_the_first(job: Job, monkeyp
 
 
 @pytest.mark.usefixtures("_two_processes")
-def test_a_lost_process_is_an_error_not_a_wait(job: Job) -> None:
+def test_a_lost_process_is_an_error_not_a_wait(job: ShardsJob) -> None:
     message = "process 1 of 2 was ended with status -9; .*, or lower fit_smirnoff.gradient.memory_gib"
     with pytest.raises(PesfitError, match=message), gather_team(job, 1) as team:
         lose_the_other(team, random_z(job.setting, 3))
@@ -122,7 +121,7 @@ def as_torchrun_starts_it(rank: int, port: int) -> None:
     serve_torchrun()
 
 
-def test_processes_that_torchrun_started_are_used(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_torchrun_started_are_used(job: ShardsJob, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -140,7 +139,7 @@ def test_processes_that_torchrun_started_are_used(job: Job, monkeypatch: pytest.
     np.testing.assert_array_equal(found, alone(job).run("train", z))
 
 
-def test_little_work_is_done_here(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_little_work_is_done_here(job: ShardsJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "4")
     with gather_team(job, 10) as team:
         assert team.size == 1

@@ -1,36 +1,53 @@
-"""What one process does in the fit by descent: it holds some shards of the data and evaluates them.
+"""Shards of the data, evaluated by one process or by several together.
 
 The data are cut into batches, each batch into shards, and each shard's part of a batch into chunks of molecules that are evaluated at
 once. The cut depends on the data and the parameters alone; sums run over chunks in order and then over shards in order, so that the
 result does not depend on which process has which shard.
+
+The first process leads: it sends the parameters, every process evaluates its shards, and the leader gathers each shard's result and
+adds them in the order of the shards. (An all-reduce would add them in an order that depends on the number of processes.)
+Every process but the first runs `serve`; of those that torchrun started, by way of `serve_torchrun`.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import LostProcessError
+from pesfit.core.launch import run_together, together
+from pesfit.core.process_group import ProcessGroup
 from pesfit.data.dataset import ConformerDataset
 from pesfit.data.splits import TRAIN, SplitArray
 from pesfit.data.topology import Topology
 from pesfit.params.fit_smirnoff import Loss
-from pesfit.smirnoff.gradient.losses import losses
-from pesfit.smirnoff.gradient.preparation import MoleculePreparation, Setting
-from pesfit.smirnoff.gradient.residuals import Block, Part, Terms
-from pesfit.smirnoff.plan import MoleculeRows, cut
+from pesfit.smirnoff.fit_data import MoleculeRows, cut
+from pesfit.smirnoff.gradient.objective import LossTerms, MoleculeResiduals, ResidualBlock, losses
+from pesfit.smirnoff.gradient.preparation import MoleculePreparation, PreparationSettings
 
 _CHUNK_COST = 20_000
 """Conformers times atoms of a chunk: some MB, which stay in a core's cache between the product and its transpose."""
+
+
 N_NUMBERS = 4
 """Loss of energies, loss of forces, Σ (ΔE)², Σ |ΔF|²."""
 
 
+_OPERATIONS = ("stop", "errors", "count", "train", "validate", "curvature")
+
+
+_COST_WORTH_A_PROCESS = 2e8
+"""Conformers times atoms times epochs, some ten seconds of work, below which the start of a process takes longer than it saves."""
+
+
 @dataclass(frozen=True)
-class Molecule:
+class FitMolecule:
     """A molecule with all that is needed to prepare it.
 
     Attributes:
@@ -59,11 +76,11 @@ class Chunk:
     """
 
     batch: int
-    molecules: tuple[Molecule, ...]
+    molecules: tuple[FitMolecule, ...]
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardsJob:
     """What a process is given.
 
     Attributes:
@@ -74,14 +91,14 @@ class Job:
         memory: bytes that prepared molecules may take.
     """
 
-    setting: Setting
+    setting: PreparationSettings
     loss: Loss
     datasets: Mapping[str, Path]
     shards: tuple[tuple[Chunk, ...], ...]
     memory: float
 
 
-def divide(molecules: Sequence[Molecule], n_shards: int, batch_size: int | None, seed: int) -> tuple[list[list[Chunk]], int]:
+def divide(molecules: Sequence[FitMolecule], n_shards: int, batch_size: int | None, seed: int) -> tuple[list[list[Chunk]], int]:
     """Cut molecules into batches, shards and chunks.
 
     Args:
@@ -107,8 +124,8 @@ def divide(molecules: Sequence[Molecule], n_shards: int, batch_size: int | None,
     return shards, len(batches)
 
 
-def _chunks(batch: int, molecules: Sequence[Molecule]) -> Iterator[Chunk]:
-    waiting: list[Molecule] = []
+def _chunks(batch: int, molecules: Sequence[FitMolecule]) -> Iterator[Chunk]:
+    waiting: list[FitMolecule] = []
     cost = 0
     for molecule in molecules:
         if waiting and cost + molecule.rows.cost > _CHUNK_COST:
@@ -124,8 +141,8 @@ def _chunks(batch: int, molecules: Sequence[Molecule]) -> Iterator[Chunk]:
 class _Prepared:
     """The training and the validation part of a chunk."""
 
-    train: Block | None
-    validation: Block | None
+    train: ResidualBlock | None
+    validation: ResidualBlock | None
 
 
 @dataclass(frozen=True)
@@ -153,9 +170,9 @@ class ShardWork:
         job: what to evaluate.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ShardsJob) -> None:
         self._job, self._coefficients = job, job.setting.coefficients
-        self._terms = Terms(*losses(job.loss), job.setting.objective.energy_zero)
+        self._terms = LossTerms(*losses(job.loss), job.setting.objective.energy_zero)
         self._datasets = {name: ConformerDataset(path) for name, path in job.datasets.items()}
         self._kept: dict[tuple[int, int], _Prepared] = {}
         self._free = job.memory
@@ -206,7 +223,7 @@ class ShardWork:
         values = [self._coefficients.at(z).values for z in zs]
         return [[_errors(part, values) for chunk in chunks for part in self._parts(chunk)] for chunks in self._job.shards]
 
-    def _parts(self, chunk: Chunk) -> Iterator[Part]:
+    def _parts(self, chunk: Chunk) -> Iterator[MoleculeResiduals]:
         ready: tuple[int, MoleculePreparation] | None = None
         for molecule in chunk.molecules:
             rows = molecule.rows
@@ -218,10 +235,10 @@ class ShardWork:
         kept = self._kept.get((shard, number))
         if kept is not None:
             return kept
-        by_split: dict[str, list[Part]] = {"train": [], "validation": [], "test": []}
+        by_split: dict[str, list[MoleculeResiduals]] = {"train": [], "validation": [], "test": []}
         for part in self._parts(self._job.shards[shard][number]):
             by_split[part.split].append(part)
-        train, validation = (Block(by_split[name]) if by_split[name] else None for name in ("train", "validation"))
+        train, validation = (ResidualBlock(by_split[name]) if by_split[name] else None for name in ("train", "validation"))
         prepared = _Prepared(train, validation)
         size = sum(block.n_bytes for block in (train, validation) if block is not None)
         if size <= self._free:
@@ -229,14 +246,14 @@ class ShardWork:
             self._kept[shard, number] = prepared
         return prepared
 
-    def _training(self, shard: int, batch: int | None) -> Iterator[Block]:
+    def _training(self, shard: int, batch: int | None) -> Iterator[ResidualBlock]:
         for number, chunk in enumerate(self._job.shards[shard]):
             if chunk.batch >= 0 and batch in (None, chunk.batch):
                 block = self._prepared(shard, number).train
                 if block is not None:
                     yield block
 
-    def _validation(self, shard: int) -> Iterator[Block]:
+    def _validation(self, shard: int) -> Iterator[ResidualBlock]:
         for number in range(len(self._job.shards[shard])):
             block = self._prepared(shard, number).validation
             if block is not None:
@@ -284,7 +301,111 @@ class ShardWork:
         return result.reshape(self.n_shards, -1)
 
 
-def _errors(part: Part, values: Sequence[FloatArray]) -> ErrorRow:
-    block = Block([part])
+def _errors(part: MoleculeResiduals, values: Sequence[FloatArray]) -> ErrorRow:
+    block = ResidualBlock([part])
     squares = np.array([block.squared_errors(each)[0] for each in values])
     return ErrorRow(part.molecule, part.source, part.split, len(part.labels), len(part.force_target), squares)
+
+
+@contextlib.contextmanager
+def gather_team(job: ShardsJob, n_epochs: int) -> Iterator[Team]:
+    """Put as many processes to work as there are cores, shards, and enough to do; or those that torchrun started.
+
+    Args:
+        job: with all shards.
+        n_epochs: how often they may be evaluated.
+
+    Raises:
+        PesfitError: what another process raised, or that one was lost.
+    """
+    cost = sum(molecule.rows.cost for chunks in job.shards for chunk in chunks for molecule in chunk.molecules)
+    most = len(job.shards) if cost * n_epochs > _COST_WORTH_A_PROCESS else 1
+    with together(serve, None, most, on_gpus=False, memory_param="fit_smirnoff.gradient.memory_gib") as group:
+        team = Team(group, job)
+        yield team
+        team.dismiss()
+
+
+class Team:
+    """Processes that have the shards among them, as the first sees them.
+
+    Args:
+        group: the processes.
+        job: with all shards; each process is sent its own.
+    """
+
+    def __init__(self, group: ProcessGroup, job: ShardsJob) -> None:
+        self._group = group
+        shares = group.shares_of(job.shards)
+        self._member = _Member(group, [(replace(job, shards=tuple(shards)), len(job.shards)) for shards in shares])
+
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+        return self._group.size
+
+    def run(self, operation: str, z: FloatArray, batch: int = 0) -> FloatArray:
+        """Evaluate all shards (`ShardWork.run`); returns shape (n_shards, n)."""
+        _exchange(self._group, operation, batch, z)
+        return self._member.evaluate(operation, batch, z)
+
+    def errors(self, zs: FloatArray) -> list[ErrorRow]:
+        """Evaluate force fields on all molecules (`ShardWork.errors`), in the order of the shards."""
+        _exchange(self._group, "errors", len(zs), zs.ravel())
+        return [row for rows in self._member.errors(zs) for row in rows]
+
+    def dismiss(self) -> None:
+        """Let the others go."""
+        with contextlib.suppress(LostProcessError):  # they have done what they were for
+            _exchange(self._group, "stop", 0, np.zeros(0))
+
+
+def serve(group: ProcessGroup, _: None = None) -> None:
+    """Work for the first process until it is done."""
+    member = _Member(group, None)
+    while True:
+        operation, batch, z = _exchange(group, "stop", 0, np.zeros(0))
+        if operation == "stop":
+            return
+        if operation == "errors":
+            member.errors(z.reshape(batch, -1))
+        else:
+            member.evaluate(operation, batch, z)
+
+
+def serve_torchrun() -> None:
+    """Work for the first process that torchrun started, as one of the others."""
+    run_together(serve, None, 1, on_gpus=False)
+
+
+class _Member:
+    """One of the processes, with its shards: what each does in the same way.
+
+    Args:
+        group: the processes.
+        shares: for each process a job with its shards, and the number of all shards; None in all but the first.
+    """
+
+    def __init__(self, group: ProcessGroup, shares: Sequence[tuple[ShardsJob, int]] | None) -> None:
+        self._group = group
+        job, self._n_shards = group.deal(shares)
+        self._work = ShardWork(job)
+
+    def evaluate(self, operation: str, batch: int, z: FloatArray) -> FloatArray:
+        """Evaluate its shards; returns the results of all, in the first process."""
+        mine = torch.from_numpy(self._work.run(operation, z, batch))
+        return self._group.gather_in_first(mine, self._n_shards).numpy()
+
+    def errors(self, zs: FloatArray) -> list[list[ErrorRow]]:
+        """Evaluate force fields on its molecules; returns the errors in all shards, in the first process."""
+        return self._group.gather_objects_in_first(self._work.errors(zs), self._n_shards)
+
+
+def _exchange(group: ProcessGroup, operation: str, batch: int, z: FloatArray) -> tuple[str, int, FloatArray]:
+    """Tell all processes what the first is to do; what the others give is of no account."""
+    header = torch.tensor([_OPERATIONS.index(operation), batch, len(z)])
+    group.copy_from_first(header)
+    number, batch, n = header.tolist()
+    parameters = torch.tensor(z, dtype=torch.float64) if group.is_first else torch.empty(n, dtype=torch.float64)
+    group.copy_from_first(parameters)
+    return _OPERATIONS[number], batch, parameters.numpy()

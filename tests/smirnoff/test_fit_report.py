@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pesfit.smirnoff.summary import write_summary
+from pesfit.smirnoff.fit_report import write_summary
 
 
 def quantity(name: str, value: float, interval: list[float] | None) -> dict[str, object]:

@@ -1,13 +1,29 @@
-"""Errors of energies and forces as sparse linear functions of the coefficients, and what a loss says of them.
+"""Residuals of energies and forces as sparse linear functions of the coefficients, and the losses over them.
 
     e = target - M c                  loss = Σ w_E ρ_E(|e_E - offset|) + Σ w_F ρ_F(|e_F|)         ∂loss/∂c = -2 Mᵀ (w ω e)
 
-c are the coefficients (`coefficients.Coefficients`), ρ and ω those of `losses`, and the force on an atom counts as one error, whose
-length does not depend on how a molecule is turned. M has a number only where a coefficient acts on an atom: a twentieth of it.
+c are the coefficients (`coefficients.Coefficients`), and the force on an atom counts as one residual, whose length does not depend on how
+a molecule is turned. M has a number only where a coefficient acts on an atom: a twentieth of it.
+
+With e the length of a residual, and δ where squares end (Huber, Ann. Math. Stat. 35, 73, 1964),
+
+    ρ(e) = f e²                e ≤ δ
+         = f (2 δ e - δ²)      e > δ
+
+    loss      δ               f
+    l2        infinite        1
+    huber     params.yaml     1
+    l1        0.001           1/(2 δ), so that ρ(e) = e - δ/2 but for the smallest e
+
+ρ is minimized as weighted squares (iteratively reweighted least squares): ρ'(e) = 2 e ω(e), ω = f min(1, δ/e).
+
+Energies of a molecule have no zero. The offset that suits a loss is the one that minimizes it: the mean for squares, about the median
+for l1. It does not enter the gradient, which at a minimum does not depend on the offset to first order.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,13 +32,99 @@ import scipy.sparse
 
 from pesfit.core.arrays import FloatArray, LongArray
 from pesfit.core.exceptions import DataError
+from pesfit.params.fit_smirnoff import Loss
 from pesfit.smirnoff.exact.molecule_statistics import EnergyZero
-from pesfit.smirnoff.gradient.losses import Rho, centres
-from pesfit.smirnoff.gradient.nonbonded import Slots
+
+_L1_DELTA = 1e-3
+
+
+_MAX_STEPS = 200
 
 
 @dataclass(frozen=True)
-class Part:
+class LossFunction:
+    """A loss.
+
+    Attributes:
+        delta: δ, in the unit of the error.
+        factor: f.
+    """
+
+    delta: float
+    factor: float
+
+    @property
+    def is_square(self) -> bool:
+        """Whether it is the plain square."""
+        return math.isinf(self.delta)
+
+    def values(self, lengths: FloatArray) -> FloatArray:
+        """Return ρ(e).
+
+        Args:
+            lengths: e, at least 0.
+        """
+        inner = np.minimum(lengths, self.delta)
+        return np.asarray(self.factor * inner * (2.0 * lengths - inner))
+
+    def weights(self, lengths: FloatArray) -> FloatArray:
+        """Return ω(e), of the shape of `lengths`."""
+        if self.is_square:
+            return np.full_like(lengths, self.factor)
+        return np.asarray(self.factor * (self.delta / np.maximum(lengths, self.delta)))
+
+
+def losses(params: Loss) -> tuple[LossFunction, LossFunction]:
+    """Return the losses of energies and of forces."""
+    if params.kind == "huber":
+        return LossFunction(params.energy_delta, 1.0), LossFunction(params.force_delta, 1.0)
+    if params.kind == "l1":
+        return LossFunction(_L1_DELTA, 0.5 / _L1_DELTA), LossFunction(_L1_DELTA, 0.5 / _L1_DELTA)
+    return LossFunction(math.inf, 1.0), LossFunction(math.inf, 1.0)
+
+
+def centres(rho: LossFunction, errors: FloatArray, weights: FloatArray, starts: LongArray, sizes: LongArray) -> FloatArray:
+    """Return for each molecule the offset c that minimises Σ w ρ(|e - c|).
+
+    Newton's method on the derivative, which rises piecewise linearly, with bisection where a step would leave the bracket.
+
+    Args:
+        rho: the loss.
+        errors: of all molecules' conformers, shape (n,).
+        weights: w, at least 0, shape (n,).
+        starts: where each molecule begins, shape (n_molecules,).
+        sizes: how many conformers it has, at least 1, shape (n_molecules,).
+
+    Returns:
+        Shape (n_molecules,); 0 where all weights are 0.
+    """
+    total = np.add.reduceat(weights, starts)
+    safe = np.where(total > 0.0, total, 1.0)
+    mean = np.asarray(np.add.reduceat(weights * errors, starts) / safe)
+    if rho.is_square or not np.isfinite(errors).all():
+        return mean
+    counting = weights > 0.0
+    low = np.minimum.reduceat(np.where(counting, errors, np.inf), starts)
+    high = np.maximum.reduceat(np.where(counting, errors, -np.inf), starts)
+    low, high, centre = np.where(total > 0.0, low, 0.0), np.where(total > 0.0, high, 0.0), mean
+    for _ in range(_MAX_STEPS):
+        away = errors - np.repeat(centre, sizes)
+        pull = np.add.reduceat(weights * np.clip(away, -rho.delta, rho.delta), starts)
+        slope = np.add.reduceat(weights * (np.abs(away) <= rho.delta), starts)
+        low, high = np.where(pull >= 0.0, centre, low), np.where(pull <= 0.0, centre, high)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            newton = centre + pull / slope
+        inside = (slope > 0.0) & (newton >= low) & (newton <= high)
+        new = np.where(pull == 0.0, centre, np.where(inside, newton, 0.5 * (low + high)))
+        settled = np.abs(new - centre) <= 1e-14 * (np.abs(centre) + 1.0)
+        centre = new
+        if settled.all():
+            break
+    return centre
+
+
+@dataclass(frozen=True)
+class MoleculeResiduals:
     """The conformers of one molecule that are in one split.
 
     Attributes:
@@ -55,33 +157,8 @@ class Part:
         return int(12 * (self.energy.nnz + self.forces.nnz) + 28 * len(self.force_target))
 
 
-def force_rows(slots: Slots, columns: LongArray, n_atoms: int) -> scipy.sparse.csr_array:
-    """Return features of forces, shape (3 n_conformers n_atoms, n_local); rows are (atom, conformer, direction).
-
-    Args:
-        slots: features without their zeros.
-        columns: ascending; those of `slots` are among them, shape (n_local,).
-        n_atoms: of the molecule.
-    """
-    column = np.searchsorted(columns, slots.columns)[slots.column]
-    n = slots.forces.shape[2]
-    data, indices = [], []
-    each = np.zeros(n_atoms, dtype=np.int64)
-    for atom in range(n_atoms):
-        mine = np.flatnonzero(slots.atom == atom)
-        mine = mine[np.argsort(column[mine], kind="stable")]
-        data.append(slots.forces[mine].transpose(2, 1, 0).ravel())
-        indices.append(np.tile(column[mine], 3 * n))
-        each[atom] = len(mine)
-    indptr = np.concatenate([[0], np.cumsum(np.repeat(each, 3 * n))])
-    return scipy.sparse.csr_array(
-        (np.concatenate(data), np.concatenate(indices).astype(np.int32), indptr.astype(np.int32)),
-        shape=(3 * n * n_atoms, len(columns)),
-    )
-
-
 @dataclass(frozen=True)
-class Terms:
+class LossTerms:
     """How errors are weighed.
 
     Attributes:
@@ -89,12 +166,12 @@ class Terms:
         zero: of energies.
     """
 
-    energy: Rho
-    forces: Rho
+    energy: LossFunction
+    forces: LossFunction
     zero: EnergyZero
 
 
-class Block:
+class ResidualBlock:
     """Some molecules, evaluated at once.
 
     Args:
@@ -105,7 +182,7 @@ class Block:
         n_energies, n_components: errors of weight above 0 of energies, and of components of forces.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[MoleculeResiduals]) -> None:
         self._names = [part.molecule for part in parts]
         self.columns = np.unique(np.concatenate([part.columns for part in parts]))
         matrices = [part.energy for part in parts] + [part.forces for part in parts]
@@ -130,7 +207,7 @@ class Block:
         self.n_energies, self.n_components = int(self._counting_energies.sum()), 3 * int(self._counting_forces.sum())
         self.n_bytes = 12 * self._matrix.nnz + 60 * len(self._target)
 
-    def evaluate(self, values: FloatArray, terms: Terms) -> tuple[FloatArray, FloatArray]:
+    def evaluate(self, values: FloatArray, terms: LossTerms) -> tuple[FloatArray, FloatArray]:
         """Evaluate the loss and its gradient.
 
         Args:
@@ -147,7 +224,7 @@ class Block:
         numbers, weighted = self._weighted(values, terms)
         return numbers, -2.0 * (self._transposed @ weighted)
 
-    def numbers(self, values: FloatArray, terms: Terms) -> FloatArray:
+    def numbers(self, values: FloatArray, terms: LossTerms) -> FloatArray:
         """Return the first part of what `evaluate` returns."""
         return self._weighted(values, terms)[0]
 
@@ -156,7 +233,7 @@ class Block:
         n = len(self._energy_weights)
         return errors[:n], errors[n:].reshape(-1, 3)
 
-    def _centred(self, energy: FloatArray, terms: Terms) -> FloatArray:
+    def _centred(self, energy: FloatArray, terms: LossTerms) -> FloatArray:
         if terms.zero == "none":
             return energy
         if terms.zero == "min":
@@ -164,7 +241,7 @@ class Block:
         offsets = centres(terms.energy, energy, self._energy_weights, self._starts, self._sizes)
         return energy - np.repeat(offsets, self._sizes)
 
-    def _weighted(self, values: FloatArray, terms: Terms) -> tuple[FloatArray, FloatArray]:
+    def _weighted(self, values: FloatArray, terms: LossTerms) -> tuple[FloatArray, FloatArray]:
         """Return the numbers of `evaluate`, and w ω e of all errors."""
         energy, forces = self._errors(values)
         energy = self._centred(energy, terms)
@@ -205,7 +282,7 @@ class Block:
         molecule = int(np.searchsorted(np.cumsum(self._vectors), vector, side="right"))
         raise DataError(f"{self._names[molecule]}: an error of its forces is not finite")
 
-    def normal_matrix(self, values: FloatArray, slopes: scipy.sparse.csr_array, terms: Terms) -> FloatArray:
+    def normal_matrix(self, values: FloatArray, slopes: scipy.sparse.csr_array, terms: LossTerms) -> FloatArray:
         """Return Σ w ω JᵀJ, J the derivatives of the errors by the parameters: half the Gauss-Newton Hessian of the loss.
 
         Args:

@@ -31,19 +31,16 @@ from pesfit.params.fit_smirnoff import (
     TrainVdW,
 )
 from pesfit.smirnoff.errors import molecule_errors
-from pesfit.smirnoff.exact.accumulate import Inputs, Setup, accumulate, read
-from pesfit.smirnoff.exact.assemble import assemble
+from pesfit.smirnoff.exact.accumulate import PassSettings, accumulate, assemble, read
 from pesfit.smirnoff.exact.solve import fit_exactly
 from pesfit.smirnoff.fit import fit_smirnoff
-from pesfit.smirnoff.gradient import distributed
-from pesfit.smirnoff.gradient import run as descent
-from pesfit.smirnoff.gradient.checkpoint import Checkpoint
-from pesfit.smirnoff.gradient.fit import CHECKPOINT_FILE, Data, Files, GradientFit, Start, fit_by_gradient
-from pesfit.smirnoff.gradient.nonbonded import equivalence_classes
-from pesfit.smirnoff.gradient.optimizers import Problem, Step, Value
-from pesfit.smirnoff.parameters import Layout
-from pesfit.smirnoff.periodicities import Extension
-from pesfit.smirnoff.plan import cut, list_molecules
+from pesfit.smirnoff.fit_data import FitInputs, cut, list_molecules
+from pesfit.smirnoff.gradient import epochs, shards
+from pesfit.smirnoff.gradient.coefficients import equivalence_classes
+from pesfit.smirnoff.gradient.epochs import FitCheckpoint
+from pesfit.smirnoff.gradient.optimizers import EpochStep, LossValue, PenalizedLoss
+from pesfit.smirnoff.gradient.run import CHECKPOINT_FILE, GradientData, GradientFit, GradientStart, RunFiles, fit_by_gradient
+from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
 from tests.smirnoff.samples import evaluate, perturbation
 from tests.smirnoff.test_fit import make, rows_of, write
 
@@ -55,27 +52,27 @@ STRENGTH = 0.01
 class Known:
     """Data, and the exact fit to them."""
 
-    data: Data
-    start: Start
+    data: GradientData
+    start: GradientStart
     folder: Path
 
 
 def known(folder: Path, noise: float) -> Known:
     stored = make(folder, noise)
-    return exactly(Inputs(stored.datasets, stored.parameterized, stored.splits), folder)
+    return exactly(FitInputs(stored.datasets, stored.parameterized, stored.splits), folder)
 
 
-def exactly(inputs: Inputs, folder: Path) -> Known:
+def exactly(inputs: FitInputs, folder: Path) -> Known:
     molecules, _ = list_molecules(inputs.datasets, inputs.parameterized)
     force_field = inputs.parameterized.force_field
-    layout, extension = Layout.of(force_field, Train()), Extension(force_field, {})
-    setup = Setup(force_field, layout, OBJECTIVE.conformer_weight, inputs.paths())
+    layout, extension = Layout.of(force_field, Train()), AddedPeriodicities(force_field, {})
+    setup = PassSettings(force_field, layout, OBJECTIVE.conformer_weight, inputs.paths())
     paths = accumulate(inputs, cut(molecules, 4), setup, extension, folder / "scratch")
     problem = assemble(read(paths), layout, OBJECTIVE, SPLITS)
     n = len(layout)
     fit = fit_exactly(problem, lambda _w, _x: (np.zeros((n, n)), 1), FitSmirnoff(prior_strength=STRENGTH))
-    start = Start(force_field, layout, fit.posterior.x, (1.0, 1.0), STRENGTH)
-    return Known(Data(inputs, molecules, extension), start, folder)
+    start = GradientStart(force_field, layout, fit.posterior.x, (1.0, 1.0), STRENGTH)
+    return Known(GradientData(inputs, molecules, extension), start, folder)
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +88,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Known:
 
 
 def fit(known: Known, folder: Path, params: Gradient, **changes: object) -> GradientFit:
-    return fit_by_gradient(known.data, replace(known.start, **changes), params, OBJECTIVE, Files(folder, None, "key"))  # type: ignore[arg-type]
+    return fit_by_gradient(known.data, replace(known.start, **changes), params, OBJECTIVE, RunFiles(folder, None, "key"))  # type: ignore[arg-type]
 
 
 def root_mean_squares(fit: GradientFit, number: int) -> FloatArray:
@@ -166,7 +163,7 @@ EVERYTHING = Gradient(
 
 
 def test_number_of_processes_does_not_show(noisy: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "_COST_WORTH_A_PROCESS", 0.0)
+    monkeypatch.setattr(shards, "_COST_WORTH_A_PROCESS", 0.0)
     params = EVERYTHING.model_copy(update={"optimizer": "lm", "batch_size": None})
     found = []
     for workers in (1, 2):
@@ -187,16 +184,16 @@ class _KilledError(Exception):
 
 def resumes(noisy: Known, folder: Path, params: Gradient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hold a run that goes on from `folder` against one that was never killed."""
-    files = Files(folder, None, "key", save_every=0.0)
+    files = RunFiles(folder, None, "key", save_every=0.0)
     assert (folder / CHECKPOINT_FILE).is_file()
     evaluations: list[int] = []
-    run = Problem.__call__
+    run = PenalizedLoss.__call__
 
-    def counted(self: Problem, z: FloatArray, batch: int = 0) -> Value:
+    def counted(self: PenalizedLoss, z: FloatArray, batch: int = 0) -> LossValue:
         evaluations.append(batch)
         return run(self, z, batch)
 
-    monkeypatch.setattr(Problem, "__call__", counted)
+    monkeypatch.setattr(PenalizedLoss, "__call__", counted)
     resumed = fit_by_gradient(noisy.data, noisy.start, params, OBJECTIVE, files)
     n_resumed = len(evaluations)
     whole = fit(noisy, folder / "whole", params)
@@ -209,33 +206,33 @@ def test_a_run_that_was_interrupted_goes_on_and_ends_in_the_same_bytes(
     noisy: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     params = EVERYTHING.model_copy(update={"optimizer": optimizer, "batch_size": None})
-    save = Checkpoint.save
+    save = FitCheckpoint.save
     calls: list[int] = []
 
-    def save_and_stop(self: Checkpoint, state: Mapping[str, np.ndarray]) -> None:
+    def save_and_stop(self: FitCheckpoint, state: Mapping[str, np.ndarray]) -> None:
         save(self, state)
         calls.append(1)
         if len(calls) == 3:
             raise _KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", save_and_stop)
+        patch.setattr(FitCheckpoint, "save", save_and_stop)
         with pytest.raises(_KilledError):
-            fit_by_gradient(noisy.data, noisy.start, params, OBJECTIVE, Files(tmp_path, None, "key", save_every=0.0))
+            fit_by_gradient(noisy.data, noisy.start, params, OBJECTIVE, RunFiles(tmp_path, None, "key", save_every=0.0))
     resumes(noisy, tmp_path, params, monkeypatch)
 
 
 def die_in_the_fifth_epoch(noisy: Known, params: Gradient, folder: Path) -> None:
     """What a process runs that is to die."""
-    report = descent._Watch.__call__
+    report = epochs._EpochWatch.__call__
 
-    def report_or_die(self: descent._Watch, step: Step) -> bool:
+    def report_or_die(self: epochs._EpochWatch, step: EpochStep) -> bool:
         if step.epoch == 5:
             os.kill(os.getpid(), signal.SIGKILL)
         return report(self, step)
 
-    descent._Watch.__call__ = report_or_die  # type: ignore[method-assign]
-    fit_by_gradient(noisy.data, noisy.start, params, OBJECTIVE, Files(folder, None, "key", save_every=0.0))
+    epochs._EpochWatch.__call__ = report_or_die  # type: ignore[method-assign]
+    fit_by_gradient(noisy.data, noisy.start, params, OBJECTIVE, RunFiles(folder, None, "key", save_every=0.0))
 
 
 def test_a_process_that_was_killed_is_continued_by_another(
