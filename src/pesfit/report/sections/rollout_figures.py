@@ -16,7 +16,7 @@ from pesfit.report.page.figures import Palette, legend, log_axis, panels
 from pesfit.report.page.format_numbers import number
 from pesfit.report.sections.rollout_measures import NVE, NVT, Certainty, Trace
 
-_LABELS = {NVE: "NVE", NVT: "NVT"}
+_LABELS: dict[str, str] = {NVE: "NVE", NVT: "NVT"}
 _MAX_LINES = 5
 """Replicas that are drawn one by one for each potential; the mean is of all."""
 _GAP = 3.0
