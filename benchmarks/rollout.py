@@ -34,7 +34,7 @@ from pesfit.parameterize.force_field import read_force_field
 from pesfit.potentials.interface import Potential
 from pesfit.potentials.terms import Terms
 from pesfit.simulate.loop import Protocol, simulate
-from pesfit.simulate.replicas import Molecule, as_batch, standard_masses
+from pesfit.simulate.replicas import Replicas, as_batch, standard_masses
 from pesfit.smirnoff.potential import SmirnoffPotential
 
 FORCE_FIELD = "openff_unconstrained-2.1.0.offxml"
@@ -50,7 +50,7 @@ class ThinCalculator(Calculator):
 
     implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
 
-    def __init__(self, potential: Potential, molecule: Molecule) -> None:
+    def __init__(self, potential: Potential, molecule: Replicas) -> None:
         super().__init__()
         self._evaluate = potential.bind(as_batch([molecule]))
 
@@ -61,7 +61,7 @@ class ThinCalculator(Calculator):
         self.results = {"energy": float(prediction.energy) / EV, "forces": prediction.forces.numpy() / EV}
 
 
-def prepare(n_replicas: int) -> tuple[Potential, Molecule, Topology, openff.toolkit.Molecule]:
+def prepare(n_replicas: int) -> tuple[Potential, Replicas, Topology, openff.toolkit.Molecule]:
     """Parameterize the molecule and scatter its replicas about an embedded conformer."""
     found = openff.toolkit.Molecule.from_smiles(SMILES)
     found.generate_conformers(n_conformers=1)
@@ -73,17 +73,17 @@ def prepare(n_replicas: int) -> tuple[Potential, Molecule, Topology, openff.tool
         raise SystemExit(topology.message)
     shape = (n_replicas, len(numbers), 3)
     coords = found.conformers[0].m_as("angstrom") + np.random.default_rng(1).normal(scale=0.03, size=shape)
-    molecule = Molecule(SMILES, numbers, standard_masses(numbers), coords, Terms.from_topology(topology))
+    molecule = Replicas(SMILES, numbers, standard_masses(numbers), coords, Terms.from_topology(topology))
     return SmirnoffPotential(force_field), molecule, topology, found
 
 
-def one(molecule: Molecule, replica: int) -> Molecule:
-    return Molecule(
+def one(molecule: Replicas, replica: int) -> Replicas:
+    return Replicas(
         molecule.name, molecule.atomic_numbers, molecule.masses, molecule.coords[replica : replica + 1], molecule.terms
     )
 
 
-def run_pesfit(potential: Potential, molecule: Molecule) -> Callable[[], int]:
+def run_pesfit(potential: Potential, molecule: Replicas) -> Callable[[], int]:
     def run() -> int:
         protocol = Protocol(TIMESTEP_FS, N_STEPS, 10, 10, TEMPERATURE_KELVIN, seed=1)
         (result,) = simulate(potential, [molecule], protocol)
@@ -94,7 +94,7 @@ def run_pesfit(potential: Potential, molecule: Molecule) -> Callable[[], int]:
     return run
 
 
-def run_ase(potential: Potential, molecule: Molecule) -> Callable[[], int]:
+def run_ase(potential: Potential, molecule: Replicas) -> Callable[[], int]:
     """ASE's time for a replica does not depend on how many wait for their turn: two are run."""
 
     def run() -> int:
@@ -107,7 +107,7 @@ def run_ase(potential: Potential, molecule: Molecule) -> Callable[[], int]:
     return run
 
 
-def run_openmm(topology: Topology, molecule: Molecule, found: openff.toolkit.Molecule, platform: str) -> Callable[[], int]:
+def run_openmm(topology: Topology, molecule: Replicas, found: openff.toolkit.Molecule, platform: str) -> Callable[[], int]:
     found.partial_charges = Quantity(topology.charges, "elementary_charge")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -12,12 +12,12 @@ from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet
 from pesfit.models.open import open_fitted
 from pesfit.params.load import Params, load_params
+from pesfit.simulate.molecules import find_molecules
 from pesfit.simulate.rollout import run_rollouts
-from pesfit.simulate.subjects import find_subjects
 
 
 def rollout(params: Params) -> Mapping[str, Any]:
-    subjects = find_subjects(
+    molecules = find_molecules(
         open_datasets("data/clustered"),
         Splits.open(Path("data/splits/splits.arrow")),
         ParameterizedSet.open(Path("data/parameterized")),
@@ -25,7 +25,7 @@ def rollout(params: Params) -> Mapping[str, Any]:
     )
     models = open_fitted(params.rollout.potentials)
     with output_folder("outputs/rollouts") as output:
-        return run_rollouts(models, subjects, params.rollout, output, timing=RUNS / "rollout/timing.json")
+        return run_rollouts(models, molecules, params.rollout, output, timing=RUNS / "rollout/timing.json")
 
 
 if __name__ == "__main__":

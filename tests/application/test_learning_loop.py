@@ -32,8 +32,8 @@ from pesfit.params.preparation import (
 )
 from pesfit.potentials.gfn2_model import Gfn2Potential
 from pesfit.simulate.loop import Protocol, simulate
-from pesfit.simulate.replicas import Molecule, standard_masses
-from pesfit.simulate.trajectories import frames
+from pesfit.simulate.replicas import Replicas, standard_masses
+from pesfit.simulate.rollout import frames
 from pesfit.sources.convert import convert_sources
 from pesfit.sources.download.stage import download_sources
 from pesfit.split.build import SPLITS_FILE, split_datasets
@@ -107,7 +107,7 @@ def labelled(mine: OwnData, tmp_path_factory: pytest.TempPathFactory) -> OwnData
         (group,) = molecules_in(folder / "before", "mine", TEST)
         like = row(group)
         numbers = like.atomic_numbers
-        molecule = Molecule(f"mine/{group}", numbers, standard_masses(numbers), like.coords[:2])
+        molecule = Replicas(f"mine/{group}", numbers, standard_masses(numbers), like.coords[:2])
         protocol = Protocol(0.5, 20, observe_every=2, frame_every=1, temperature_kelvin=500.0, seed=3)
         (run,) = simulate(Gfn2Potential(), [molecule], protocol)
         with DatasetWriter(folder / "trajectory", {"rollout/gfn2": "rollout"}) as writer:

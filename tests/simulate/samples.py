@@ -11,7 +11,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.data.topology import ForceField, Topology
 from pesfit.potentials.interface import Batch, Potential, Prediction
 from pesfit.potentials.terms import Terms
-from pesfit.simulate.replicas import Molecule, standard_masses
+from pesfit.simulate.replicas import Replicas, standard_masses
 from pesfit.smirnoff.potential import SmirnoffPotential
 from tests import openff_oracle
 from tests.openff_oracle import OracleMolecule
@@ -48,10 +48,10 @@ class Bomb(Springs):
 
 def free_atoms(
     n_replicas: int = 4, masses: tuple[float, ...] = (1.008, 12.011, 35.45), scale: float = 0.3, name: str = "atoms"
-) -> Molecule:
+) -> Replicas:
     """Atoms that are scattered about the origin."""
     coords = np.random.default_rng(11).normal(scale=scale, size=(n_replicas, len(masses), 3))
-    return Molecule(name, np.full(len(masses), 6, dtype=np.int32), np.array(masses), coords)
+    return Replicas(name, np.full(len(masses), 6, dtype=np.int32), np.array(masses), coords)
 
 
 @cache
@@ -66,7 +66,7 @@ def smirnoff(*smiles: str) -> Potential:
     return SmirnoffPotential(_parameterized(smiles)[0])
 
 
-def molecules(*smiles: str, n_replicas: int = 4, jitter: float = 0.03, seed: int = 5) -> list[Molecule]:
+def molecules(*smiles: str, n_replicas: int = 4, jitter: float = 0.03, seed: int = 5) -> list[Replicas]:
     """Replicas of molecules near a minimum, with terms for `smirnoff` of the same SMILES."""
     _, topologies, found = _parameterized(smiles)
     random = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ def molecules(*smiles: str, n_replicas: int = 4, jitter: float = 0.03, seed: int
         bonds = topology.connectivity
         lengths = np.linalg.norm(molecule.coords[0, bonds[:, 1]] - molecule.coords[0, bonds[:, 0]], axis=1)
         made.append(
-            Molecule(
+            Replicas(
                 topology.smiles, numbers, standard_masses(numbers), coords, Terms.from_topology(topology), 0, bonds, lengths
             )
         )

@@ -18,14 +18,14 @@ from pesfit.params.train_learned import Network
 from pesfit.potentials.integrators import verlet
 from pesfit.potentials.interface import Batch, Potential, Prediction
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
-from pesfit.simulate.loop import Protocol, Run, simulate
-from pesfit.simulate.replicas import Molecule, RandomNumbers, as_batch
+from pesfit.simulate.loop import Protocol, Trajectories, simulate
+from pesfit.simulate.replicas import RandomNumbers, Replicas, as_batch
 from tests.simulate import samples
 
 BUTANE, ACETAMIDE = "CCCC", "CC(=O)N"
 
 
-def energy_error(run: Run) -> float:
+def energy_error(run: Trajectories) -> float:
     """Root mean square fluctuation of the total energy, over replicas."""
     total = run.total_energy
     return float(np.sqrt(((total - total.mean(axis=1, keepdims=True)) ** 2).mean()))
@@ -125,7 +125,7 @@ def test_langevin_keeps_the_temperature_of_a_molecule() -> None:
     assert squares / (BOLTZMANN * laplacian(potential, molecule, frames)) == pytest.approx(temperature, rel=0.05)
 
 
-def laplacian(potential: Potential, molecule: Molecule, frames: np.ndarray) -> float:
+def laplacian(potential: Potential, molecule: Replicas, frames: np.ndarray) -> float:
     """Mean trace of the Hessian by central differences of forces."""
     step = 1e-4
     directions = np.eye(3 * molecule.n_atoms).reshape(-1, molecule.n_atoms, 3)
@@ -196,7 +196,7 @@ def test_a_bond_that_breaks_stops_its_replica() -> None:
     masses, lengths = np.array([12.0, 12.0]), np.array([1.5])
     coords = np.zeros((3, 2, 3))
     coords[:, 1, 0] = 1.5
-    molecule = Molecule("C2", np.array([6, 6], dtype=np.int32), masses, coords, None, 0, np.array([[0, 1]]), lengths)
+    molecule = Replicas("C2", np.array([6, 6], dtype=np.int32), masses, coords, None, 0, np.array([[0, 1]]), lengths)
     (run,) = simulate(samples.Springs(0.0), [molecule], Protocol(1.0, 4000, 10, 1, 300.0, seed=1, max_stretch=0.5))
     assert run.stops == ("bond",) * 3
     for replica in range(3):

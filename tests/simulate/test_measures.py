@@ -1,26 +1,29 @@
-"""Stability, drift, temperature and distances of runs made by hand."""
+"""Measures of trajectories made by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from pesfit.core.exceptions import MoleculeError
 from pesfit.core.units import BOLTZMANN
-from pesfit.simulate.distances import DistanceHistogram
-from pesfit.simulate.loop import Protocol, Run
-from pesfit.simulate.measures import Wanted, force_error_over_time, measure, spread_frames, summarize
-from pesfit.simulate.replicas import Molecule
+from pesfit.potentials.gfn2 import Gfn2
+from pesfit.simulate.loop import Protocol, Trajectories
+from pesfit.simulate.measures import Wanted, force_error_over_time, gfn2_forces, measure, spread_frames, summarize
+from pesfit.simulate.observables import DistanceHistogram
+from pesfit.simulate.replicas import Replicas, standard_masses
+from tests.sources.synthetic import make_frames
 
 N_OBSERVATIONS, TIMESTEP, EVERY = 21, 0.5, 10
 NVE = Protocol(TIMESTEP, 200, EVERY, 5)
 NVT = Protocol(TIMESTEP, 200, EVERY, 5, 300.0, 10.0)
 
 
-def two_atoms() -> Molecule:
-    return Molecule("pair", np.array([1, 1], dtype=np.int32), np.array([1.008, 1.008]), np.zeros((3, 2, 3)))
+def two_atoms() -> Replicas:
+    return Replicas("pair", np.array([1, 1], dtype=np.int32), np.array([1.008, 1.008]), np.zeros((3, 2, 3)))
 
 
-def run(n_observed: tuple[int, ...], slopes: tuple[float, ...] = (0.0, 0.0, 0.0), distance: float = 1.0) -> Run:
+def run(n_observed: tuple[int, ...], slopes: tuple[float, ...] = (0.0, 0.0, 0.0), distance: float = 1.0) -> Trajectories:
     """Replicas whose total energy is a line in time (slopes in kcal/mol/ps), with a given number of observations each."""
     step = np.arange(N_OBSERVATIONS, dtype=np.int32) * EVERY
     kept = np.arange(N_OBSERVATIONS) < np.array(n_observed)[:, None]
@@ -31,7 +34,9 @@ def run(n_observed: tuple[int, ...], slopes: tuple[float, ...] = (0.0, 0.0, 0.0)
     coords[:, :, 1, 0] = distance
     coords[~kept[:, ::5]] = np.nan
     stops = tuple(None if n == N_OBSERVATIONS else "bond" for n in n_observed)
-    return Run("pair", step, potential, kinetic, stops, np.array(n_observed, dtype=np.int32), frame_step, coords, coords * 0.0)
+    return Trajectories(
+        "pair", step, potential, kinetic, stops, np.array(n_observed, dtype=np.int32), frame_step, coords, coords * 0.0
+    )
 
 
 def test_time_until_a_replica_was_stopped_and_the_share_that_was_not() -> None:
@@ -92,3 +97,30 @@ def test_frames_to_label_are_spread_over_replicas_and_time() -> None:
     assert spread_frames([10, 10, 10], 4) == [(0, 2), (0, 7), (1, 5), (2, 5)]
     assert spread_frames([3, 0, 1], 30) == [(0, 0), (0, 1), (0, 2), (2, 0)]
     assert spread_frames([5], 0) == []
+
+
+def molecule(smiles: str, total_charge: int = 0) -> Replicas:
+    frames = make_frames(smiles, 2)
+    return Replicas(
+        smiles, frames.atomic_numbers, standard_masses(frames.atomic_numbers), frames.coords, total_charge=total_charge
+    )
+
+
+def test_forces_are_minus_the_slope_of_the_energy_and_nan_where_there_is_none() -> None:
+    """Of the ion, whose charge must arrive."""
+    ion = molecule("[OH-]", -1)
+    coords = np.stack([ion.coords[0], np.full((2, 3), np.nan)])
+    forces = gfn2_forces(ion, coords)
+    assert np.isnan(forces[1]).all()
+    method, step = Gfn2(ion.atomic_numbers, -1), 1e-3
+    for atom in range(2):
+        for axis in range(3):
+            move = np.zeros((2, 3))
+            move[atom, axis] = step
+            rise = method.energy_and_forces(coords[0] + move).energy - method.energy_and_forces(coords[0] - move).energy
+            assert forces[0, atom, axis] == pytest.approx(-rise / (2 * step), abs=2e-3)
+
+
+def test_a_molecule_that_is_not_covered_is_refused() -> None:
+    with pytest.raises(MoleculeError, match=r"cannot have 0 of them unpaired"):
+        gfn2_forces(molecule("C", 1), molecule("C").coords)

@@ -11,8 +11,8 @@ import pytest
 from pesfit.data.dataset import ConformerDataset, Record
 from pesfit.params.evaluation import Probes
 from pesfit.potentials.gfn2 import Gfn2
+from pesfit.simulate.molecules import SimulatedMolecule
 from pesfit.simulate.probes import stretch, write_probes
-from pesfit.simulate.subjects import Subject
 
 PARAMS = Probes(
     temperatures_kelvin=(1000.0,),
@@ -27,7 +27,7 @@ COORDS = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
 CYCLOPROPANONE = "[C:1]1(=[O:4])[C:2]([H:5])([H:6])[C:3]1([H:7])[H:8]"
 
 
-def subject(n_starts: int = 2, smiles: str | None = WATER, numbers: tuple[int, ...] = (8, 1, 1)) -> Subject:
+def simulated(n_starts: int = 2, smiles: str | None = WATER, numbers: tuple[int, ...] = (8, 1, 1)) -> SimulatedMolecule:
     coords = np.random.default_rng(3).normal(scale=1.5, size=(n_starts, len(numbers), 3))
     if smiles == WATER:
         coords = COORDS + 0.02 * coords
@@ -35,7 +35,7 @@ def subject(n_starts: int = 2, smiles: str | None = WATER, numbers: tuple[int, .
         "conformers/made", smiles, np.array(numbers, dtype=np.int32), coords, np.zeros(n_starts), None, None, 0, "made",
         "xtb/conformers", np.arange(n_starts),
     )  # fmt: skip
-    return Subject("xtb/conformers/made", (record,), coords, None, "GFN2-xTB")
+    return SimulatedMolecule("xtb/conformers/made", (record,), coords, None, "GFN2-xTB")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def probes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, li
     folder = tmp_path_factory.mktemp("probes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PESFIT_WORKERS", "1")
-        assert write_probes([subject()], PARAMS, folder) == []
+        assert write_probes([simulated()], PARAMS, folder) == []
     found: dict[str, list[Record]] = {}
     for record in ConformerDataset(folder):
         found.setdefault(record.source, []).append(record)
@@ -69,7 +69,7 @@ def test_all_kinds_are_there_with_labels_of_gfn2(probes) -> None:
 
 def test_one_bond_alone_is_stretched_by_the_length(probes) -> None:
     _, found = probes
-    starts = subject().starts
+    starts = simulated().starts
     for source, length in (("probe/stretched-0.2A", 0.2), ("probe/stretched-0.4A", 0.4)):
         (record,) = found[source]
         changes = []
@@ -88,7 +88,7 @@ def test_the_smaller_side_moves_rigidly_along_the_bond() -> None:
 
 def test_rings_are_left_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "1")
-    ring = subject(1, CYCLOPROPANONE, (6, 6, 6, 8, 1, 1, 1, 1))
+    ring = simulated(1, CYCLOPROPANONE, (6, 6, 6, 8, 1, 1, 1, 1))
     outline = np.array([[np.cos(t), np.sin(t), 0.0] for t in 2 * np.pi * np.arange(3) / 3])
     hydrogens = np.repeat(outline[1:], 2, axis=0) * 1.7 + np.array([[0, 0, 0.9], [0, 0, -0.9]] * 2)
     coords = np.concatenate([0.88 * outline, 2.1 * outline[:1], hydrogens])[None]
@@ -103,10 +103,10 @@ def test_rings_are_left_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_cannot_be_probed_is_a_failure_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "1")
-    without_bonds = replace(subject(smiles=None), name="xtb/conformers/no-bonds")
-    radical = replace(subject(numbers=(8, 1, 6)), name="xtb/conformers/radical")
+    without_bonds = replace(simulated(smiles=None), name="xtb/conformers/no-bonds")
+    radical = replace(simulated(numbers=(8, 1, 6)), name="xtb/conformers/radical")
     params = PARAMS.model_copy(update={"temperatures_kelvin": (), "stretch_angstrom": (0.2,)})
-    failures = write_probes([without_bonds, radical, subject()], params, tmp_path)
+    failures = write_probes([without_bonds, radical, simulated()], params, tmp_path)
     assert [(failure.id, failure.kind) for failure in failures] == [
         ("stretched-0.2A/xtb/conformers/no-bonds", "MoleculeError"),
         ("stretched-0.2A/xtb/conformers/radical", "MoleculeError"),
@@ -120,7 +120,7 @@ def test_what_cannot_be_probed_is_a_failure_and_stops_nothing(tmp_path: Path, mo
 def test_a_replica_that_breaks_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "1")
     params = PARAMS.model_copy(update={"stretch_angstrom": (), "max_stretch_angstrom": 1e-6})
-    (failure,) = write_probes([subject()], params, tmp_path)
+    (failure,) = write_probes([simulated()], params, tmp_path)
     assert failure.message.startswith("every replica broke at once")
 
 
@@ -130,7 +130,7 @@ def test_hotter_probes_are_higher_in_energy(tmp_path: Path, monkeypatch: pytest.
     params = PARAMS.model_copy(
         update={"temperatures_kelvin": (500.0, 2000.0), "replicas": 8, "frames": 10, "stretch_angstrom": ()}
     )
-    assert write_probes([subject()], params, tmp_path) == []
+    assert write_probes([simulated()], params, tmp_path) == []
     means = {}
     for record in ConformerDataset(tmp_path):
         means.setdefault(record.source, []).append(record.energy.mean())
@@ -142,10 +142,10 @@ def test_hotter_probes_are_higher_in_energy(tmp_path: Path, monkeypatch: pytest.
 def test_the_same_seed_gives_the_same_bytes_from_any_number_of_workers(probes, tmp_path: Path, monkeypatch) -> None:
     folder, found = probes
     monkeypatch.setenv("PESFIT_WORKERS", "2")
-    write_probes([subject()], PARAMS, tmp_path / "again")
+    write_probes([simulated()], PARAMS, tmp_path / "again")
     name = "data-00000-of-00001.arrow"
     assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
     monkeypatch.setenv("PESFIT_WORKERS", "1")
-    write_probes([subject()], PARAMS.model_copy(update={"seed": 1, "stretch_angstrom": ()}), tmp_path / "other")
+    write_probes([simulated()], PARAMS.model_copy(update={"seed": 1, "stretch_angstrom": ()}), tmp_path / "other")
     other = next(iter(ConformerDataset(tmp_path / "other")))
     assert np.abs(other.coords - found["probe/hot-1000K"][0].coords).max() > 1e-3

@@ -19,8 +19,8 @@ from pesfit.potentials.interface import Batch, Potential, Prediction
 from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.potentials.terms import Terms
 from pesfit.simulate.loop import Protocol, simulate
+from pesfit.simulate.molecules import SimulatedMolecule
 from pesfit.simulate.rollout import run_rollouts
-from pesfit.simulate.subjects import Subject
 from pesfit.uncertainty.calibration import Calibration
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 from tests.simulate import samples
@@ -103,7 +103,7 @@ class Simple(Model):
 
 
 @pytest.fixture(scope="module")
-def subjects() -> list[Subject]:
+def molecules() -> list[SimulatedMolecule]:
     """Ethanol with a reference trajectory in two rows, by the force field itself, and acetamide with three conformers."""
     potential, molecules = samples.smirnoff(*SMILES), samples.molecules(*SMILES, n_replicas=3)
     (run, _) = simulate(potential, molecules, Protocol(0.5, 400, 20, 1, 300.0, 10.0, seed=77))
@@ -126,7 +126,7 @@ def subjects() -> list[Subject]:
             )
             for number, part in enumerate(np.array_split(coords, 2) if i == 0 else [coords])
         ]
-        made.append(Subject(f"test/{SMILES[i]}", tuple(rows), coords[-3:], topology, "GFN2-xTB" if i == 0 else "MP2"))
+        made.append(SimulatedMolecule(f"test/{SMILES[i]}", tuple(rows), coords[-3:], topology, "GFN2-xTB" if i == 0 else "MP2"))
     return made
 
 
@@ -137,11 +137,11 @@ def models() -> dict[str, Model]:
 
 
 @pytest.fixture(scope="module")
-def output(subjects, models, tmp_path_factory) -> tuple[Path, dict]:
+def output(molecules, models, tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("rollout")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PESFIT_WORKERS", "1")
-        metrics = run_rollouts(models, subjects, PARAMS, folder / "rollouts", folder / "timing.json")
+        metrics = run_rollouts(models, molecules, PARAMS, folder / "rollouts", folder / "timing.json")
     return folder, metrics
 
 
@@ -184,15 +184,15 @@ def test_measures_are_there_for_every_molecule(output) -> None:
     assert 0.0 <= min(times) < max(times) <= 0.08
 
 
-def test_trajectories_are_data_sets_with_the_potential_s_own_labels(output, models, subjects) -> None:
+def test_trajectories_are_data_sets_with_the_potential_s_own_labels(output, models, molecules) -> None:
     dataset = ConformerDataset(output[0] / "rollouts" / "trajectories" / "good")
     assert dataset.level_of_theory == {"rollout/good": "pesfit good"}
     rows = list(dataset)
     assert len(rows) == 2 * 2 * 3
     assert rows[0].id == "nve/test/CCO/0000/00000"
     assert rows[0].frame.tolist() == [0, 20, 40, 60, 80, 100, 120]
-    assert rows[0].smiles == subjects[0].first.smiles
-    np.testing.assert_array_equal(rows[0].coords[0], subjects[0].starts[0])
+    assert rows[0].smiles == molecules[0].first.smiles
+    np.testing.assert_array_equal(rows[0].coords[0], molecules[0].starts[0])
     molecule = replace(samples.molecules(*SMILES)[0], coords=rows[0].coords)
     still = Protocol(1e-9, 1, temperature_kelvin=0.0, max_energy_change=1e6)
     (run,) = simulate(models["good"].potential, [molecule], still)
@@ -235,9 +235,9 @@ def test_probes_are_beside_the_trajectories(output) -> None:
 
 
 @pytest.mark.usefixtures("worker_pool")
-def test_bytes_do_not_depend_on_the_number_of_workers(output, models, subjects, tmp_path, monkeypatch) -> None:
+def test_bytes_do_not_depend_on_the_number_of_workers(output, models, molecules, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "2")
-    metrics = run_rollouts(models, subjects, PARAMS, tmp_path / "rollouts")
+    metrics = run_rollouts(models, molecules, PARAMS, tmp_path / "rollouts")
     assert metrics == output[1]
     before = {path.relative_to(output[0] / "rollouts"): path for path in (output[0] / "rollouts").rglob("*") if path.is_file()}
     assert len(before) == 3 * 3 + 3 + 4
@@ -251,10 +251,10 @@ def test_timing_is_apart_from_what_is_declared(output) -> None:
     assert timing["good"]["nvt"]["ns_per_day"] > 0.0
 
 
-def test_nothing_to_simulate_or_too_many_failures_stop_the_stage(subjects, models, tmp_path, monkeypatch) -> None:
+def test_nothing_to_simulate_or_too_many_failures_stop_the_stage(molecules, models, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "1")
     with pytest.raises(DataError, match="no molecule of xtb, rmd17, md17, espaloma has test conformers"):
         run_rollouts(models, [], PARAMS, tmp_path)
     strict = PARAMS.model_copy(update={"max_failed_fraction": 0.1})
     with pytest.raises(TooManyFailuresError, match="1 of 2 molecules failed"):
-        run_rollouts({"picky": models["picky"]}, subjects, strict, tmp_path)
+        run_rollouts({"picky": models["picky"]}, molecules, strict, tmp_path)

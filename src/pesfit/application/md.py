@@ -19,7 +19,7 @@ from pesfit.potentials.integrators import Integrator, langevin, rigid_directions
 from pesfit.potentials.interface import Prediction
 from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.simulate.loop import Protocol
-from pesfit.simulate.replicas import Molecule, RandomNumbers, as_batch, standard_masses
+from pesfit.simulate.replicas import RandomNumbers, Replicas, as_batch, standard_masses
 
 _DRAWN_STEPS = 256
 """Steps whose random numbers are drawn in one go."""
@@ -89,7 +89,7 @@ class Simulation:
         self.prepared: PreparedMolecule = model.prepare(geometry.atomic_numbers, geometry.smiles, geometry.where)
         predict_molecule(model, self.prepared, [geometry])  # says clearly what is wrong with the start
         self._masses = standard_masses(geometry.atomic_numbers)
-        molecule = Molecule(
+        molecule = Replicas(
             "md", geometry.atomic_numbers, self._masses, geometry.coords[None], self.prepared.terms, self.prepared.total_charge
         )
         batch = as_batch([molecule])

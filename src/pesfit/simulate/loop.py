@@ -1,12 +1,12 @@
-"""Dynamics of many replicas of many molecules as one graph, for any potential.
+"""The molecular-dynamics loop: replicas of molecules, advanced together as one graph, for any potential.
 
-All replicas advance together. Every `observe_every` steps they are looked at: a replica that has gone astray is stopped there, which the
-others do not notice, and what is kept of it ends with the observation before.
+Every `observe_every` steps the replicas are observed: one that has come apart is stopped there, which leaves the others unchanged, and
+what is kept of it ends with the observation before. `Simulation` yields observations one by one; `simulate` collects them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -20,31 +20,31 @@ from pesfit.core.units import ACCELERATION
 from pesfit.potentials.integrators import Integrator, langevin, verlet
 from pesfit.potentials.interface import Potential, Prediction
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
-from pesfit.simulate.replicas import Molecule, RandomNumbers, as_batch
+from pesfit.simulate.replicas import RandomNumbers, Replicas, as_batch
 
 Stop: TypeAlias = Literal["not_finite", "bond", "energy"]
 STOPS: tuple[Stop, ...] = ("not_finite", "bond", "energy")
-"""Why a replica is stopped, in the order in which it is asked: energy, forces or coordinates are not finite; a bond is stretched or
-squeezed by more than is allowed; the total energy has changed by more than is allowed."""
+"""Reasons to stop a replica, in the order in which they are checked: energy, forces or coordinates are not finite; a bond is stretched or
+compressed by more than is allowed; the total energy has changed by more than is allowed."""
 
 _DRAWN_NUMBERS = 2**22
-"""Random numbers drawn in one go at most: 32 MB."""
+"""Largest block of random numbers: 32 MB."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How replicas are run.
+    """Parameters of the dynamics.
 
     Attributes:
         timestep_fs: [fs].
-        n_steps: how many.
+        n_steps: number of steps.
         observe_every: steps between observations.
         frame_every: observations between stored frames.
-        temperature_kelvin: [K], of the first velocities, and of the thermostat.
+        temperature_kelvin: [K], of the initial velocities and of the thermostat.
         friction_per_ps: [1/ps]; None for NVE (velocity Verlet).
         seed: of velocities and noise.
-        max_stretch: [Å], a replica is stopped when a bond is further from its mean.
-        max_energy_change: [kcal/mol], for each atom: a replica is stopped when the total energy is further from its first value.
+        max_stretch: [Å], largest deviation of a bond length from its mean.
+        max_energy_change: [kcal/mol/atom], largest change of the total energy from its first value.
     """
 
     timestep_fs: float
@@ -66,19 +66,19 @@ class Protocol:
 
     @property
     def n_observations(self) -> int:
-        """How many observations there are after the one at the start."""
+        """Number of observations after the one at the start."""
         return self.n_steps // self.observe_every
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """What became of the replicas of one molecule.
+class Trajectories:
+    """Energies, frames and ends of the replicas of one molecule.
 
     Attributes:
         name: of the molecule.
         step: of each observation, from 0, shape (n_observations,).
         potential_energy, kinetic_energy: [kcal/mol], NaN from where a replica was stopped, shape (n_replicas, n_observations).
-        stops: why each replica was stopped; None where it was not.
+        stops: the reason why each replica was stopped; None where it was not.
         n_observed: number of observations until it was stopped, shape (n_replicas,).
         frame_step: of each stored frame, shape (n_frames,).
         coords, forces: [Å], [kcal/mol/Å], NaN from where a replica was stopped, shape (n_replicas, n_frames, n_atoms, 3).
@@ -105,89 +105,145 @@ class Run:
         return int((self.frame_step <= self.step[n_observed - 1]).sum()) if n_observed else 0
 
 
-def simulate(
-    potential: Potential,
-    molecules: Sequence[Molecule],
-    protocol: Protocol,
-    advanced: Callable[[int], object] | None = None,
-) -> list[Run]:
-    """Run all replicas of all molecules.
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """All replicas at one step; the values of those that were stopped have no meaning.
 
-    NVE replicas start without translation and rotation; with a thermostat, which would bring these back, with them.
-    Same molecules, protocol and seed: same bytes. A replica in other company has the same trajectory up to the rounding of its forces,
-    which chaos amplifies.
+    Attributes:
+        step: number of steps from the start.
+        prediction: energies [kcal/mol], shape (n_replicas,), and forces [kcal/mol/Å], shape (n_atoms, 3).
+        kinetic_energy: [kcal/mol], shape (n_replicas,).
+        coords, velocities: [Å], [Å/fs], shape (n_atoms, 3).
+        stopped: replicas that were stopped, shape (n_replicas,).
+    """
 
-    Args:
-        potential: any.
-        molecules: at least one; SMIRNOFF is fastest where all have the same number of replicas.
-        protocol: how.
-        advanced: told the number of steps done since it was last told.
+    step: int
+    prediction: Prediction
+    kinetic_energy: Tensor
+    coords: Tensor
+    velocities: Tensor
+    stopped: Tensor
+
+
+def simulate(potential: Potential, molecules: Sequence[Replicas], protocol: Protocol) -> list[Trajectories]:
+    """Run all replicas of all molecules, as `Simulation` does.
 
     Returns:
-        One run for each molecule.
+        One for each molecule.
 
     Raises:
         DataError: if the batch lacks what the potential needs.
     """
-    simulation = _Simulation(potential, molecules, protocol)
-    for _ in range(protocol.n_observations):
-        simulation.advance(protocol.observe_every)
-        simulation.observe()
-        if advanced is not None:
-            advanced(protocol.observe_every)
-    return simulation.runs()
+    simulation = Simulation(potential, molecules, protocol)
+    batch = simulation.batch
+    energies: list[tuple[Tensor, ...]] = []
+    frame_steps: list[int] = []
+    frames: list[tuple[Tensor, ...]] = []
+    for number, seen in enumerate(simulation.observations()):
+        energies.append(
+            tuple(values.masked_fill(seen.stopped, torch.nan) for values in (seen.prediction.energy, seen.kinetic_energy))
+        )
+        if number % protocol.frame_every == 0:
+            stopped = seen.stopped[batch.conformer].unsqueeze(1)
+            frame_steps.append(seen.step)
+            frames.append(tuple(values.masked_fill(stopped, torch.nan) for values in (seen.coords, seen.prediction.forces)))
+    potential_energy, kinetic_energy = (
+        batch.split_conformers(torch.stack(values, dim=1)) for values in zip(*energies, strict=True)
+    )
+    coords, forces = (
+        [torch.stack(of_molecule, dim=1).numpy() for of_molecule in zip(*map(batch.split_atoms, values), strict=True)]
+        for values in zip(*frames, strict=True)
+    )
+    step = np.arange(len(energies), dtype=np.int32) * protocol.observe_every
+    results, first = [], 0
+    for i, molecule in enumerate(molecules):
+        results.append(
+            Trajectories(
+                name=molecule.name,
+                step=step,
+                potential_energy=potential_energy[i].numpy(),
+                kinetic_energy=kinetic_energy[i].numpy(),
+                stops=tuple(simulation.stops.get(first + replica) for replica in range(molecule.n_replicas)),
+                n_observed=np.isfinite(potential_energy[i].numpy()).sum(axis=1, dtype=np.int32),
+                frame_step=np.array(frame_steps, dtype=np.int32),
+                coords=coords[i],
+                forces=forces[i],
+            )
+        )
+        first += molecule.n_replicas
+    return results
 
 
-class _Simulation:
-    """The state of all replicas, and what was seen of them."""
+class Simulation:
+    """Replicas in motion.
 
-    def __init__(self, potential: Potential, molecules: Sequence[Molecule], protocol: Protocol) -> None:
-        self._molecules = molecules
+    NVE replicas start without translation and rotation; NVT replicas, whose thermostat would bring these back, with them. Same molecules,
+    protocol and seed: same bytes. A replica in another batch has the same trajectory up to the rounding of its forces, which chaos
+    amplifies.
+
+    Args:
+        potential: any.
+        molecules: at least one; SMIRNOFF is fastest where all have the same number of replicas.
+        protocol: of the dynamics.
+
+    Attributes:
+        batch: of all replicas.
+        stops: the reason why each replica was stopped, for those that were.
+
+    Raises:
+        DataError: if the batch lacks what the potential needs.
+    """
+
+    def __init__(self, potential: Potential, molecules: Sequence[Replicas], protocol: Protocol) -> None:
+        self.batch = as_batch(molecules)
+        self.stops: dict[int, Stop] = {}
         self._protocol = protocol
-        self._batch = as_batch(molecules)
-        self._evaluate = potential.bind(self._batch)
+        self._evaluate = potential.bind(self.batch)
         masses = np.concatenate([np.tile(molecule.masses, molecule.n_replicas) for molecule in molecules])
         self._half_masses = torch.from_numpy(0.5 * masses / ACCELERATION)
         self._integrator = _integrator(masses, protocol)
         self._random = RandomNumbers(molecules, protocol.seed)
         has_thermostat = protocol.friction_per_ps is not None
         self._velocities = self._random.velocities(protocol.temperature_kelvin, rigid_motion=has_thermostat)
-        self._coords = self._batch.coords
+        self._coords = self.batch.coords
         self._noise: Tensor | None = None
         self._noise_used = 0
         self._n_steps_done = 0
         self._bonds = _Bonds(molecules)
-        self._sizes = torch.bincount(self._batch.conformer, minlength=self._batch.n_conformers)
-
-        self._alive = torch.ones(self._batch.n_conformers, dtype=torch.bool)
-        self._stops: dict[int, Stop] = {}
+        self._sizes = torch.bincount(self.batch.conformer, minlength=self.batch.n_conformers)
+        self._stopped = torch.zeros(self.batch.n_conformers, dtype=torch.bool)
         self._last_good = self._coords
-        self._energies: list[tuple[Tensor, Tensor]] = []
-        self._frames: list[tuple[int, Tensor, Tensor]] = []
         self._prediction = self._predict()
         self._first_energy = self._prediction.energy + self._kinetic_energy()
-        self.observe()
 
-    def advance(self, n_steps: int) -> None:
-        """Move all replicas by some steps; those that were stopped stay where they are."""
-        for _ in range(n_steps):
-            moved = self._integrator.move(self._coords, self._velocities, self._prediction.forces, self._drawn())
-            self._coords, self._velocities = moved
-            self._prediction = self._predict()
-            self._velocities = self._integrator.finish(self._velocities, self._prediction.forces)
-        self._n_steps_done += n_steps
+    def observations(self, advanced: Callable[[], object] | None = None) -> Iterator[Observation]:
+        """Yield the start, and the replicas after every `observe_every` steps.
 
-    def observe(self) -> None:
-        """Stop replicas that have gone astray, and note energies and frames of the others."""
+        Args:
+            advanced: called after each step.
+        """
+        yield self._observe()
+        for _ in range(self._protocol.n_observations):
+            for _ in range(self._protocol.observe_every):
+                self._advance()
+                if advanced is not None:
+                    advanced()
+            yield self._observe()
+
+    def _advance(self) -> None:
+        """Move all replicas by one step; those that were stopped stay where they are."""
+        moved = self._integrator.move(self._coords, self._velocities, self._prediction.forces, self._drawn())
+        self._coords, self._velocities = moved
+        self._prediction = self._predict()
+        self._velocities = self._integrator.finish(self._velocities, self._prediction.forces)
+        self._n_steps_done += 1
+
+    def _observe(self) -> Observation:
+        """Stop replicas that have come apart, and return what is seen of all."""
         kinetic = self._kinetic_energy()
-        self._stop_those_astray(kinetic)
+        self._check(kinetic)
         self._last_good = self._coords
-        gone = ~self._alive
-        self._energies.append((self._prediction.energy.masked_fill(gone, torch.nan), kinetic.masked_fill(gone, torch.nan)))
-        if (len(self._energies) - 1) % self._protocol.frame_every == 0:
-            gone_atoms = gone[self._batch.conformer].unsqueeze(1)
-            coords, forces = (values.masked_fill(gone_atoms, torch.nan) for values in (self._coords, self._prediction.forces))
-            self._frames.append((self._n_steps_done, coords, forces))
+        return Observation(self._n_steps_done, self._prediction, kinetic, self._coords, self._velocities, self._stopped.clone())
 
     def _predict(self) -> Prediction:
         while True:
@@ -196,14 +252,14 @@ class _Simulation:
             except CoincidentAtomsError as error:
                 if error.molecule is None or error.conformer is None:
                     raise
-                conformer = error.conformer + sum(n_conformers for n_conformers, _ in self._batch.sizes[: error.molecule])
-                if conformer in self._stops:  # so it starts, and there is nowhere to put it back to
+                conformer = error.conformer + sum(n_conformers for n_conformers, _ in self.batch.sizes[: error.molecule])
+                if conformer in self.stops:  # it was so from the start, and has no earlier position
                     raise
                 self._stop(torch.tensor([conformer]), "not_finite")
 
     def _kinetic_energy(self) -> Tensor:
         of_atoms = (self._velocities * self._velocities).sum(1) * self._half_masses
-        return of_atoms.new_zeros(self._batch.n_conformers).index_add_(0, self._batch.conformer, of_atoms)
+        return of_atoms.new_zeros(self.batch.n_conformers).index_add_(0, self.batch.conformer, of_atoms)
 
     def _drawn(self) -> Tensor | None:
         if self._protocol.friction_per_ps is None:
@@ -215,26 +271,26 @@ class _Simulation:
         self._noise_used += 1
         return self._noise[self._noise_used - 1]
 
-    def _stop_those_astray(self, kinetic: Tensor) -> None:
+    def _check(self, kinetic: Tensor) -> None:
         total = self._prediction.energy + kinetic
-        # Sums of forces and coordinates are finite only if each of them is, but for overflow, which is as bad.
+        # Sums of forces and coordinates are finite only if each of them is; overflow counts as not finite.
         sums = (self._prediction.forces + self._coords).sum(1)
-        sums = sums.new_zeros(len(total)).index_add_(0, self._batch.conformer, sums)
-        astray: dict[Stop, Tensor] = {
+        sums = sums.new_zeros(len(total)).index_add_(0, self.batch.conformer, sums)
+        broken: dict[Stop, Tensor] = {
             "not_finite": ~torch.isfinite(total + sums),
             "bond": self._bonds.stretch(self._coords) > self._protocol.max_stretch,
             "energy": (total - self._first_energy).abs() > self._protocol.max_energy_change * self._sizes,
         }
         for reason in STOPS:
-            found = torch.nonzero(astray[reason] & self._alive).squeeze(1)
+            found = torch.nonzero(broken[reason] & ~self._stopped).squeeze(1)
             if len(found):
                 self._stop(found, reason)
 
     def _stop(self, conformers: Tensor, reason: Stop) -> None:
-        """Put replicas back to where they were last seen sound, and let nothing move them any more."""
-        self._alive[conformers] = False
-        self._stops.update(dict.fromkeys(conformers.tolist(), reason))
-        atoms = torch.isin(self._batch.conformer, conformers).unsqueeze(1)
+        """Put replicas back to their last good observation, and keep them there."""
+        self._stopped[conformers] = True
+        self.stops.update(dict.fromkeys(conformers.tolist(), reason))
+        atoms = torch.isin(self.batch.conformer, conformers).unsqueeze(1)
         self._coords = torch.where(atoms, self._last_good, self._coords)
         self._velocities = self._velocities.masked_fill(atoms, 0.0)
         self._integrator.kick.masked_fill_(atoms, 0.0)
@@ -243,42 +299,11 @@ class _Simulation:
             forces = self._prediction.forces.masked_fill(atoms, 0.0)
             self._prediction = Prediction(self._prediction.energy, forces)
 
-    def runs(self) -> list[Run]:
-        """Cut what was seen into molecules."""
-        potential_energy, kinetic_energy = (torch.stack(parts, dim=1) for parts in zip(*self._energies, strict=True))
-        frame_steps, coords, forces = zip(*self._frames, strict=True)
-        frames = [
-            [
-                torch.stack(parts, dim=1).numpy()
-                for parts in zip(*(self._batch.split_atoms(frame) for frame in values), strict=True)
-            ]
-            for values in (coords, forces)
-        ]
-        step = np.arange(len(self._energies), dtype=np.int32) * self._protocol.observe_every
-        runs, first = [], 0
-        energies = (self._batch.split_conformers(values) for values in (potential_energy, kinetic_energy))
-        for molecule, potential, kinetic, where, pushed in zip(self._molecules, *energies, *frames, strict=True):
-            runs.append(
-                Run(
-                    name=molecule.name,
-                    step=step,
-                    potential_energy=potential.numpy(),
-                    kinetic_energy=kinetic.numpy(),
-                    stops=tuple(self._stops.get(first + replica) for replica in range(molecule.n_replicas)),
-                    n_observed=np.isfinite(potential.numpy()).sum(axis=1, dtype=np.int32),
-                    frame_step=np.array(frame_steps, dtype=np.int32),
-                    coords=where,
-                    forces=pushed,
-                )
-            )
-            first += molecule.n_replicas
-        return runs
-
 
 class _Bonds:
     """The bonds of all replicas that are watched."""
 
-    def __init__(self, molecules: Sequence[Molecule]) -> None:
+    def __init__(self, molecules: Sequence[Replicas]) -> None:
         atoms, lengths, conformers = [], [], []
         first_atom = first_conformer = 0
         for molecule in molecules:
@@ -296,7 +321,7 @@ class _Bonds:
         self._conformers = torch.from_numpy(np.concatenate([np.zeros(0, dtype=np.int64), *conformers]))
 
     def stretch(self, coords: Tensor) -> Tensor:
-        """Return how far the bond furthest from its mean length is from it [Å], shape (n_conformers,); 0 without bonds."""
+        """Return the largest deviation of a bond from its mean length [Å], shape (n_conformers,); 0 without bonds."""
         delta = coords.index_select(0, self._atoms[1]) - coords.index_select(0, self._atoms[0])
         away: Tensor = (torch.linalg.vector_norm(delta, dim=-1) - self._lengths).abs()
         return away.new_zeros(self._n_conformers).scatter_reduce_(0, self._conformers, away, "amax")

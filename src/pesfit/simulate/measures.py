@@ -1,4 +1,4 @@
-"""What a run says of the potential that made it, for one molecule and for many."""
+"""Measures of simulations: stability, drift, temperature, distances, force errors and uncertainty along the trajectories."""
 
 from __future__ import annotations
 
@@ -8,44 +8,48 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from pesfit.core.arrays import FloatArray
 from pesfit.core.units import BOLTZMANN
-from pesfit.simulate.distances import DistanceHistogram
-from pesfit.simulate.drift import Line, fit_line, mean_drift
-from pesfit.simulate.loop import STOPS, Protocol, Run, Stop
-from pesfit.simulate.relabel import gfn2_forces
-from pesfit.simulate.replicas import Molecule
+from pesfit.potentials.gfn2_model import Gfn2Potential
+from pesfit.potentials.interface import Conformers, collate
+from pesfit.simulate.loop import STOPS, Protocol, Stop, Trajectories
+from pesfit.simulate.observables import DistanceHistogram, Line, fit_line, mean_drift
+from pesfit.simulate.replicas import Replicas
+from pesfit.uncertainty.standard_deviations import Uncertainty
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is measured of a run beside stability.
+    """Settings of the measures of one molecule.
 
     Attributes:
-        equilibration_fs: [fs], what temperature and distances leave out at the start.
+        equilibration_fs: [fs], time that temperature and distances leave out at the start.
         reference: distances in the reference data; None where these are too few, or distances are not asked for.
-        label_frames: how many frames are labelled with GFN2-xTB; 0 where labels are of another method.
+        label_frames: number of frames that are labeled with GFN2-xTB; 0 where labels are of another method.
+        domain_threshold: [kcal/mol/Å], score that hardly any training conformer exceeds; None where it is not known.
     """
 
     equilibration_fs: float = 0.0
     reference: DistanceHistogram | None = None
     label_frames: int = 0
+    domain_threshold: float | None = None
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What one molecule's run says; of a replica that was stopped, what it did until then counts.
+    """Measures of one molecule; of a replica that was stopped, the time until then counts.
 
     Attributes:
-        stops: why each replica was stopped, or None.
-        stable_fs: [fs], until it was stopped, or the length of the run.
+        stops: the reason why each replica was stopped, or None.
+        stable_fs: [fs], time until it was stopped, or the length of the simulation.
         lines: through the total energy [kcal/mol/atom] over time [ps] of each replica that lasted long enough; empty for NVT.
         temperatures: [K], mean over time of each replica that lasted beyond the equilibration; empty for NVE.
-        distances_mae: ∫ |h(r) - h_reference(r)| dr; None where it is not asked for or no frame is left.
-        label_times_fs: [fs], of the frames that were labelled.
+        distances_mae: ∫ |h(r) - h_reference(r)| dr; None without a reference or without frames.
+        label_times_fs: [fs], of the labeled frames.
         force_errors: [kcal/mol/Å], mean absolute difference of force components from the labels, of each of these frames.
-        left_fs: [fs], of each replica when it left the domain of training, None where it did not; empty where nothing says so.
+        left_fs: [fs], time at which each replica left the training domain, None where it did not; empty without a threshold.
     """
 
     stops: tuple[Stop | None, ...]
@@ -58,32 +62,75 @@ class Measures:
     left_fs: tuple[float | None, ...] = ()
 
 
-def measure(run: Run, molecule: Molecule, protocol: Protocol, wanted: Wanted) -> Measures:
-    """Measure a run.
+@dataclass(frozen=True, eq=False)
+class UncertaintyAlong:
+    """Standard deviations along the trajectories of one molecule, NaN from where a replica was stopped.
 
-    A replica is stable until the first observation at which it was stopped. With a thermostat all 3 n_atoms degrees of freedom have the
-    temperature: 2 E_kinetic / (3 n_atoms k). At whole steps the kinetic energy of a vibration of frequency ω is low by (ωΔt/2)²: 3 % for
-    O-H at 0.5 fs, 1 % of a molecule's temperature; coordinates do not have this error.
+    Attributes:
+        score: [kcal/mol/Å], largest standard deviation of the force on an atom (`StandardDeviations.score`), shape (n_replicas, n_frames).
+        relative_energy: [kcal/mol], of the energy minus that of the replica's first frame, shape (n_replicas, n_frames).
+        left_fs: [fs], time of the first frame whose score is above the threshold, for each replica; None where there is none.
+    """
+
+    score: FloatArray
+    relative_energy: FloatArray
+    left_fs: tuple[float | None, ...]
+
+
+def uncertainty_along(
+    run: Trajectories, uncertainty: Uncertainty, threshold: float | None, timestep_fs: float
+) -> UncertaintyAlong:
+    """Evaluate standard deviations at the stored frames.
+
+    Args:
+        run: of one molecule.
+        uncertainty: of the potential that made it, for this molecule.
+        threshold: [kcal/mol/Å], as in `Wanted`.
+        timestep_fs: [fs].
+    """
+    shape = run.coords.shape[:2]
+    score, relative_energy = np.full(shape, np.nan), np.full(shape, np.nan)
+    left: list[float | None] = []
+    for replica, coords in enumerate(run.coords):
+        n_frames = run.n_frames(replica)
+        outside = np.zeros(0, dtype=np.int64)
+        if n_frames:
+            found = uncertainty(coords[:n_frames], coords[0])
+            score[replica, :n_frames] = scores = found.score
+            relative_energy[replica, :n_frames] = found.relative_energy
+            if threshold is not None:
+                outside = np.flatnonzero(scores > threshold)
+        left.append(float(run.frame_step[outside[0]]) * timestep_fs if len(outside) else None)
+    return UncertaintyAlong(score, relative_energy, tuple(left))
+
+
+def measure(
+    run: Trajectories, molecule: Replicas, protocol: Protocol, wanted: Wanted, along: UncertaintyAlong | None = None
+) -> Measures:
+    """Measure the trajectories of a molecule.
+
+    A replica is stable until the first observation at which it was stopped. NVT: all 3 n_atoms degrees of freedom have the temperature
+    2 E_kinetic / (3 n_atoms k). At whole steps the kinetic energy of a vibration of frequency ω is low by (ωΔt/2)²: 3 % for O-H at
+    0.5 fs, 1 % of a molecule's temperature; coordinates do not have this error.
     """
     step_fs = protocol.timestep_fs
-    stable = [
-        float(run.step[min(int(n_observed), len(run.step) - 1)]) * step_fs for n_observed in run.n_observed
-    ]  # the observation after the last good one
     has_thermostat = protocol.friction_per_ps is not None
+    after_last_good = np.minimum(run.n_observed, len(run.step) - 1)
     times, errors = _force_errors(run, molecule, step_fs, wanted.label_frames)
     return Measures(
         stops=run.stops,
-        stable_fs=tuple(stable),
+        stable_fs=tuple((run.step[after_last_good] * step_fs).tolist()),
         lines=() if has_thermostat else _lines(run, molecule.n_atoms, step_fs),
         temperatures=_temperatures(run, molecule.n_atoms, wanted.equilibration_fs / step_fs) if has_thermostat else (),
         distances_mae=_distances(run, wanted.equilibration_fs / step_fs, wanted.reference),
         label_times_fs=times,
         force_errors=errors,
+        left_fs=() if along is None or wanted.domain_threshold is None else along.left_fs,
     )
 
 
 def summarize(measures: Sequence[Measures]) -> dict[str, Any]:
-    """Put the measures of some molecules' runs with one potential into numbers with units in their names; null where there is none."""
+    """Average the measures of molecules with one potential into numbers with units in their names; null where there is none."""
     stops = [stop for measure in measures for stop in measure.stops]
     stable = [time for measure in measures for time in measure.stable_fs]
     summary: dict[str, Any] = {
@@ -125,7 +172,7 @@ def force_error_over_time(measures: Measures) -> list[tuple[float, float]]:
     return [(float(time) * 1e-3, float(errors[times == time].mean())) for time in np.unique(times)]
 
 
-def _lines(run: Run, n_atoms: int, step_fs: float) -> tuple[Line, ...]:
+def _lines(run: Trajectories, n_atoms: int, step_fs: float) -> tuple[Line, ...]:
     time: FloatArray = run.step.astype(np.float64) * step_fs * 1e-3
     lines = (
         fit_line(time[:n_observed], total[:n_observed] / n_atoms)
@@ -134,7 +181,7 @@ def _lines(run: Run, n_atoms: int, step_fs: float) -> tuple[Line, ...]:
     return tuple(line for line in lines if line is not None)
 
 
-def _temperatures(run: Run, n_atoms: int, first_step: float) -> tuple[float, ...]:
+def _temperatures(run: Trajectories, n_atoms: int, first_step: float) -> tuple[float, ...]:
     kept = run.step >= first_step
     temperatures = []
     for kinetic, n_observed in zip(run.kinetic_energy, run.n_observed, strict=True):
@@ -144,7 +191,7 @@ def _temperatures(run: Run, n_atoms: int, first_step: float) -> tuple[float, ...
     return tuple(temperatures)
 
 
-def _distances(run: Run, first_step: float, reference: DistanceHistogram | None) -> float | None:
+def _distances(run: Trajectories, first_step: float, reference: DistanceHistogram | None) -> float | None:
     if reference is None:
         return None
     found = DistanceHistogram(reference.bin_width)
@@ -155,17 +202,35 @@ def _distances(run: Run, first_step: float, reference: DistanceHistogram | None)
     return found.difference(reference)
 
 
-def _force_errors(run: Run, molecule: Molecule, step_fs: float, n_labels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Label frames spread over replicas and time; return their times [fs] and errors."""
+def _force_errors(
+    run: Trajectories, molecule: Replicas, step_fs: float, n_labels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Label frames spread over replicas and time; return their times [fs] and mean absolute force errors [kcal/mol/Å]."""
     chosen = spread_frames([run.n_frames(replica) for replica in range(len(run.coords))], n_labels)
     if not chosen:
         return (), ()
     replicas, frames = np.array(chosen).T
     labels = gfn2_forces(molecule, run.coords[replicas, frames])
     errors: FloatArray = np.abs(run.forces[replicas, frames] - labels).mean(axis=(1, 2))
-    labelled = np.isfinite(errors)
+    labeled = np.isfinite(errors)
     times = run.frame_step[frames] * step_fs
-    return tuple(times[labelled].tolist()), tuple(errors[labelled].tolist())
+    return tuple(times[labeled].tolist()), tuple(errors[labeled].tolist())
+
+
+def gfn2_forces(molecule: Replicas, coords: FloatArray) -> FloatArray:
+    """Return the forces of GFN2-xTB [kcal/mol/Å], NaN where it has none.
+
+    Args:
+        molecule: for its elements and charge.
+        coords: [Å], shape (n_frames, n_atoms, 3), like the result.
+
+    Raises:
+        MoleculeError: if the method does not cover the molecule.
+    """
+    numbers = torch.from_numpy(molecule.atomic_numbers.astype(np.int64))
+    conformers = torch.from_numpy(np.array(coords, dtype=np.float64))
+    prediction = Gfn2Potential()(collate([Conformers(numbers, conformers, total_charge=molecule.total_charge)]))
+    return np.asarray(prediction.forces.reshape(coords.shape).numpy())
 
 
 def spread_frames(n_frames: Sequence[int], n_wanted: int) -> list[tuple[int, int]]:
@@ -173,7 +238,7 @@ def spread_frames(n_frames: Sequence[int], n_wanted: int) -> list[tuple[int, int
 
     Args:
         n_frames: of each replica.
-        n_wanted: at most so many in all; the first replicas have one more where it does not divide.
+        n_wanted: largest number in all; the first replicas have one more where it does not divide.
 
     Returns:
         Replica and frame of each.

@@ -1,4 +1,4 @@
-"""Conformers on purpose outside of the training domain, labelled with GFN2-xTB: hot dynamics, and stretched bonds."""
+"""Probes: conformers outside of the training domain, labeled with GFN2-xTB, from hot dynamics and by stretching bonds."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from pesfit.params.evaluation import Probes
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
 from pesfit.potentials.gfn2_model import Gfn2Potential
 from pesfit.simulate.loop import Protocol, simulate
-from pesfit.simulate.replicas import Molecule, as_batch
-from pesfit.simulate.subjects import Subject
+from pesfit.simulate.molecules import SimulatedMolecule
+from pesfit.simulate.replicas import Replicas, as_batch
 
 STAGE = "probes"
 PROBE = "probe"
@@ -33,16 +33,16 @@ def source_of(kind: Kind, size: float) -> str:
     """Return the `source` of probes: `probe/hot-1000K`, `probe/stretched-0.2A`.
 
     Args:
-        kind: which.
+        kind: of the probes.
         size: temperature [K], or by how much bonds are stretched [Å].
     """
     return f"{PROBE}/{kind}-{size:g}{'K' if kind == 'hot' else 'A'}"
 
 
-def write_probes(subjects: Sequence[Subject], params: Probes, output: Path) -> list[Failure]:
+def write_probes(molecules: Sequence[SimulatedMolecule], params: Probes, output: Path) -> list[Failure]:
     """Make the probes of each molecule and write them as a data set, with `failures.csv` beside it.
 
-    - `probe/hot-<T>K`: frames of Langevin dynamics with GFN2-xTB from test conformers. A replica that breaks is cut before that.
+    - `probe/hot-<T>K`: frames of Langevin dynamics with GFN2-xTB from test conformers. A replica that comes apart is cut before that.
       `frame` is the number of steps from the start.
     - `probe/stretched-<d>A`: test conformers with one bond stretched, the smaller fragment moved rigidly along it. Bonds that are in no
       ring are taken in turn. `frame` counts them.
@@ -51,18 +51,18 @@ def write_probes(subjects: Sequence[Subject], params: Probes, output: Path) -> l
     temperature: the same bytes from any number of worker processes.
 
     Args:
-        subjects: as `subjects.find_subjects` finds them.
+        molecules: from `molecules.find_molecules`.
         params: part `probes` of section `rollout`.
         output: folder.
 
     Returns:
-        What could not be made, with ids `<kind of probe>/<molecule>`.
+        The failures, with ids `<kind of probe>/<molecule>`.
     """
     sizes: list[tuple[Kind, float]] = [("hot", temperature) for temperature in params.temperatures_kelvin]
     sizes += [("stretched", length) for length in params.stretch_angstrom]
     failures: list[Failure] = []
     with DatasetWriter(output, {source_of(*of): LEVEL_OF_THEORY for of in sizes}) as writer:
-        tasks = [_task(subject, *of, params) for of in sizes for subject in subjects]
+        tasks = [_task(molecule, *of, params) for of in sizes for molecule in molecules]
         for found in ordered_map(_make, tasks, label=STAGE, n_items=len(tasks), unit="probe"):
             if isinstance(found, Failure):
                 failures.append(found)
@@ -74,37 +74,37 @@ def write_probes(subjects: Sequence[Subject], params: Probes, output: Path) -> l
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
+class _ProbeTask:
     """One kind of probe of one molecule.
 
     Attributes:
         molecule: with the conformers to start from; its name tells kinds of probes and temperatures apart.
-        like: a row, for what all of the molecule's rows share.
-        n_starts: number of conformers before they are taken in turn.
+        like: a row of the molecule, for SMILES, elements, charge and group.
+        n_starts: number of test conformers; later replicas start from them again.
     """
 
     kind: Kind
     size: float
-    molecule: Molecule
+    molecule: Replicas
     like: Record
     n_starts: int
     params: Probes
 
 
-def _task(subject: Subject, kind: Kind, size: float, params: Probes) -> _Task | Failure:
-    name = f"{source_of(kind, size).removeprefix(f'{PROBE}/')}/{subject.name}"
-    n_starts = len(subject.starts)
+def _task(source: SimulatedMolecule, kind: Kind, size: float, params: Probes) -> _ProbeTask | Failure:
+    name = f"{source_of(kind, size).removeprefix(f'{PROBE}/')}/{source.name}"
+    n_starts = len(source.starts)
     try:
-        molecule = subject.replicas(params.replicas if kind == "hot" else params.conformers)
+        molecule = source.replicas(params.replicas if kind == "hot" else params.conformers)
     except MoleculeError as error:
         return Failure.from_exception(name, STAGE, error)
-    charges = None if subject.topology is None else subject.topology.charges
-    like = replace(subject.first.select([0]), charges=charges)
-    return _Task(kind, size, replace(molecule, name=name, terms=None), like, n_starts, params)
+    charges = None if source.topology is None else source.topology.charges
+    like = replace(source.first.select([0]), charges=charges)
+    return _ProbeTask(kind, size, replace(molecule, name=name, terms=None), like, n_starts, params)
 
 
 @dataclass(frozen=True, eq=False)
-class _Labelled:
+class _LabeledConformers:
     """Conformers with energies and forces, as in a `Record`; those for which GFN2-xTB has none are left out."""
 
     coords: FloatArray
@@ -113,7 +113,7 @@ class _Labelled:
     frame: LongArray
 
 
-def _make(task: _Task | Failure) -> list[Record] | Failure:
+def _make(task: _ProbeTask | Failure) -> list[Record] | Failure:
     if isinstance(task, Failure):
         return task
     torch.set_num_threads(1)
@@ -121,15 +121,15 @@ def _make(task: _Task | Failure) -> list[Record] | Failure:
         found = _hot(task) if task.kind == "hot" else _stretched(task)
     except MoleculeError as error:
         return Failure.from_exception(task.molecule.name, STAGE, error)
-    records = [record for part, labelled in enumerate(found) for record in _records(task, part, labelled)]
+    records = [record for part, labeled in enumerate(found) for record in _records(task, part, labeled)]
     if not records:
         nothing = MoleculeError("every replica broke at once, or GFN2-xTB has no energy for any conformer")
         return Failure.from_exception(task.molecule.name, STAGE, nothing)
     return records
 
 
-def _hot(task: _Task) -> list[_Labelled]:
-    """Return the frames of each replica, from the end of equilibration to where it broke."""
+def _hot(task: _ProbeTask) -> list[_LabeledConformers]:
+    """Return the frames of each replica from the end of equilibration on, until it was stopped."""
     params = task.params
     every = round(params.frame_fs / params.timestep_fs)
     left_out = round(params.equilibration_fs / params.timestep_fs)
@@ -148,12 +148,12 @@ def _hot(task: _Task) -> list[_Labelled]:
     for replica in range(task.molecule.n_replicas):
         kept = np.flatnonzero(steps[: run.n_frames(replica)] > left_out)
         energy, forces = run.potential_energy[replica, kept], run.forces[replica, kept]
-        found.append(_Labelled(run.coords[replica, kept], energy, forces, steps[kept]))
+        found.append(_LabeledConformers(run.coords[replica, kept], energy, forces, steps[kept]))
     return found
 
 
-def _stretched(task: _Task) -> list[_Labelled]:
-    """Return test conformers, each with one bond stretched; where they come again, it is the next bond.
+def _stretched(task: _ProbeTask) -> list[_LabeledConformers]:
+    """Return test conformers, each with one bond stretched; a conformer that comes again has its next bond stretched.
 
     Raises:
         MoleculeError: where all bonds are in rings, or GFN2-xTB does not cover the molecule.
@@ -169,20 +169,20 @@ def _stretched(task: _Task) -> list[_Labelled]:
     prediction = Gfn2Potential()(as_batch([replace(task.molecule, coords=coords)]))
     energy, forces = prediction.energy.numpy(), prediction.forces.numpy().reshape(coords.shape)
     kept = np.flatnonzero(np.isfinite(energy) & np.isfinite(forces).all(axis=(1, 2)))
-    return [_Labelled(coords[kept], energy[kept], forces[kept], kept)]
+    return [_LabeledConformers(coords[kept], energy[kept], forces[kept], kept)]
 
 
-def _records(task: _Task, part: int, labelled: _Labelled) -> Iterator[Record]:
-    for row, start in enumerate(range(0, len(labelled.energy), MAX_FRAMES_PER_ROW)):
+def _records(task: _ProbeTask, part: int, labeled: _LabeledConformers) -> Iterator[Record]:
+    for row, start in enumerate(range(0, len(labeled.energy), MAX_FRAMES_PER_ROW)):
         here = slice(start, start + MAX_FRAMES_PER_ROW)
         yield replace(
             task.like,
             id=f"{task.molecule.name}/{part:04d}/{row:05d}",
-            coords=labelled.coords[here],
-            energy=labelled.energy[here],
-            forces=labelled.forces[here],
+            coords=labeled.coords[here],
+            energy=labeled.energy[here],
+            forces=labeled.forces[here],
             source=source_of(task.kind, task.size),
-            frame=labelled.frame[here],
+            frame=labeled.frame[here],
         )
 
 
@@ -208,7 +208,7 @@ def stretch(coords: FloatArray, bond: tuple[int, int], fragment: IntArray, lengt
 
 
 def _fragments(bonds: IntArray, n_atoms: int) -> Iterator[tuple[tuple[int, int], IntArray]]:
-    """Yield each bond that is in no ring, first the atom that stays, with the atoms of the smaller fragment, which moves."""
+    """Yield each bond that is in no ring, the atom that stays first, and the atoms of the smaller fragment, which moves."""
     neighbors: list[list[int]] = [[] for _ in range(n_atoms)]
     for a, b in bonds.tolist():
         neighbors[a].append(b)

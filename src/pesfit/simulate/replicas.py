@@ -1,4 +1,4 @@
-"""What is simulated: molecules, each in several replicas with velocities and noise of their own."""
+"""Replicas of molecules as one batch, with random numbers of their own."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pesfit.potentials.terms import Terms
 
 
 @dataclass(frozen=True, eq=False)
-class Molecule:
+class Replicas:
     """A molecule in as many replicas as it has starting conformers.
 
     Attributes:
-        name: unique among what is simulated; with the seed and the number of the replica it determines all random numbers.
+        name: unique in the simulation; with the seed and the number of the replica it determines all random numbers.
         atomic_numbers: shape (n_atoms,).
         masses: [g/mol], shape (n_atoms,).
-        coords: [Å], where replicas start, shape (n_replicas, n_atoms, 3).
+        coords: [Å], initial positions, shape (n_replicas, n_atoms, 3).
         terms: None for potentials that need none.
         total_charge: [e].
-        bonds: pairs of atoms whose lengths are watched, shape (n_bonds, 2); None where none are known.
-        bond_lengths: [Å], their mean in the reference data, shape (n_bonds,); None where bonds is.
+        bonds: pairs of bonded atoms, whose lengths are checked, shape (n_bonds, 2); None where bonds are not known.
+        bond_lengths: [Å], their means in the reference data, shape (n_bonds,); None where `bonds` is None.
     """
 
     name: str
@@ -59,7 +59,7 @@ def standard_masses(atomic_numbers: IntArray) -> FloatArray:
     return np.array([table.GetAtomicWeight(int(number)) for number in atomic_numbers])
 
 
-def as_batch(molecules: Sequence[Molecule]) -> Batch:
+def as_batch(molecules: Sequence[Replicas]) -> Batch:
     """Join all replicas of all molecules into one graph.
 
     Raises:
@@ -82,14 +82,14 @@ def as_batch(molecules: Sequence[Molecule]) -> Batch:
 
 
 class RandomNumbers:
-    """Random numbers of every replica, which depend on the seed, the name of its molecule and its number there, and on nothing else.
+    """Random numbers of every replica, which depend on the seed, the name of its molecule and its number there alone.
 
     Args:
         molecules: in the order of the batch.
         seed: of all.
     """
 
-    def __init__(self, molecules: Sequence[Molecule], seed: int) -> None:
+    def __init__(self, molecules: Sequence[Replicas], seed: int) -> None:
         self._molecules = molecules
         self._generators = [
             [_generator(seed, molecule.name, replica) for replica in range(molecule.n_replicas)] for molecule in molecules
@@ -109,7 +109,7 @@ class RandomNumbers:
 
         Args:
             temperature_kelvin: of the distribution.
-            rigid_motion: whether translation and rotation of the whole are in it (`dynamics.remove_rigid_motion`).
+            rigid_motion: whether translation and rotation of the whole are in it (`integrators.remove_rigid_motion`).
         """
         blocks = []
         for molecule, generators in zip(self._molecules, self._generators, strict=True):

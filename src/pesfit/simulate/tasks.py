@@ -1,4 +1,4 @@
-"""The simulations of stage 08, cut into pieces that worker processes share."""
+"""Simulations of stage 08 as tasks for worker processes: a potential, NVE or NVT, and the molecules of one shard."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from pesfit.params.evaluation import Rollout
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
 from pesfit.potentials.interface import Potential
 from pesfit.potentials.model import Model
-from pesfit.simulate.distances import DistanceHistogram
-from pesfit.simulate.loop import Protocol, Run, simulate
-from pesfit.simulate.measures import Measures, Wanted, measure
-from pesfit.simulate.replicas import Molecule, as_batch
-from pesfit.simulate.subjects import Subject
-from pesfit.simulate.uncertainty_along import Carried, carry
+from pesfit.simulate.loop import Protocol, Trajectories, simulate
+from pesfit.simulate.measures import Measures, UncertaintyAlong, Wanted, measure, uncertainty_along
+from pesfit.simulate.molecules import SimulatedMolecule
+from pesfit.simulate.observables import DistanceHistogram
+from pesfit.simulate.replicas import Replicas, as_batch
 from pesfit.uncertainty.standard_deviations import Uncertainty
 
 STAGE = "rollout"
 GFN2 = "gfn2"
-"""Name of the labels' own method: its trajectories have its level of theory, and `gfn2_replicas`."""
+"""Name of GFN2-xTB itself: its trajectories have its level of theory, and `gfn2_replicas`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +33,13 @@ class Participant:
     """A molecule as one model simulates it.
 
     Attributes:
-        molecule: with the model's own terms.
+        replicas: with the model's own terms.
         uncertainty: of the model for this molecule; None where it has no posterior.
-        domain_threshold: [kcal/mol/Å], see `domain.carry`; None where it is not known.
-        wanted: what is measured, by kind of dynamics.
+        wanted: settings of the measures, by kind of dynamics.
     """
 
-    molecule: Molecule
+    replicas: Replicas
     uncertainty: Uncertainty | None
-    domain_threshold: float | None
     wanted: Mapping[Dynamics, Wanted]
 
 
@@ -65,35 +62,36 @@ class Task:
     participants: Sequence[Participant]
 
 
-Found: TypeAlias = tuple[Run, Carried | None, Measures]
+Simulated: TypeAlias = tuple[Trajectories, UncertaintyAlong | None, Measures]
 
 
 @dataclass(frozen=True)
-class Result:
-    """What came of a task: for each participant a run, how sure the potential was along it, and its measures; and how long it took."""
+class TaskResult:
+    """Trajectories of each participant with their uncertainty and measures, and the time that the simulation took."""
 
-    found: list[Found]
+    simulated: list[Simulated]
     n_replica_steps: int
     seconds: float
 
 
-def prepare(model: Model, name: str, subject: Subject, molecule: Molecule, params: Rollout) -> Participant | Failure:
-    """Let a model prepare a molecule, or say why it cannot be asked about it, such as an element it does not know."""
-    first = subject.first
+def prepare(model: Model, name: str, molecule: SimulatedMolecule, params: Rollout) -> Participant | Failure:
+    """Let a model prepare a molecule; a failure where it cannot evaluate it, such as for an element that it does not know."""
+    first, topology = molecule.first, molecule.topology
     n_replicas = params.gfn2_replicas if name == GFN2 else params.replicas
-    charges = None if subject.topology is None else subject.topology.charges
     try:
-        prepared = model.prepare(first.atomic_numbers, first.smiles, subject.name, charges)
-        mine = replace(molecule, terms=prepared.terms, coords=molecule.coords[:n_replicas])
-        batch = as_batch([replace(mine, coords=mine.coords[:1])])
+        replicas = molecule.replicas(params.replicas)
+        charges = None if topology is None else topology.charges
+        prepared = model.prepare(first.atomic_numbers, first.smiles, molecule.name, charges)
+        replicas = replace(replicas, terms=prepared.terms, coords=replicas.coords[:n_replicas])
+        batch = as_batch([replace(replicas, coords=replicas.coords[:1])])
         model.potential.bind(batch)(batch.coords)
     except PesfitError as error:
-        return Failure.from_exception(f"{name}/{subject.name}", STAGE, error)
-    has_labels = subject.level_of_theory == LEVEL_OF_THEORY and name != GFN2
-    label_frames = params.label_frames if has_labels else 0
-    nvt = Wanted(params.nvt.equilibration_fs, _reference(subject, params), label_frames)
+        return Failure.from_exception(f"{name}/{molecule.name}", STAGE, error)
+    has_labels = molecule.level_of_theory == LEVEL_OF_THEORY and name != GFN2
     threshold = None if model.calibration is None else model.calibration.threshold_of(first.group)
-    return Participant(mine, prepared.uncertainty, threshold, {"nve": Wanted(0.0, None, label_frames), "nvt": nvt})
+    nve = Wanted(label_frames=params.label_frames if has_labels else 0, domain_threshold=threshold)
+    nvt = replace(nve, equilibration_fs=params.nvt.equilibration_fs, reference=_reference(molecule, params))
+    return Participant(replicas, prepared.uncertainty, {"nve": nve, "nvt": nvt})
 
 
 def make_tasks(
@@ -108,7 +106,7 @@ def make_tasks(
 
 
 def protocol_of(dynamics: Dynamics, params: Rollout) -> Protocol:
-    """Return how a kind of dynamics is run."""
+    """Return the parameters of a kind of dynamics."""
     is_nvt = dynamics == "nvt"
     length_fs = params.nvt.length_fs if is_nvt else params.nve.length_fs
     return Protocol(
@@ -129,35 +127,33 @@ def pickled(task: Task) -> bytes:
     return pickle.dumps(task)
 
 
-def run_pickled(task: bytes) -> Result:
+def run_pickled(task: bytes) -> TaskResult:
     """Run what `pickled` made a moment ago."""
     torch.set_num_threads(1)
     return run(pickle.loads(task))  # noqa: S301 - never from a file
 
 
-def run(task: Task) -> Result:
+def run(task: Task) -> TaskResult:
     """Simulate and measure."""
-    molecules = [participant.molecule for participant in task.participants]
+    replicas = [participant.replicas for participant in task.participants]
     step_fs = task.protocol.timestep_fs
     start = time.perf_counter()
-    runs = simulate(task.potential, molecules, task.protocol)
+    runs = simulate(task.potential, replicas, task.protocol)
     seconds = time.perf_counter() - start
-    found: list[Found] = []
+    simulated: list[Simulated] = []
     for participant, one in zip(task.participants, runs, strict=True):
-        carried = None
+        wanted = participant.wanted[task.dynamics]
+        along = None
         if participant.uncertainty is not None:
-            carried = carry(one, participant.uncertainty, participant.domain_threshold, step_fs)
-        measures = measure(one, participant.molecule, task.protocol, participant.wanted[task.dynamics])
-        if carried is not None and participant.domain_threshold is not None:
-            measures = replace(measures, left_fs=carried.left_fs)
-        found.append((one, carried, measures))
-    return Result(found, task.protocol.n_steps * sum(molecule.n_replicas for molecule in molecules), seconds)
+            along = uncertainty_along(one, participant.uncertainty, wanted.domain_threshold, step_fs)
+        simulated.append((one, along, measure(one, participant.replicas, task.protocol, wanted, along)))
+    return TaskResult(simulated, task.protocol.n_steps * sum(each.n_replicas for each in replicas), seconds)
 
 
-def _reference(subject: Subject, params: Rollout) -> DistanceHistogram | None:
-    if subject.n_conformers < params.min_reference_frames:
+def _reference(molecule: SimulatedMolecule, params: Rollout) -> DistanceHistogram | None:
+    if molecule.n_conformers < params.min_reference_frames:
         return None
     histogram = DistanceHistogram(params.distance_bin_angstrom)
-    for row in subject.rows:
+    for row in molecule.rows:
         histogram.add(row.coords)
     return histogram

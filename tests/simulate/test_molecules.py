@@ -1,4 +1,4 @@
-"""Which molecules are simulated, from where, and compared with what."""
+"""Molecules to simulate, their starting conformers and reference data."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesfit.core.exceptions import DataError, Failure, MoleculeError, ParamsError
+from pesfit.core.exceptions import DataError, MoleculeError, ParamsError
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.data.splits import SplitRow, Splits
 from pesfit.params.evaluation import Rollout
+from pesfit.simulate.molecules import bonds_of, find_molecules
 from pesfit.simulate.replicas import standard_masses
-from pesfit.simulate.subjects import bonds_of, find_subjects, make_replicas
 
 WATER = "[O:1]([H:2])[H:3]"
 
@@ -54,28 +54,28 @@ def data(tmp_path: Path) -> tuple[dict[str, ConformerDataset], Splits]:
 
 def test_the_first_molecules_of_each_source_with_test_conformers_are_taken(data) -> None:
     datasets, splits = data
-    subjects = find_subjects(datasets, splits, None, Rollout(molecules_per_source=2))
-    assert [subject.name for subject in subjects] == ["xtb/conformers/b", "xtb/conformers/c", "xtb/trajectory/e"]
-    assert [subject.level_of_theory for subject in subjects] == ["GFN2-xTB", "GFN2-xTB", "other"]
-    assert [len(subject.starts) for subject in subjects] == [2, 2, 4]
-    assert [subject.n_conformers for subject in subjects] == [2, 4, 9]
-    np.testing.assert_array_equal(subjects[1].starts, datasets["xtb"][2].coords[[1, 3]])
-    assert len(find_subjects(datasets, splits, None, Rollout(sources=("xtb/trajectory",)))) == 1
-    assert find_subjects(datasets, splits, None, Rollout(sources=("espaloma",))) == []
+    molecules = find_molecules(datasets, splits, None, Rollout(molecules_per_source=2))
+    assert [molecule.name for molecule in molecules] == ["xtb/conformers/b", "xtb/conformers/c", "xtb/trajectory/e"]
+    assert [molecule.level_of_theory for molecule in molecules] == ["GFN2-xTB", "GFN2-xTB", "other"]
+    assert [len(molecule.starts) for molecule in molecules] == [2, 2, 4]
+    assert [molecule.n_conformers for molecule in molecules] == [2, 4, 9]
+    np.testing.assert_array_equal(molecules[1].starts, datasets["xtb"][2].coords[[1, 3]])
+    assert len(find_molecules(datasets, splits, None, Rollout(sources=("xtb/trajectory",)))) == 1
+    assert find_molecules(datasets, splits, None, Rollout(sources=("espaloma",))) == []
 
 
 def test_a_source_that_does_not_exist_is_refused(data) -> None:
     with pytest.raises(ParamsError, match=r"rollout.sources: 'xbt' is no source; .* did you mean 'xtb'"):
-        find_subjects(*data, None, Rollout(sources=("xbt",)))
+        find_molecules(*data, None, Rollout(sources=("xbt",)))
 
 
 def test_splits_of_other_data_are_refused(data) -> None:
     with pytest.raises(DataError, match="hold no row"):
-        find_subjects(data[0], Splits([]), None, Rollout())
+        find_molecules(data[0], Splits([]), None, Rollout())
 
 
 def test_replicas_start_from_test_conformers_spread_over_all_or_in_turn(data) -> None:
-    trajectory = find_subjects(*data, None, Rollout(sources=("xtb/trajectory",)))[0]
+    trajectory = find_molecules(*data, None, Rollout(sources=("xtb/trajectory",)))[0]
     two, six = trajectory.replicas(2), trajectory.replicas(6)
     np.testing.assert_array_equal(two.coords, trajectory.starts[[0, 2]])
     np.testing.assert_array_equal(six.coords, trajectory.starts[[0, 1, 2, 3, 0, 1]])
@@ -84,7 +84,7 @@ def test_replicas_start_from_test_conformers_spread_over_all_or_in_turn(data) ->
 
 
 def test_bond_lengths_are_means_over_all_reference_conformers(data) -> None:
-    trajectory = find_subjects(*data, None, Rollout(sources=("xtb/trajectory",)))[0]
+    trajectory = find_molecules(*data, None, Rollout(sources=("xtb/trajectory",)))[0]
     molecule = trajectory.replicas(1)
     coords = np.concatenate([row.coords for row in trajectory.rows])
     np.testing.assert_array_equal(molecule.bonds, [[0, 1], [0, 2]])
@@ -92,13 +92,11 @@ def test_bond_lengths_are_means_over_all_reference_conformers(data) -> None:
     np.testing.assert_allclose(molecule.bond_lengths, expected)
 
 
-def test_a_molecule_without_known_bonds_is_a_failure_and_the_others_go_on(data) -> None:
-    subjects = find_subjects(*data, None, Rollout(molecules_per_source=2))
-    unknown = replace(subjects[0], rows=tuple(replace(row, smiles=None) for row in subjects[0].rows))
-    failure, molecule, *_ = make_replicas([unknown, *subjects[1:]], 2)
-    assert isinstance(failure, Failure)
-    assert "no SMILES says which atoms are bonded" in failure.message
-    assert molecule.name == "xtb/conformers/c"
+def test_a_molecule_without_known_bonds_has_no_replicas(data) -> None:
+    molecule = find_molecules(*data, None, Rollout())[0]
+    unknown = replace(molecule, rows=tuple(replace(row, smiles=None) for row in molecule.rows))
+    with pytest.raises(MoleculeError, match="no SMILES says which atoms are bonded"):
+        unknown.replicas(2)
 
 
 @pytest.mark.parametrize("smiles", ["[O:1]([H:2])[H:4]", "[O:1]([H:2])", "not a molecule"])

@@ -1,4 +1,4 @@
-"""Which molecules are simulated, where they start, and what they are compared with."""
+"""Molecules of the data that are simulated: conformers to start from, bonds and reference conformers."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 
 from pesfit.chemistry.smiles import mapped_molecule
 from pesfit.core.arrays import FloatArray, IntArray
-from pesfit.core.exceptions import Failure, MoleculeError
+from pesfit.core.exceptions import MoleculeError
 from pesfit.data.dataset import ConformerDataset, Record
 from pesfit.data.sources import check_source_names, covers
 from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet, Topology
 from pesfit.params.evaluation import Rollout
 from pesfit.potentials.terms import Terms
-from pesfit.simulate.replicas import Molecule, standard_masses
+from pesfit.simulate.replicas import Replicas, standard_masses
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A molecule of the data with all its rows from one source.
+class SimulatedMolecule:
+    """A molecule of the data, with all its rows from one source.
 
     Attributes:
         name: `<data set>/<id>`, without the number of the row where it has several.
@@ -52,7 +52,7 @@ class Subject:
         """Return the pairs of bonded atoms, shape (n_bonds, 2).
 
         Raises:
-            MoleculeError: where nothing says which atoms are bonded.
+            MoleculeError: where the bonds are not known.
         """
         if self.topology is not None:
             return self.topology.connectivity
@@ -65,8 +65,8 @@ class Subject:
             total += np.linalg.norm(row.coords[:, bonds[:, 1]] - row.coords[:, bonds[:, 0]], axis=-1).sum(axis=0)
         return np.asarray(total / self.n_conformers)
 
-    def replicas(self, n_replicas: int) -> Molecule:
-        """Return what is simulated: replicas start from test conformers spread over all there are, in turn where they are fewer.
+    def replicas(self, n_replicas: int) -> Replicas:
+        """Return replicas that start from test conformers spread evenly over all, or from each in turn where there are fewer.
 
         Raises:
             MoleculeError: where bonds are not known, or the topology does not fit the atoms.
@@ -75,7 +75,7 @@ class Subject:
         index = np.arange(n_replicas)
         chosen = index * n_starts // n_replicas if n_starts >= n_replicas else index % n_starts
         bonds = self.bonds()
-        return Molecule(
+        return Replicas(
             name=self.name,
             atomic_numbers=self.first.atomic_numbers,
             masses=standard_masses(self.first.atomic_numbers),
@@ -87,9 +87,9 @@ class Subject:
         )
 
 
-def find_subjects(
+def find_molecules(
     datasets: Mapping[str, ConformerDataset], splits: Splits, parameterized: ParameterizedSet | None, params: Rollout
-) -> list[Subject]:
+) -> list[SimulatedMolecule]:
     """Find the first molecules of each source that have conformers in the test set.
 
     Args:
@@ -104,10 +104,10 @@ def find_subjects(
     """
     present = {source for dataset in datasets.values() for source in dataset.level_of_theory}
     check_source_names("rollout.sources", params.sources, present)
-    subjects = []
+    molecules = []
     for name, dataset in datasets.items():
         n_found: dict[str, int] = {}
-        for rows in _molecules(dataset):
+        for rows in _rows_of_molecules(dataset):
             source = rows[0].source
             if not any(covers(wanted, source) for wanted in params.sources):
                 continue
@@ -119,17 +119,8 @@ def find_subjects(
             n_found[source] = n_found.get(source, 0) + 1
             topology = None if parameterized is None else parameterized.topology(name, rows[0].id)
             level = dataset.level_of_theory[source]
-            subjects.append(Subject(_name(name, rows), tuple(rows), np.concatenate(test), topology, level))
-    return subjects
-
-
-def make_replicas(subjects: Sequence[Subject], n_replicas: int) -> Iterator[Molecule | Failure]:
-    """Make the replicas of each molecule, or say why there are none."""
-    for subject in subjects:
-        try:
-            yield subject.replicas(n_replicas)
-        except MoleculeError as error:
-            yield Failure.from_exception(subject.name, "rollout", error)
+            molecules.append(SimulatedMolecule(_name(name, rows), tuple(rows), np.concatenate(test), topology, level))
+    return molecules
 
 
 def bonds_of(record: Record) -> IntArray:
@@ -147,7 +138,7 @@ def bonds_of(record: Record) -> IntArray:
     return np.array(sorted(bonds), dtype=np.int32).reshape(-1, 2)
 
 
-def _molecules(dataset: ConformerDataset) -> Iterator[list[Record]]:
+def _rows_of_molecules(dataset: ConformerDataset) -> Iterator[list[Record]]:
     """Yield the rows of each molecule: those next to each other that share source, atoms, SMILES and group."""
     rows: list[Record] = []
     for row in dataset:
