@@ -17,13 +17,16 @@ from pesfit.evaluate.calibrate import Labels
 from pesfit.evaluate.calibrate_network import calibrate_network
 from pesfit.painn.train.learned import LEARNED, Variant, train_learned
 from pesfit.params.load import Params, load_params
+from pesfit.params.train_learned import RANDOM_WEIGHTS
 
 
 def train(variant: Variant, params: Params) -> Mapping[str, Any]:
     folder, plot = LEARNED / variant, PLOTS / f"learning-curve-{variant}.png"
+    weights: str = getattr(params.initial_weights, variant)
+    start = None if weights == RANDOM_WEIGHTS else Path(weights)
     datasets, splits = open_datasets("data/clustered"), Splits.open(Path("data/splits/splits.arrow"))
     with nullcontext(folder) if is_helper() else output_folder(folder) as output:  # torchrun's helpers write nothing
-        metrics = train_learned(variant, datasets, splits, params.train_learned, output, plot=plot)
+        metrics = train_learned(variant, datasets, splits, params.train_learned, output, start=start, plot=plot)
         if is_helper():
             return metrics
         labels = Labels(datasets, splits, sources=params.train_learned.sources)

@@ -36,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 def train(data: Data, path: Path, params: TrainLearned = PARAMS, variant: Any = "conservative") -> dict[str, Any]:
     """Do what stage 07 does."""
     folder = path / variant
-    folders = Folders(learned=path, scratch=path / "scratch", runs=path / "runs")
+    folders = Folders(scratch=path / "scratch", runs=path / "runs")
     metrics = train_learned(variant, *data, params, folder, folders=folders)
     return {**metrics, **calibrate_network(variant, folder, Labels(*data))}
 

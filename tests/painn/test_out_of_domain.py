@@ -84,7 +84,7 @@ def trained(folder: Path, frames: Frames) -> Path:
     with DatasetWriter(folder / "data", {"rmd17": "PBE"}) as writer:
         writer.write(record)
     splits = Splits([SplitRow("data", record.id, record.group, np.resize(np.array([0, 0, 0, 1, 2], dtype=np.uint8), n))])
-    folders = Folders(learned=folder, scratch=folder / "scratch", runs=folder / "runs")
+    folders = Folders(scratch=folder / "scratch", runs=folder / "runs")
     train_learned("conservative", {"data": ConformerDataset(folder / "data")}, splits, PARAMS, folder / "net", folders=folders)
     return folder / "net"
 

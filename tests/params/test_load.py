@@ -143,3 +143,60 @@ def test_the_command_line_prints_and_checks(tmp_path: Path, capsys: pytest.Captu
     assert main(["params", "--check", str(path)]) == 2
     assert "split.seed = -1: expected a whole number >= 0" in capsys.readouterr().err
     assert main(["params", "--check", str(ROOT / "params.yaml")]) == 0
+
+
+def test_files_of_the_users_own_lie_where_dvc_tracks_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("datasets", "force-fields", "mirror"):
+        (tmp_path / "inputs" / name).mkdir(parents=True)
+    (tmp_path / "inputs/datasets/mine").mkdir()
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "profiles: {small: {}}\nparameterize: {force_field: inputs/force-fields/mine.offxml}\ndownload: {mirror: inputs/mirror}\n"
+        f"sources: {{own: [{{name: mine, path: inputs/datasets/mine}}, {{name: also, path: {tmp_path}/inputs/datasets/also}}]}}"
+    )
+    load_params(path)
+    (tmp_path / "inputs/mirror/espaloma").symlink_to(tmp_path / "elsewhere")
+    path.write_text(
+        "profiles: {small: {}}\nparameterize: {force_field: ../mine.offxml}\ndownload: {mirror: inputs/mirror}\n"
+        f"sources: {{own: [{{name: mine, path: '{tmp_path}/my data'}}]}}"
+    )
+    with pytest.raises(ParamsError) as caught:
+        load_params(path)
+    tracked = "whose content DVC tracks; to link it there"
+    assert str(caught.value).splitlines() == [
+        (
+            f'{path}: parameterize.force_field = "../mine.offxml": expected a path below inputs/force-fields, '
+            f"{tracked}: ln -s {tmp_path.parent}/mine.offxml inputs/force-fields/"
+        ),
+        (
+            f'{path}: download.mirror = "inputs/mirror": inputs/mirror/espaloma is a link to a folder, which DVC does not follow; '
+            f"to link its files: rm inputs/mirror/espaloma && cp -rs {tmp_path}/elsewhere inputs/mirror/espaloma"
+        ),
+        (
+            f'{path}: sources.own.0.path = "{tmp_path}/my data": expected a path below inputs/datasets, '
+            f"{tracked}: cp -rs '{tmp_path}/my data' inputs/datasets/"
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (
+            "{conservative: outputs/learned/direct, direct: outputs/learned/conservative}",
+            "conservative would start from weights",
+        ),
+        ("{direct: outputs/learned/direct/ensemble/1}", "direct would start from weights that are trained after it"),
+        ("{direct: /weights}", 'initial_weights.direct = "/weights": expected a folder of this repository'),
+    ],
+)
+def test_networks_start_from_weights_that_are_there_before(weights: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"profiles: {{small: {{}}}}\ninitial_weights: {weights}")
+    with pytest.raises(ParamsError, match=re.escape(message)):
+        load_params(path)
+    path.write_text("profiles: {small: {initial_weights: {}}}")
+    with pytest.raises(ParamsError, match=r"profiles\.small\.initial_weights: expected at the top of the file"):
+        load_params(path)

@@ -19,11 +19,12 @@ PROFILES = "profiles: {small: {}}\n"
 def test_own_data_are_named_with_their_folder(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(
-        f"{PROFILES}sources: {{own: [{{name: mine, path: my/data}}, {{name: round-1, path: /x, level_of_theory: HF}}]}}"
+        f"{PROFILES}sources: {{own: [{{name: mine, path: inputs/datasets/mine}}, "
+        "{name: round-1, path: inputs/datasets/x, level_of_theory: HF}]}"
     )
     first, second = load_params(path).sources.own
-    assert (first.name, first.path, first.level_of_theory) == ("mine", "my/data", None)
-    assert (second.name, second.path, second.level_of_theory) == ("round-1", "/x", "HF")
+    assert (first.name, first.path, first.level_of_theory) == ("mine", "inputs/datasets/mine", None)
+    assert (second.name, second.path, second.level_of_theory) == ("round-1", "inputs/datasets/x", "HF")
 
 
 @pytest.mark.parametrize(

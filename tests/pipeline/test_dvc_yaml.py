@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import ast
+import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import grimp
 import pytest
 from ruamel.yaml import YAML
 
 from pesfit.params.load import Params
+from tests.pipeline.conftest import Checkout, clone_to
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = {
-    name: stage.get("do", stage)  # of `foreach`
-    for name, stage in YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"].items()
-}
+DOCUMENT = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")
+STAGES = {name: stage.get("do", stage) for name, stage in DOCUMENT["stages"].items()}
+VARIANTS = ("conservative", "direct")
 
 
 def script(stage: str) -> Path:
@@ -44,8 +48,11 @@ def test_a_stage_declares_the_parameters_it_reads(stage: str) -> None:
         for argument in (*node.args, *(keyword.value for keyword in node.keywords))
     )
     used |= set(Params.model_fields) if handed_on else set()
-    expected = {section for name in used - {"profile"} for section in (name, f"profiles.${{profile}}.{name}")}
-    assert set(STAGES[stage]["params"]) == expected | (used & {"profile"})
+    outside = {"profile", "initial_weights"}  # of profiles
+    expected = {section for name in used - outside for section in (name, f"profiles.${{profile}}.{name}")} | used & outside
+    if "foreach" in DOCUMENT["stages"][stage]:
+        expected = {"initial_weights.${key}" if name == "initial_weights" else name for name in expected}
+    assert set(STAGES[stage]["params"]) == expected
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -53,13 +60,13 @@ def test_a_stages_metrics_carry_its_name_and_its_script_is_thin(stage: str) -> N
     name = stage.partition("_")[2]
     (metrics,) = (next(iter(entry)) for entry in STAGES[stage]["metrics"])
     text = script(stage).read_text()
-    if "${item}" in metrics:
-        assert metrics == f"outputs/metrics/{name}-${{item}}.json"
+    if "${key}" in metrics:
+        assert metrics == f"outputs/metrics/{name}-${{key}}.json"
         assert f'run_stage(f"{name}-{{' in text
     else:
         assert metrics == f"outputs/metrics/{name}.json"
         assert f'run_stage("{name}"' in text
-    assert len(text.splitlines()) <= 40
+    assert len(text.splitlines()) <= 60
 
 
 def test_init_files_hold_a_docstring_alone() -> None:
@@ -68,3 +75,84 @@ def test_init_files_hold_a_docstring_alone() -> None:
     for path in (ROOT / "src").rglob("__init__.py"):
         body = ast.parse(path.read_text()).body
         assert path == top or all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), path
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """A clone with a file for each output, and a dvc.lock that fits: as after `dvc repro`, but nothing was computed."""
+    checkout = clone_to(tmp_path_factory.mktemp("committed") / "clone")
+    for stage in STAGES.values():
+        for out in stage["outs"]:
+            for variant in VARIANTS:
+                path = checkout.path / out.replace("${key}", variant)
+                path = path if path.suffix else path / "file"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(out)
+    checkout.run("dvc", "commit", "--force")
+    assert status(checkout) == {}
+    yield checkout
+    shutil.rmtree(checkout.path.parent, ignore_errors=True)
+
+
+def status(checkout: Checkout) -> dict[str, set[str]]:
+    """Return the changed dependencies of each stage that would run."""
+    stages = json.loads(checkout.run("dvc", "status", "--json"))
+    changes = {name: [change.get("changed deps", {}) for change in found] for name, found in stages.items()}
+    return {name: {dependency for change in found for dependency in change} for name, found in changes.items()}
+
+
+def test_a_changed_module_reruns_the_stages_that_import_it_and_no_other(committed: Checkout) -> None:
+    """All modules change at once, since DVC names those that each stage reruns for; an independent program knows the imports."""
+    graph = grimp.build_graph("pesfit", exclude_type_checking_imports=True, cache_dir=None)
+    files = {name: ROOT / "src" / Path(*name.split(".")) for name in graph.modules}
+    modules = {name: path.with_suffix(".py") for name, path in files.items() if path.with_suffix(".py").is_file()}
+    for path in modules.values():
+        (committed.path / path.relative_to(ROOT)).write_text(path.read_text() + "# changed\n")
+    found = status(committed)
+    for path in modules.values():
+        shutil.copy(path, committed.path / path.relative_to(ROOT))
+    expected: dict[str, set[str]] = {}
+    for stage in STAGES:
+        imported = {
+            node.module or "" for node in ast.walk(ast.parse(script(stage).read_text())) if isinstance(node, ast.ImportFrom)
+        }
+        code = {name for module in imported & graph.modules for name in (module, *graph.find_upstream_modules(module))}
+        declared = {str(modules[name].relative_to(ROOT)) for name in code & set(modules)}
+        expected |= dict.fromkeys(
+            [f"{stage}@{v}" for v in VARIANTS] if "foreach" in DOCUMENT["stages"][stage] else [stage], declared
+        )
+    assert found == expected
+    packages = {name.split(".")[1] for name in modules if name.count(".") > 1}
+    assert packages - {Path(file).parts[2] for files in found.values() for file in files} == {"application"}
+
+
+def test_files_of_the_users_own_are_tracked_by_content(committed: Checkout, tmp_path: Path) -> None:
+    inputs = committed.path / "inputs"
+    elsewhere = tmp_path / "a.offxml"
+    elsewhere.write_text("<SMIRNOFF/>")
+    (inputs / "force-fields/a.offxml").symlink_to(elsewhere)
+    assert status(committed) == {"03_parameterize": {"inputs/force-fields"}}
+    committed.run("dvc", "commit", "--force", "03_parameterize")
+    assert status(committed) == {}
+    elsewhere.write_text("<SMIRNOFF></SMIRNOFF>")
+    assert status(committed) == {"03_parameterize": {"inputs/force-fields"}}
+    (inputs / "force-fields/a.offxml").unlink()
+    for folder in ("datasets", "mirror"):
+        (inputs / folder / "mine").mkdir()
+        (inputs / folder / "mine/file").write_text("content")
+    assert status(committed)["01_download"] == {"inputs/datasets", "inputs/mirror"}
+    for folder in ("datasets", "mirror"):
+        shutil.rmtree(inputs / folder / "mine")
+    committed.run("dvc", "commit", "--force", "03_parameterize")
+
+
+def test_a_network_that_starts_from_another_is_trained_after_it(committed: Checkout) -> None:
+    params = committed.path / "params.yaml"
+    params.write_text(params.read_text().replace("conservative: inputs/random-weights", "conservative: outputs/learned/direct"))
+    assert set(status(committed)) == {"07_train_learned@conservative", "09_analyse"}
+    graph = committed.run("dvc", "dag", "--dot")
+    assert '"07_train_learned@direct" -> "07_train_learned@conservative"' in graph
+    committed.run("dvc", "commit", "--force")
+    assert status(committed) == {}
+    (committed.path / "outputs/learned/direct/file").write_text("other weights")
+    assert "outputs/learned/direct" in status(committed)["07_train_learned@conservative"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ def assert_forces_improve(errors: dict[str, Any], sources: list[str]) -> None:
 def test_the_published_data_run_through_every_stage(
     clone: Checkout, real_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for source in ("espaloma", "rmd17", "md17"):
+        shutil.copytree(real_data / "mirror" / source, clone.path / "inputs/mirror" / source, copy_function=os.symlink)
     clone.edit(
         {
             "sources": {
@@ -31,7 +35,7 @@ def test_the_published_data_run_through_every_stage(
                 "md17": ["ethanol"],
                 "xtb": False,
             },
-            "download": {"mirror": str(real_data / "mirror")},
+            "download": {"mirror": "inputs/mirror"},
             "train_learned": SMALLER["train_learned"] | {"subset_size": 50, "sources": ["rmd17"]},
             "rollout": SMALLER["rollout"]
             | {
@@ -51,10 +55,10 @@ def test_the_published_data_run_through_every_stage(
 
 
 def test_an_archive_that_lacks_energies_stops_the_stage_and_is_named(clone: Checkout, real_data: Path) -> None:
-    mirror = clone.path / "mirror/espaloma"
+    mirror = clone.path / "inputs/mirror/espaloma"
     mirror.mkdir(parents=True)
     (mirror / "protein-torsion.tar.gz").write_bytes((real_data / "mirror/bad/protein-torsion-without-u_qm.tar.gz").read_bytes())
-    clone.edit({"sources": {"espaloma": ["protein-torsion"], "xtb": False}, "download": {"mirror": "mirror"}})
+    clone.edit({"sources": {"espaloma": ["protein-torsion"], "xtb": False}, "download": {"mirror": "inputs/mirror"}})
     output = clone.run("dvc", "repro", status=255)
     assert "u_qm" in output
     assert "protein-torsion" in output

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,21 @@ from pesfit.params.evaluation import Analyse, Rollout
 from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.params.preparation import Cluster, Convert, Download, Parameterize, Sources, Split
 from pesfit.params.section import ParamsSection, allowed, field_at
-from pesfit.params.train_learned import TrainLearned
+from pesfit.params.train_learned import InitialWeights, TrainLearned
 
 Path_ = tuple[str | int, ...]
+
+FORCE_FIELDS, MIRROR, DATASETS = Path("inputs/force-fields"), Path("inputs/mirror"), Path("inputs/datasets")
+"""Folders for files of the user's own, dependencies of the stages that read them."""
 
 
 class Params(ParamsSection):
     """All of params.yaml, with the chosen profile's values in place."""
 
     profile: str = Field("small", description="Which entry of `profiles` is laid over the sections below.")
+    initial_weights: InitialWeights = Field(
+        InitialWeights(), description="07_train_learned: weights that training starts from."
+    )
     sources: Sources = Field(Sources(), description="Data that go in.")
     download: Download = Field(Download(), description="01_download: transfer of files.")
     convert: Convert = Field(Convert(), description="02_convert: conversion of sources to Arrow data sets.")
@@ -61,6 +69,10 @@ def load_params(path: Path) -> Params:
     for name, overrides in ((name, value or {}) for name, value in profiles.items()):
         if not isinstance(overrides, dict) or "profile" in overrides:
             raise ParamsError(f"{path}: profiles.{name}: expected a mapping of section names to the values that differ")
+        if "initial_weights" in overrides:
+            raise ParamsError(
+                f"{path}: profiles.{name}.initial_weights: expected at the top of the file, where dvc.yaml reads it"
+            )
         try:
             candidate = Params.model_validate_json(json.dumps(_merged(document, overrides)))
         except ValidationError as error:
@@ -68,10 +80,43 @@ def load_params(path: Path) -> Params:
                 prefix: Path_ = ("profiles", name) if _is_in(overrides, detail["loc"]) else ()
                 problems[f"{path}: {_explain(prefix, detail)}"] = None
         else:
+            problems |= dict.fromkeys(f"{path}: {problem}" for problem in _untracked(candidate))
             params = candidate if name == chosen else params
     if problems or params is None:
         raise ParamsError("\n".join(problems))
     return params
+
+
+def _untracked(params: Params) -> Iterator[str]:
+    """Yield what is wrong with local paths: dvc.yaml names folders, and DVC notices changed content in these alone."""
+    force_field, mirror = params.parameterize.force_field, params.download.mirror
+    if "/" in force_field or Path(force_field).is_file():
+        yield from _outside("parameterize.force_field", force_field, FORCE_FIELDS, "ln -s {} {}/")
+    if mirror is not None and "://" not in mirror:
+        yield from _outside("download.mirror", mirror, MIRROR, "cp -rs {}/. {}")
+    for i, own in enumerate(params.sources.own):
+        yield from _outside(f"sources.own.{i}.path", own.path, DATASETS, "cp -rs {} {}/")
+
+
+def _outside(key: str, value: str, folder: Path, command: str) -> Iterator[str]:
+    """Yield what is wrong with one path.
+
+    Args:
+        key: dotted key of the parameter.
+        value: of the parameter, from the top of the repository.
+        folder: a dependency in dvc.yaml.
+        command: shell command that links a path (first placeholder) into the folder (second).
+    """
+    path = Path(os.path.relpath(Path(value).expanduser()))
+    given = f"{key} = {json.dumps(value)}"
+    if not path.is_relative_to(folder):
+        remedy = command.format(shlex.quote(os.path.normpath(path.absolute())), folder)
+        yield f"{given}: expected a path below {folder}, whose content DVC tracks; to link it there: {remedy}"
+        return
+    for part in (path, *path.parents, *sorted(path.rglob("*"))):
+        if part.is_relative_to(folder) and part.is_symlink() and part.is_dir():
+            remedy = f"rm {part} && cp -rs {shlex.quote(str(part.resolve()))} {part}"
+            yield f"{given}: {part} is a link to a folder, which DVC does not follow; to link its files: {remedy}"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -51,8 +51,8 @@ class OwnData(ParamsSection):
     )
     path: str = Field(
         min_length=1,
-        description="Folder with the columns of docs/conventions.md, or descent's alone: smiles, coords, energy, forces. A relative one is "
-        "taken from the top of the repository. DVC follows this entry, not what the folder holds: give changed data another name.",
+        description="Folder below inputs/datasets, with the columns of docs/conventions.md, or descent's alone: smiles, coords, energy, "
+        "forces. `cp -rs /absolute/path/of/folder inputs/datasets/` links the files of one that lies elsewhere; DVC notices changes.",
     )
     level_of_theory: str | None = Field(
         None, min_length=1, description="Of its labels; null where the data set itself names it, as ours do."
@@ -94,8 +94,8 @@ class Download(ParamsSection):
 
     mirror: str | None = Field(
         None,
-        description="Folder, or http(s) base URL, used instead of the internet; it holds espaloma/*.tar.gz, "
-        "rmd17/rmd17.tar.bz2 and md17/*.npz. A relative folder is taken from the top of the repository.",
+        description="Folder inputs/mirror or one below it, or http(s) base URL, used instead of the internet; it holds espaloma/*.tar.gz, "
+        "rmd17/rmd17.tar.bz2 and md17/*.npz. DVC tracks the content of the folder; that of a URL is compared with known checksums.",
     )
     retries: int = Field(
         5,
@@ -203,8 +203,7 @@ class Parameterize(MaxFailed):
     force_field: str = Field(
         "openff_unconstrained-2.1.0.offxml",
         min_length=1,
-        description="Name of an installed force field, or path of an .offxml file (from the top of the repository). DVC "
-        "notices another path, not another content: give an edited file a new name, or `dvc repro --force 03_parameterize`.",
+        description="Name of an installed force field, or path of an .offxml file below inputs/force-fields, whose content DVC tracks.",
     )
     charges: AssignCharges = Field(AssignCharges(), description="Partial charges.")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from pesfit.params.section import ParamsSection
 
@@ -125,11 +126,6 @@ class TrainLearned(ParamsSection):
         le=10_000_000,
         description="Stop after so many passes in which the validation loss reached no new low; null for never.",
     )
-    init_from: Literal["conservative", "direct"] | None = Field(
-        None,
-        description="Start the other variant from this one's trained weights, such as direct: it trains in half the time, and the "
-        "conservative variant then starts from what it learned. null starts both from random weights.",
-    )
     compile: Literal["auto", "always", "never"] = Field(
         "auto",
         description="Compile the training step: always, never, or where it pays and there is a C++ compiler (else eagerly).",
@@ -150,3 +146,41 @@ class TrainLearned(ParamsSection):
     )
     bootstrap: int = Field(1000, ge=10, le=1_000_000, description="Resamples for the intervals of errors.")
     seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the first weights, the order of batches, and resamples.")
+
+
+RANDOM_WEIGHTS = "inputs/random-weights"
+"""An empty folder: DVC cannot depend on nothing."""
+
+
+class InitialWeights(ParamsSection):
+    """Weights that training starts from. Not in profiles: dvc.yaml makes each folder a dependency of its stage."""
+
+    conservative: str = Field(
+        RANDOM_WEIGHTS,
+        min_length=1,
+        description="Folder of a trained network whose weights the conservative variant starts from; inputs/random-weights for "
+        "random ones. outputs/learned/direct trains the direct variant first, in half the time, and starts from what it learned.",
+    )
+    direct: str = Field(RANDOM_WEIGHTS, min_length=1, description="The same for the direct variant.")
+
+    @field_validator("conservative", "direct")
+    @classmethod
+    def _inside(cls, folder: str) -> str:
+        if Path(folder).is_absolute() or ".." in Path(folder).parts:
+            raise ValueError("expected a folder of this repository, named from its top, such as outputs/learned/direct")
+        return folder
+
+    @model_validator(mode="after")
+    def _no_circle(self) -> Self:
+        own = {"conservative": self.conservative, "direct": self.direct}
+        after = {name: folder for name, folder in own.items() if _is_in(folder, "outputs/learned")}
+        for name, folder in after.items():
+            if _is_in(folder, f"outputs/learned/{name}") or len(after) == len(own):
+                raise ValueError(
+                    f"{name} would start from weights that are trained after it; expected one that is trained before"
+                )
+        return self
+
+
+def _is_in(folder: str, parent: str) -> bool:
+    return Path(folder).is_relative_to(parent)

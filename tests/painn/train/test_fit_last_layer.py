@@ -185,7 +185,7 @@ def test_energies_alone_leave_the_noise_of_forces_open(data: Data) -> None:
 
 def test_stage_files_metrics_and_models(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "1")
-    folders = Folders(learned=tmp_path, scratch=tmp_path / "scratch", runs=tmp_path / "runs")
+    folders = Folders(scratch=tmp_path / "scratch", runs=tmp_path / "runs")
     params = TINY.model_copy(update={"num_epochs": 2})
     direct = train_learned("direct", *data, params, tmp_path / "direct", folders=folders)
     assert direct["last_layer"] is None

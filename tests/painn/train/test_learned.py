@@ -34,11 +34,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 
 def folders(path: Path) -> Folders:
-    return Folders(learned=path, scratch=path / "scratch", runs=path / "runs")
+    return Folders(scratch=path / "scratch", runs=path / "runs")
 
 
-def train(data: Data, path: Path, params: TrainLearned = TINY, variant: Any = "conservative") -> dict[str, Any]:
-    return train_learned(variant, *data, params, path / variant, folders=folders(path))
+def train(
+    data: Data, path: Path, params: TrainLearned = TINY, variant: Any = "conservative", start: Path | None = None
+) -> dict[str, Any]:
+    return train_learned(variant, *data, params, path / variant, start=start, folders=folders(path))
 
 
 def contents(path: Path, variant: str = "conservative") -> dict[str, bytes]:
@@ -199,10 +201,10 @@ def saved_model_errors(folder: Path, data: Data) -> dict[str, float]:
 
 def test_one_variant_starts_from_the_other(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "1")
-    params = changed(num_epochs=10, init_from="direct")
+    params = changed(num_epochs=10)
     assert train(data, tmp_path, params, "direct")["started_from"] is None
-    started = train(data, tmp_path, params, "conservative")
-    assert started["started_from"] == "direct"
+    started = train(data, tmp_path, params, "conservative", start=tmp_path / "direct")
+    assert started["started_from"] == str(tmp_path / "direct")
     fresh = train(data, tmp_path / "fresh", changed(num_epochs=10), "conservative")
     key = "validation_total_energy_mae_kcal_per_mol"
     curves = [history_of(path) for path in (tmp_path, tmp_path / "fresh")]
@@ -264,8 +266,8 @@ def test_sources_and_subsets_can_be_chosen(data: Data, tmp_path: Path, monkeypat
 
 def test_what_cannot_be_is_refused(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "1")
-    with pytest.raises(ParamsError, match=r"init_from = direct: .*direct holds no trained network"):
-        train(data, tmp_path, changed(init_from="direct"))
+    with pytest.raises(ParamsError, match=r"initial_weights\.conservative = '.*direct': holds no trained network"):
+        train(data, tmp_path, start=tmp_path / "direct")
     with pytest.raises(ParamsError, match=r"train_learned\.sources: 'toy/three' is no source"):
         train(data, tmp_path, changed(sources=("toy/three",)))
     datasets, splits = data
@@ -273,6 +275,6 @@ def test_what_cannot_be_is_refused(data: Data, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(DataError, match="the validation split holds 0 conformers"):
         train((datasets, no_validation), tmp_path)
     train(data, tmp_path, changed(num_epochs=1), "direct")
-    other = changed(init_from="direct", network=Network(n_features=12, n_interactions=2, n_rbf=6, cutoff_angstrom=4.0))
+    other = changed(network=Network(n_features=12, n_interactions=2, n_rbf=6, cutoff_angstrom=4.0))
     with pytest.raises(DataError, match="n_features = 8; this one has 12"):
-        train(data, tmp_path, other)
+        train(data, tmp_path, other, start=tmp_path / "direct")

@@ -22,7 +22,7 @@ from pesfit.core.runtime import RUNS, SCRATCH
 from pesfit.data.dataset import ConformerDataset
 from pesfit.data.sources import check_source_names
 from pesfit.data.splits import SPLITS, Splits
-from pesfit.painn.potential import PaiNNConfig, PaiNNPotential, build_painn, load_painn, transfer_weights
+from pesfit.painn.potential import CONFIG_FILE, PaiNNConfig, PaiNNPotential, build_painn, load_painn, transfer_weights
 from pesfit.painn.train.atomrefs import fit_atomrefs
 from pesfit.painn.train.batches import epoch_batches
 from pesfit.painn.train.checkpoint import FORMAT_VERSION
@@ -51,12 +51,10 @@ class Folders:
     """Where a run reads and writes besides its output.
 
     Attributes:
-        learned: with the outputs of the variants, each under its name, for `init_from`.
         scratch: for checkpoints.
         runs: for TensorBoard and times.
     """
 
-    learned: Path = LEARNED
     scratch: Path = SCRATCH / STAGE
     runs: Path = RUNS
 
@@ -68,6 +66,7 @@ def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
     params: TrainLearned,
     output: Path,
     *,
+    start: Path | None = None,
     plot: Path | None = None,
     folders: Folders = Folders(),
     seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
@@ -85,6 +84,7 @@ def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
         splits: of all conformers.
         params: section `train_learned`.
         output: folder to write to.
+        start: folder of a trained network whose weights training starts from, of this variant or the other; None for random weights.
         plot: PNG for a picture of the learning curve.
         folders: where else to read and write.
         seconds_between_checkpoints: what a killed run loses at most, a step besides.
@@ -99,7 +99,8 @@ def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
     """
     sources = {source for dataset in clustered.values() for source in dataset.table.column("source").unique().to_pylist()}
     check_source_names("train_learned.sources", params.sources, sources)
-    start = _start_folder(variant, params, folders.learned)
+    if start is not None and not (start / CONFIG_FILE).is_file():
+        raise ParamsError(f"initial_weights.{variant} = {str(start)!r}: holds no trained network ({CONFIG_FILE} is missing)")
     paths = {name: dataset.path.resolve() for name, dataset in clustered.items()}
     job = Job(variant, paths, splits, params, start, folders, seconds_between_checkpoints)
     outcome = run_together(train_together, job, params.batching.n_shards)
@@ -111,7 +112,7 @@ def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
         plot_learning_curve(plot, outcome.trained.history, f"Training of the {variant} network")
     metrics = {
         "variant": variant,
-        "started_from": None if start is None else params.init_from,
+        "started_from": None if start is None else str(start),
         **outcome.metrics(params),
     }
     shutil.rmtree(folders.scratch / variant, ignore_errors=True)
@@ -213,17 +214,6 @@ def _train_one(
             }
         )
     return trained, evaluations
-
-
-def _start_folder(variant: Variant, params: TrainLearned, learned: Path) -> Path | None:
-    if params.init_from in (None, variant):
-        return None
-    folder = learned / params.init_from
-    if not folder.is_dir():
-        raise ParamsError(
-            f"train_learned.init_from = {params.init_from}: {folder} holds no trained network; train that variant first, or set null"
-        )
-    return folder
 
 
 def _build(job: Job, train: TrainingData) -> PaiNNPotential:
