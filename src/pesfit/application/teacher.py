@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-import torch
 
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, Failure, MoleculeError, PesfitError
@@ -70,7 +69,6 @@ class Labelled:
 
 def label(teacher: Teacher, record: Record) -> Labelled:
     """Replace a row's energies and forces by those of a model."""
-    torch.set_num_threads(1)  # so that sums have one order, and processes do not fight for cores
     try:
         prepared, model = _prepare(teacher, record), _opened(teacher)
 
@@ -95,7 +93,6 @@ def score(teacher: Teacher, record: Record) -> FloatArray | Failure:
 
     It is NaN for conformers that it cannot say anything of.
     """
-    torch.set_num_threads(1)  # as above
     try:
         uncertainty = _prepare(teacher, record).uncertainty
         if uncertainty is None:

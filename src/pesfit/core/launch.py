@@ -29,7 +29,7 @@ from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from pesfit.core.exceptions import LostProcessError, ParamsError, PesfitError
-from pesfit.core.parallel import die_with_parent, n_workers
+from pesfit.core.parallel import die_with_parent, n_workers, use_one_thread
 from pesfit.core.process_group import ProcessGroup, with_others
 
 Job = TypeVar("Job")
@@ -76,7 +76,7 @@ def together(
     Raises:
         PesfitError: what another process raised, or a sentence about one that ended; besides what the block raises.
     """
-    torch.set_num_threads(1)  # so that sums have one order, and processes do not fight for cores
+    use_one_thread()
     on_gpus = on_gpus and torch.cuda.is_available()
     started = torchrun_place()
     n_here = min(n_workers(), most, torch.cuda.device_count() if on_gpus else most)
@@ -275,7 +275,7 @@ def _child(work: Callable[[ProcessGroup, Job], object], job: Job, place: _Member
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the first process too, which ends this one
     if place.parent is not None:
         die_with_parent(place.parent)
-    torch.set_num_threads(1)
+    use_one_thread()
     store = place.open_store()
     store.add(_THERE, 1)
     try:

@@ -50,7 +50,8 @@ def ordered_map(
     """Apply a function to each item in worker processes and yield the results in the items' order.
 
     Items are drawn as they are needed, so a generator over an archive stays bounded in memory. With one worker everything
-    runs in this process. Linear algebra in the workers runs on one thread each (`runtime.run_stage` sees to it).
+    runs in this process. Linear algebra runs on one thread in each
+    process (`use_one_thread`).
 
     Args:
         function: a module's function, or a `functools.partial` of one: it is sent to the workers by name.
@@ -66,6 +67,7 @@ def ordered_map(
         PesfitError: if a worker process dies (out of memory, for instance). What `function` raises is raised here.
     """
     workers = n_workers()
+    use_one_thread()
     with tqdm(total=n_items, desc=label, unit=unit, dynamic_ncols=True, mininterval=0.5) as bar:
         if workers == 1 or n_items == 1:
             for item in items:
@@ -101,6 +103,14 @@ def _in_processes(function: Callable[[Item], Result], items: Iterable[Item], wor
         finally:
             for future in pending:
                 future.cancel()
+
+
+def use_one_thread() -> None:
+    """Run linear algebra on one thread, in this process and in those it starts: sums have one order, and processes share the cores."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"  # libraries read them when they are loaded
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def die_with_parent(parent: int) -> None:

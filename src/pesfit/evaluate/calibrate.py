@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pesfit.core.arrays import FloatArray, LongArray
 from pesfit.core.exceptions import MoleculeError, PesfitError
@@ -241,7 +240,6 @@ def _pieces(rows: Iterable[_Row], n_atoms_a_piece: int) -> Iterator[list[_Part]]
 
 
 def _judge_piece(model: bytes, piece: Sequence[_Part]) -> list[_Judged]:
-    torch.set_num_threads(1)  # so that sums have one order
     opened: Model = pickle.loads(model)  # noqa: S301 - what `_judge` made a moment ago
     return [_judge_part(opened, part) for part in piece]
 

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, Failure, MoleculeError, check_failed_fraction
-from pesfit.core.parallel import ordered_map
+from pesfit.core.parallel import ordered_map, use_one_thread
 from pesfit.data.dataset import ConformerDataset
 from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet
@@ -225,13 +224,13 @@ def _pieces(rows: Sequence[TestRow]) -> Iterator[list[TestRow]]:
 
 
 def _mapped(tasks: Sequence[_Task], label: str) -> Iterator[list[Predicted | Failure]]:
+    use_one_thread()
     if sum(row.n_conformers * row.n_atoms for task in tasks for row in task.rows) < _WORTH_WORKERS:
         return map(_predict_rows, tqdm(tasks, desc=label, unit="piece", dynamic_ncols=True))
     return ordered_map(_predict_rows, tasks, label=label, n_items=len(tasks), unit="piece")
 
 
 def _predict_rows(task: _Task) -> list[Predicted | Failure]:
-    torch.set_num_threads(1)  # so that sums have one order
     return [_predict_row(task, row) for row in task.rows]
 
 

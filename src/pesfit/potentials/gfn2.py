@@ -30,7 +30,7 @@ _ACCURACY = 0.01
 
 @dataclass(frozen=True)
 class EnergyAndForces:
-    """What a potential says of one conformer.
+    """Energy and forces of one conformer.
 
     Attributes:
         energy: [kcal/mol].
@@ -133,7 +133,7 @@ def _openmp_runtime() -> ctypes.CDLL:
 
 @contextmanager
 def _one_thread(openmp: ctypes.CDLL) -> Iterator[None]:
-    """Let OpenMP regions that this thread enters run on one thread: the order of a sum that several share is left to chance."""
+    """Run OpenMP regions that this thread enters on one thread: the order of a sum that several share is undefined."""
     before = openmp.omp_get_max_threads()
     openmp.omp_set_num_threads(1)
     try:

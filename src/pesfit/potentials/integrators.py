@@ -64,7 +64,7 @@ class Integrator(Generic[Array]):
     noise: Array
 
     def move(self, coords: Array, velocities: Array, forces: Array, drawn: Array | None) -> tuple[Array, Array]:
-        """Do B, A, O, A; without O where nothing is drawn.
+        """Do the steps B, A, O and A; without O for velocity Verlet.
 
         Args:
             coords: [Å], shape (n_atoms, 3).
@@ -82,7 +82,7 @@ class Integrator(Generic[Array]):
         return coords + self.half * velocities, velocities
 
     def finish(self, velocities: Array, forces: Array) -> Array:
-        """Do the last B, with the forces at the new positions."""
+        """Do the last step B, with the forces at the new positions."""
         return velocities + self.kick * forces
 
     def converted(self, convert: Callable[[Array], Other]) -> Integrator[Other]:
@@ -111,9 +111,9 @@ def thermal_speed(masses: FloatArray, temperature_kelvin: float) -> FloatArray:
 
 
 def remove_rigid_motion(coords: FloatArray, velocities: FloatArray, masses: FloatArray) -> FloatArray:
-    """Take the translation and rotation of the whole out of velocities, and leave vibrations as they are.
+    """Remove the overall translation and rotation from velocities, and leave vibrations as they are.
 
-    With velocities drawn from a Maxwell-Boltzmann distribution, what is left has that distribution under the condition that linear and
+    Velocities drawn from a Maxwell-Boltzmann distribution have afterwards that distribution under the condition that linear and
     angular momentum are zero: momenta of rigid motion are orthogonal to those of vibration in mass-weighted velocities.
 
     Args:
@@ -134,10 +134,10 @@ def rigid_directions(coords: FloatArray, masses: FloatArray) -> FloatArray:
         Shape (n_directions, 3 n_atoms): 6 directions, 5 for linear molecules, 3 for an atom.
     """
     root = np.sqrt(masses)[:, None]
-    centred = coords - (masses @ coords) / masses.sum()
+    centered = coords - (masses @ coords) / masses.sum()
     axes = np.eye(3)
     shifts = [np.broadcast_to(axis, coords.shape) for axis in axes]
-    turns = [np.cross(axis, centred) for axis in axes]
+    turns = [np.cross(axis, centered) for axis in axes]
     _, sizes, basis = np.linalg.svd(
         np.stack([(root * motion).reshape(-1) for motion in (*shifts, *turns)]), full_matrices=False
     )

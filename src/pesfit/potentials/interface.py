@@ -1,4 +1,4 @@
-"""What every potential takes and gives: a batch that is one big graph, and energies with forces."""
+"""The interface of potentials: a batch of conformers as one graph in, energies and forces out."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ import torch
 from torch import Tensor
 
 from pesfit.core.exceptions import DataError
-from pesfit.potentials.neighbors import Edges
-from pesfit.potentials.skin import SkinnedEdges
+from pesfit.potentials.neighbors import Edges, SkinnedEdges
 from pesfit.potentials.terms import Terms, join_terms
 
 _SKIN = 1.0
-"""Å, which atoms of a molecule at 500 K use up in some 50 fs."""
+"""[Å]; atoms of a molecule at 500 K move by half of it in some 50 fs."""
 
 
 @dataclass(frozen=True, eq=False)
 class Conformers:
-    """Conformers of one molecule: what batches are made of.
+    """Conformers of one molecule, to be joined into batches.
 
     Attributes:
         atomic_numbers: int64, shape (n_atoms,).
         coords: [Å], float64, shape (n_conformers, n_atoms, 3).
-        terms: the molecule's SMIRNOFF terms, or None where no potential that needs them is asked.
+        terms: the molecule's SMIRNOFF terms, or None for potentials that need none.
         total_charge: [e].
     """
 
@@ -108,7 +107,7 @@ class Batch:
         return [block.reshape(*size, *values.shape[1:]) for block, size in zip(blocks, self.sizes, strict=True)]
 
     def locate(self, atom: int) -> tuple[int, int, int]:
-        """Say where an atom of the batch comes from.
+        """Find the molecule, conformer and atom that an atom of the batch is.
 
         Args:
             atom: index in `coords`.
@@ -136,7 +135,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a potential says of a batch.
+    """Energies and forces of a batch.
 
     Attributes:
         energy: [kcal/mol], float64, shape (n_conformers,).
@@ -150,10 +149,10 @@ class Prediction:
 class Potential(torch.nn.Module, ABC):
     """A function from coordinates to energy and forces.
 
-    Whatever implements it passes the suite in `tests/contract`: results of one conformer do not depend on what else is in the
+    Every implementation passes the suite in `tests/contract`: results of one conformer do not depend on what else is in the
     batch; energy does not change when a conformer is moved, turned, or its atoms are renumbered, and forces turn with it;
     molecules far apart have the sum of their energies; inputs are left as they are; the same input gives the same bytes.
-    Non-finite coordinates spoil their own conformer alone.
+    Non-finite coordinates make their own conformer NaN alone.
 
     Attributes:
         conservative: whether forces are exactly -dE/dx.
@@ -177,7 +176,7 @@ class Potential(torch.nn.Module, ABC):
         return prediction
 
     def bind(self, batch: Batch) -> Callable[[Tensor], Prediction]:
-        """Return the potential as a function of positions on a graph that stays as it is: what dynamics calls at each step.
+        """Return the potential as a function of positions on a fixed graph, which dynamics calls at each step.
 
         It keeps no gradients. Parameters that are changed later may not be seen.
 
@@ -185,7 +184,7 @@ class Potential(torch.nn.Module, ABC):
             batch: whose positions do not matter.
 
         Returns:
-            coords [Å], shape (n_atoms, 3) -> what `forward` says of the batch at these positions, to rounding.
+            A function of coords [Å], shape (n_atoms, 3), equal to `forward` of the batch at these positions, to rounding.
         """
         edges = None if self.cutoff is None else SkinnedEdges(batch.sizes, self.cutoff, _SKIN)
 

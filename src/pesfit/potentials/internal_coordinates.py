@@ -28,7 +28,7 @@ Where a derivative has no value, a limit is defined, so that nothing is ever NaN
   directions in which it can open. Harmonic energies with a minimum at π have this limit.
 - Dihedral in which three atoms in a row are collinear by the same measure: it is undefined; value and rows are zero.
 
-Everything is vectorised over terms and over leading dimensions of `coords`; use float64. Values (not rows) may be differentiated
+Everything is vectorized over terms and over leading dimensions of `coords`; use float64. Values (not rows) may be differentiated
 by autograd where no limit is taken.
 """
 
@@ -103,8 +103,8 @@ def angles(coords: Tensor, atoms: Tensor) -> InternalCoordinates:
         coords: [Å], shape (..., n_atoms, 3).
         atoms: shape (n_terms, 3).
     """
-    first, centre, last = _positions(coords, atoms)
-    u, v = first - centre, last - centre
+    first, center, last = _positions(coords, atoms)
+    u, v = first - center, last - center
     normal = torch.linalg.cross(u, v)
     sine, cosine = torch.linalg.vector_norm(normal, dim=-1), _dot(u, v)
     values = torch.atan2(sine, cosine)

@@ -1,4 +1,4 @@
-"""What every opened model is: a potential, what it needs to know of a molecule, and how sure it is."""
+"""The interface of opened models: a potential, the preparation of molecules for it, and its uncertainty."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Model(ABC):
 
     Attributes:
         name: as it was given.
-        potential: what is evaluated.
+        potential: energies and forces.
         needs_bonds: whether molecules must come with a SMILES.
         has_total_energies: whether energies have the zero of the labels; those of a force field have one of their own.
         has_posterior: whether prepared molecules have an uncertainty.
-        calibration: what corrects the posterior's deviations, which prepared molecules apply; None without one.
+        calibration: correction of the posterior's standard deviations, which prepared molecules apply; None without one.
     """
 
     needs_bonds: ClassVar[bool]
@@ -76,8 +76,8 @@ class Model(ABC):
         Args:
             atomic_numbers: shape (n_atoms,).
             smiles: mapped, or None where bonds are not known.
-            where: what messages call it.
-            charges: [e], partial charges to take, shape (n_atoms,), such as those of a data set; those that a fit trained come first.
+            where: name for messages.
+            charges: [e], partial charges to take, shape (n_atoms,), such as those of a data set.
 
         Raises:
             DataError: where the model needs bonds and there are none.
@@ -95,7 +95,7 @@ class Model(ABC):
             Energies [kcal/mol], shape (n_conformers,), and forces [kcal/mol/Å], of the shape of `coords`.
 
         Raises:
-            PesfitError: where the potential cannot be asked about the molecule, or two atoms are at the same place.
+            PesfitError: where the potential does not cover the molecule, or two atoms are at the same place.
         """
         n_at_once = max(1, ATOMS_AT_ONCE // len(prepared.atomic_numbers))
         parts = [self._evaluate(prepared, coords[i : i + n_at_once], i) for i in range(0, max(1, len(coords)), n_at_once)]
@@ -110,7 +110,7 @@ class Model(ABC):
         return prediction.energy.numpy(), prediction.forces.numpy().reshape(coords.shape)
 
     def calibrated(self, posterior: Uncertainty | None) -> Uncertainty | None:
-        """Return the uncertainty of a prepared molecule: the posterior's deviations, corrected where the model has a calibration."""
+        """Return the uncertainty of a prepared molecule: the posterior's standard deviations, corrected by its calibration."""
         if posterior is None or self.calibration is None:
             return posterior
         return CalibratedUncertainty(posterior, self.calibration)

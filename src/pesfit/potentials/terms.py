@@ -20,14 +20,14 @@ ATOM_FIELDS = {
     "impropers": "improper_parameters",
     "pairs": "pairs_14",
 }
-"""Fields of `Terms` that hold atom indices, which move by an offset when graphs are joined, with what is said of each row."""
+"""Fields of `Terms` that hold atom indices, which move by an offset when graphs are joined, and the field with one value for each row."""
 
 
 @dataclass(frozen=True, eq=False)
 class Terms:
     """The terms of a graph of atoms. `*_parameters` index the rows of the handler's `ParameterTable`.
 
-    Which terms there are, and what they mean, is what `pesfit.data.topology.Topology` says; pairs follow from its bonds.
+    `pesfit.data.topology.Topology` defines the terms; pairs follow from its bonds.
 
     Attributes:
         n_atoms: number of atoms in the graph.
@@ -115,7 +115,7 @@ def join_terms(parts: Sequence[tuple[Terms, int]]) -> Terms:
 
 
 def nonbonded_pairs(connectivity: IntArray, n_atoms: int) -> tuple[LongArray, BoolArray]:
-    """List the pairs of atoms that are not 1-2 or 1-3 neighbors, and say which are 1-4.
+    """List the pairs of atoms that are not 1-2 or 1-3 neighbors, and mark those that are 1-4.
 
     A pair counts by its shortest path: in a ring of five, no pair is 1-4.
 

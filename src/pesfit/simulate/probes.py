@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
 from pesfit.core.arrays import FloatArray, IntArray, LongArray
 from pesfit.core.exceptions import Failure, MoleculeError
@@ -116,7 +115,6 @@ class _LabeledConformers:
 def _make(task: _ProbeTask | Failure) -> list[Record] | Failure:
     if isinstance(task, Failure):
         return task
-    torch.set_num_threads(1)
     try:
         found = _hot(task) if task.kind == "hot" else _stretched(task)
     except MoleculeError as error:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 
 from pesfit.core.exceptions import DataError, Failure, check_failed_fraction
 from pesfit.core.files import FAILURES_FILE, write_json
@@ -64,7 +63,6 @@ def run_rollouts(
     """
     if not molecules:
         raise DataError(f"no molecule of {', '.join(params.sources)} has test conformers to start from; see rollout.sources")
-    torch.set_num_threads(1)  # a sum must not depend on how a machine's threads divide it
     participants: dict[str, list[Participant]] = {name: [] for name in models}
     failures: list[Failure] = []
     for name, model in models.items():

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-import torch
-
 from pesfit.core.exceptions import Failure, PesfitError
 from pesfit.data.rollouts import DYNAMICS, Dynamics
 from pesfit.params.evaluation import Rollout
@@ -129,7 +127,6 @@ def pickled(task: Task) -> bytes:
 
 def run_pickled(task: bytes) -> TaskResult:
     """Run what `pickled` made a moment ago."""
-    torch.set_num_threads(1)
     return run(pickle.loads(task))  # noqa: S301 - never from a file
 
 

@@ -85,7 +85,6 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
     """
     molecules, n_left_out = list_molecules(datasets, parameterized)
     check_source_names("fit_smirnoff.objective.source_weights", params.objective.source_weights, {m.source for m in molecules})
-    torch.set_num_threads(1)  # so that sums have one order
     train = params.train.proper_torsions
     wanted = chosen(parameterized.force_field.tables["ProperTorsions"], train) if train.k.train else None
     extension = (
