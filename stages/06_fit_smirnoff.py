@@ -24,7 +24,7 @@ def fit(params: Params) -> Mapping[str, Any]:
     with output_folder("outputs/smirnoff") as output:
         runs = RUNS / "fit_smirnoff"
         metrics = fit_smirnoff(datasets, parameterized, splits, params.fit_smirnoff, output, runs=runs)
-        model = open_smirnoff("the fitted force field", output / FORCE_FIELD_FILE, ["dataset"])  # charges as they are stored
+        model = open_smirnoff("the fitted force field", output / FORCE_FIELD_FILE, ["dataset"], parameterized)
         return {**metrics, "calibration": calibrate(model, output, Labels(datasets, splits, parameterized))}
 
 

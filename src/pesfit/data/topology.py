@@ -210,6 +210,10 @@ class ParameterizedSet:
                 raise DataError(f"{path / name} has {table.num_rows} rows; {n_rows} were written")
         return cls(path, force_field, *tables)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path alone: tables are memory-mapped anew in another process."""
+        return type(self).open, (self.path,)
+
     def __len__(self) -> int:
         """Number of topologies."""
         return int(self._topologies.num_rows)
@@ -231,6 +235,12 @@ class ParameterizedSet:
                 flat = scalar.values.to_numpy().astype(np.int32)
                 values[name] = flat.reshape(-1, _N_BODIES[name]) if name in _N_BODIES else flat
         return Topology(**values)
+
+    @property
+    def smiles(self) -> list[str]:
+        """Mapped SMILES of all topologies, in order."""
+        smiles: list[str] = self._topologies.column("smiles").to_pylist()
+        return smiles
 
     def index(self, dataset: str, record: str) -> int | None:
         """Return which topology the record with this id has; None where it could not be parameterized or is not known."""

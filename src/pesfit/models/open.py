@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pesfit.core.exceptions import DataError
+from pesfit.data.topology import ParameterizedSet
 from pesfit.painn.model import open_network
 from pesfit.painn.potential import CONFIG_FILE
 from pesfit.params.evaluation import PotentialName
@@ -84,7 +85,12 @@ def open_fitted(
             raise DataError(
                 f"{folders[name]} is missing; `dvc repro` runs the stage that writes it, `dvc checkout` brings it back from the cache"
             )
-        models[name] = open_model(folders[name])
+        if name in ("smirnoff", "smirnoff-initial"):
+            path = folders[name] / FORCE_FIELD_FILE if name == "smirnoff" else folders[name]
+            stored = ParameterizedSet.open(parameterized) if parameterized.is_dir() else None
+            models[name] = open_smirnoff(str(folders[name]), path, stored=stored)
+        else:
+            models[name] = open_model(folders[name])
     return models
 
 
