@@ -35,7 +35,7 @@ def test_every_example_runs(
         arguments = shlex.split(line)[3:]
         assert main(arguments) == 0, (line, capsys.readouterr().err)
     assert len(ase.io.read("traj.extxyz", index=":")) == 21
-    assert [ConformerDataset(f"data/own/round-{i}")[0].n_conformers for i in (1, 2)] == [2, 6]
+    assert [ConformerDataset(f"inputs/datasets/round-{i}")[0].n_conformers for i in (1, 2)] == [2, 6]
     scripts = [block for language, block in blocks if language == "python"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other programs'

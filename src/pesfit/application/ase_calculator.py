@@ -39,6 +39,14 @@ def calculator(
     Raises:
         DataError: where the model cannot be opened, or needs bonds and there is no SMILES.
         ForceFieldError: where a force field cannot be read or is not supported.
+
+    Example:
+        >>> import pesfit
+        >>> from ase.build import molecule
+        >>> atoms = molecule("CH3CH2OH")
+        >>> atoms.calc = pesfit.calculator("outputs/smirnoff", smiles="CCO")
+        >>> atoms.get_forces().shape  # eV/Å
+        (9, 3)
     """
     opened = open_model(model, charge_methods)
     if opened.needs_bonds and smiles is None:

@@ -21,6 +21,14 @@ class PesfitError(Exception):
         ├── LostProcessError       a process that others work together with has ended
         ├── TooManyFailuresError   more molecules failed than `max_failed_fraction` allows
         └── MoleculeError          one molecule; caught where molecules are looped over and kept as a `Failure`
+
+    Example:
+        >>> import pesfit
+        >>> try:
+        ...     pesfit.open_model("outputs/nothing")
+        ... except pesfit.PesfitError as error:
+        ...     print(error)
+        model outputs/nothing does not exist; expected a folder such as outputs/smirnoff, or an .offxml
     """
 
     exit_status = 1

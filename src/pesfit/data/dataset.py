@@ -67,6 +67,25 @@ class Record:
         group: identity of the molecule; rows of one molecule share it, and splits by molecule never divide it.
         source: data set and part of it, such as `espaloma/gen2-torsion`, `rmd17` or `xtb/conformers`.
         frame: index of each conformer in the source's own order, shape (n_conformers,).
+
+    Example:
+        >>> import numpy, pesfit
+        >>> hydrogen = pesfit.Record(
+        ...     id="hydrogen",
+        ...     smiles="[H:1][H:2]",
+        ...     atomic_numbers=numpy.array([1, 1], dtype=numpy.int32),
+        ...     coords=numpy.array([[[0.0, 0.0, 0.0], [0.74, 0.0, 0.0]]]),
+        ...     energy=numpy.array([-616.2]),
+        ...     forces=None,
+        ...     charges=None,
+        ...     total_charge=0,
+        ...     group="hydrogen",
+        ...     source="mine",
+        ...     frame=numpy.array([0]),
+        ... )
+        >>> hydrogen.validate()
+        >>> hydrogen.n_conformers, hydrogen.n_atoms
+        (1, 2)
     """
 
     id: str
@@ -144,6 +163,14 @@ class DatasetWriter:
 
     Raises:
         DataError: where a record is malformed, or its source has no level of theory.
+
+    Example:
+        >>> import pesfit
+        >>> from pathlib import Path
+        >>> with pesfit.DatasetWriter(Path("first-ten"), {"xtb/conformers": "GFN2-xTB"}) as writer:
+        ...     for i, record in enumerate(pesfit.ConformerDataset("data/arrow/xtb")):
+        ...         if i < 10:
+        ...             writer.write(record)
     """
 
     def __init__(self, path: Path, level_of_theory: Mapping[str, str]) -> None:
@@ -247,6 +274,14 @@ class ConformerDataset:
 
     Raises:
         DataError: where it is missing, incomplete, or has other columns or another schema version.
+
+    Example:
+        >>> import pesfit
+        >>> dataset = pesfit.ConformerDataset("data/arrow/xtb")
+        >>> dataset.level_of_theory["xtb/conformers"]
+        'GFN2-xTB'
+        >>> all(record.coords.shape == (record.n_conformers, record.n_atoms, 3) for record in dataset)
+        True
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -312,6 +347,14 @@ def open_datasets(folder: Path | str) -> dict[str, ConformerDataset]:
 
     Raises:
         DataError: where there is none.
+
+    Example:
+        >>> import pesfit
+        >>> datasets = pesfit.open_datasets("data/arrow")
+        >>> list(datasets)
+        ['xtb']
+        >>> datasets["xtb"][0].source
+        'xtb/conformers'
     """
     folder = Path(folder)
     found = {path.parent.name: ConformerDataset(path.parent) for path in sorted(folder.glob("*/state.json"))}

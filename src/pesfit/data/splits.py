@@ -55,6 +55,12 @@ class Splits:
 
     Args:
         rows: one for each row of each data set.
+
+    Example:
+        >>> import pesfit
+        >>> splits = pesfit.Splits.open("data/splits/splits.arrow")
+        >>> for name, dataset in pesfit.open_datasets("data/clustered").items():
+        ...     training = [record.select(splits.conformers(name, record.id, "train")) for record in dataset]
     """
 
     def __init__(self, rows: Iterable[SplitRow]) -> None:

@@ -30,6 +30,15 @@ def open_model(model: str | Path, charge_methods: Sequence[ChargeMethod] = CHARG
         DataError: where it is none of these, or files are missing, damaged or of another format version.
         ForceFieldError: where a force field cannot be read or is not supported.
         ParamsError: where a charge method is not known.
+
+    Example:
+        >>> import numpy, pesfit
+        >>> model = pesfit.open_model("outputs/learned/conservative")
+        >>> water = model.prepare(numpy.array([8, 1, 1]), smiles=None, where="water")  # SMIRNOFF needs a mapped SMILES
+        >>> coords = numpy.array([[[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]]])  # Å
+        >>> energy, forces = model.evaluate(water, coords)  # kcal/mol, kcal/mol/Å
+        >>> energy.shape, forces.shape
+        ((1,), (1, 3, 3))
     """
     path = Path(model)
     if path.is_dir():
@@ -45,7 +54,16 @@ def open_model(model: str | Path, charge_methods: Sequence[ChargeMethod] = CHARG
 
 
 def open_gfn2() -> Model:
-    """Open GFN2-xTB, the method that labels the small profile's data."""
+    """Open GFN2-xTB, the method that labels the small profile's data.
+
+    Example:
+        >>> import numpy, pesfit
+        >>> gfn2 = pesfit.open_gfn2()
+        >>> hydrogen = gfn2.prepare(numpy.array([1, 1]), smiles=None, where="hydrogen")
+        >>> energy, forces = gfn2.evaluate(hydrogen, numpy.array([[[0.0, 0.0, 0.0], [0.74, 0.0, 0.0]]]))  # kcal/mol, kcal/mol/Å
+        >>> round(float(energy[0]), 1)
+        -616.2
+    """
     return Gfn2Model()
 
 

@@ -55,6 +55,12 @@ def load_params(path: Path) -> Params:
 
     Raises:
         ParamsError: a line for each error: file, dotted key, value, allowed values, the nearest right name.
+
+    Example:
+        >>> import pesfit
+        >>> from pathlib import Path
+        >>> pesfit.load_params(Path("params.yaml")).cluster.cutoff_angstrom  # of the small profile
+        0.1
     """
     document = _read(path)
     profiles = document.pop("profiles", None) or {}

@@ -27,6 +27,13 @@ class Conformers:
         coords: [Å], float64, shape (n_conformers, n_atoms, 3).
         terms: the molecule's SMIRNOFF terms, or None for potentials that need none.
         total_charge: [e].
+
+    Example:
+        >>> import pesfit, torch
+        >>> coords = torch.tensor([[[0.0, 0.0, 0.0], [0.74, 0.0, 0.0]], [[0.0, 0.0, 0.0], [0.80, 0.0, 0.0]]], dtype=torch.float64)
+        >>> hydrogen = pesfit.Conformers(atomic_numbers=torch.tensor([1, 1]), coords=coords)
+        >>> hydrogen.total_charge
+        0
     """
 
     atomic_numbers: Tensor
@@ -50,6 +57,16 @@ class Batch:
         terms: the SMIRNOFF terms of the whole graph; None where the molecules came without.
         edges: neighbors within a cutoff; None until a potential that needs them makes them.
         total_charges: [e], of each molecule; empty where all are neutral.
+
+    Example:
+        >>> import pesfit, torch
+        >>> coords = torch.tensor([[[0.0, 0.0, 0.0], [0.74, 0.0, 0.0]], [[0.0, 0.0, 0.0], [0.80, 0.0, 0.0]]], dtype=torch.float64)
+        >>> hydrogen = pesfit.Conformers(atomic_numbers=torch.tensor([1, 1]), coords=coords)
+        >>> batch = pesfit.collate([hydrogen])
+        >>> batch.n_conformers, batch.n_atoms
+        (2, 4)
+        >>> [tuple(of_molecule.shape) for of_molecule in batch.split_atoms(batch.coords)]
+        [(2, 2, 3)]
     """
 
     coords: Tensor
@@ -204,6 +221,15 @@ def collate(molecules: Sequence[Conformers]) -> Batch:
 
     Raises:
         DataError: where shapes do not fit together; names the position of the molecule.
+
+    Example:
+        >>> import pesfit, torch
+        >>> coords = torch.tensor([[[0.0, 0.0, 0.0], [0.74, 0.0, 0.0]], [[0.0, 0.0, 0.0], [0.80, 0.0, 0.0]]], dtype=torch.float64)
+        >>> hydrogen = pesfit.Conformers(atomic_numbers=torch.tensor([1, 1]), coords=coords)
+        >>> batch = pesfit.collate([hydrogen, hydrogen])
+        >>> prediction = pesfit.open_gfn2().potential(batch)
+        >>> [energy.round().tolist() for energy in batch.split_conformers(prediction.energy)]  # kcal/mol
+        [[-616.0, -616.0], [-616.0, -616.0]]
     """
     if not molecules:
         raise DataError("a batch of 0 molecules; at least 1 is needed")

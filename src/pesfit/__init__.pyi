@@ -1,0 +1,13 @@
+from pesfit.application.ase_calculator import calculator as calculator
+from pesfit.core.exceptions import PesfitError as PesfitError
+from pesfit.data.dataset import ConformerDataset as ConformerDataset
+from pesfit.data.dataset import DatasetWriter as DatasetWriter
+from pesfit.data.dataset import Record as Record
+from pesfit.data.dataset import open_datasets as open_datasets
+from pesfit.data.splits import Splits as Splits
+from pesfit.models.open import open_gfn2 as open_gfn2
+from pesfit.models.open import open_model as open_model
+from pesfit.params.load import load_params as load_params
+from pesfit.potentials.interface import Batch as Batch
+from pesfit.potentials.interface import Conformers as Conformers
+from pesfit.potentials.interface import collate as collate
