@@ -21,12 +21,10 @@ from pesfit.evaluate.out_of_distribution import (
 )
 from pesfit.evaluate.predictions import Predicted
 from pesfit.evaluate.test_rows import TestRow
-from pesfit.statistics.errors import Bootstrap
+from pesfit.statistics.resampling import Units
 from pesfit.uncertainty.calibration import Calibration
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 from tests.report.samples import predictions, row
-
-BOOTSTRAP = Bootstrap(200, 3)
 
 
 def says(of: TestRow, score: float, error: float) -> Predicted:
@@ -62,11 +60,11 @@ def test_molecules_with_training_conformers_are_inside_and_probes_of_others_are_
 
 
 def test_sets_are_separated_flagged_and_covered() -> None:
-    inside = Scored(np.array([1.0, 2.0, 3.0, 4.0]), np.zeros(0), np.zeros(0), 2, np.array([False, False, False, True]))
-    outside = Scored(
-        np.array([3.5, 5.0]), np.array([1.9, -2.1, 0.5, 4.0]), np.array([1.0, 1.0, 1.0, 2.1]), 1, np.array([True, True])
-    )
-    first, second = separate("a", {INSIDE: inside, "probe/hot-1000K": outside}, BOOTSTRAP)
+    no, flagged = np.zeros(0), np.array([False, False, False, True])
+    inside = Scored(np.array([1.0, 2.0, 3.0, 4.0]), no, no, 2, Units("molecules", np.arange(4)), flagged)
+    errors, deviations = np.array([1.9, -2.1, 0.5, 4.0]), np.array([1.0, 1.0, 1.0, 2.1])
+    outside = Scored(np.array([3.5, 5.0]), errors, deviations, 1, Units("blocks", np.arange(2)), np.array([True, True]))
+    first, second = separate("a", {INSIDE: inside, "probe/hot-1000K": outside})
     assert (first.auroc, first.auroc_interval, first.flagged, first.coverage_95, first.force_rmse) == (
         None,
         None,
@@ -79,7 +77,7 @@ def test_sets_are_separated_flagged_and_covered() -> None:
     assert second.auroc_interval.low < 7 / 8 < second.auroc_interval.high
     assert (second.flagged, second.coverage_95, second.median_score) == (1.0, 0.75, 4.25)
     assert second.force_rmse == pytest.approx(np.sqrt((1.9**2 + 2.1**2 + 0.25 + 16.0) / 4))
-    (alone,) = separate("a", {OTHER_MOLECULES: replace(outside, flagged=np.zeros(0, dtype=bool))}, BOOTSTRAP)
+    (alone,) = separate("a", {OTHER_MOLECULES: replace(outside, flagged=np.zeros(0, dtype=bool))})
     assert (alone.auroc, alone.flagged) == (None, None)
 
 

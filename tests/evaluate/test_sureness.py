@@ -14,7 +14,6 @@ from pesfit.evaluate.predictions import Predictions
 from pesfit.evaluate.sureness import TrainedOn, judge_models
 from pesfit.evaluate.test_rows import TestRow
 from pesfit.models.open import open_model
-from pesfit.statistics.errors import Bootstrap
 
 
 def conformers(smiles: str, n: int, jitter: float) -> Record:
@@ -40,7 +39,6 @@ def test_a_model_that_was_not_asked_is_asked_and_judged(smirnoff: Path, tmp_path
         Predictions(tuple(rows), {}),
         ConformerDataset(tmp_path / "probes"),
         TrainedOn({"smirnoff": {"CCO"}}, {"another level"}),
-        Bootstrap(20, 1),
     )
     assert {each.potential for each in sureness.judged} == {"smirnoff"}, "the other has no posterior"
     sets = {each.name: each for each in sureness.separations}

@@ -8,12 +8,10 @@ import pytest
 from pesfit.evaluate.predictions import Predicted
 from pesfit.evaluate.test_rows import TestRow
 from pesfit.evaluate.uncertainty import judge_predictions
-from pesfit.statistics.errors import Bootstrap
 from pesfit.uncertainty.calibration import Calibration, Scale
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 from tests.report.samples import predicted, predictions, row
 
-BOOTSTRAP = Bootstrap(50, 0)
 CALIBRATION = Calibration(forces=Scale(2.0, 3.0, 10), relative_energy=Scale(4.0, 0.5, 10))
 
 
@@ -32,9 +30,7 @@ def test_each_source_and_all_of_them_are_judged_by_quantity() -> None:
         row("c/0", source="toy/b", with_forces=False),
     ]
     said = predictions(rows, {"sure": [says(each, 1.5, 1.0) for each in rows], "mute": [predicted(each) for each in rows]})
-    found = {
-        (each.potential, each.quantity, each.source): each for each in judge_predictions(said, {"sure": CALIBRATION}, BOOTSTRAP)
-    }
+    found = {(each.potential, each.quantity, each.source): each for each in judge_predictions(said, {"sure": CALIBRATION})}
     assert set(found) == {
         ("sure", quantity, source) for quantity in ("forces", "relative_energy") for source in ("all", "toy/a", "toy/b")
     }
@@ -56,14 +52,18 @@ def test_each_source_and_all_of_them_are_judged_by_quantity() -> None:
 
 
 def test_without_calibration_deviations_are_taken_as_they_are() -> None:
-    (only, *_) = judge_predictions(predictions([row("a/0")], {"sure": [says(row("a/0"), 1.0, 2.0)]}), {"sure": None}, BOOTSTRAP)
+    (only, *_) = judge_predictions(predictions([row("a/0")], {"sure": [says(row("a/0"), 1.0, 2.0)]}), {"sure": None})
     np.testing.assert_array_equal(only.sample.with_noise, only.sample.deviations)
 
 
-def test_conformers_are_resampled_unless_there_are_ten_molecules() -> None:
-    for n_molecules, n_units in ((9, 18), (10, 10)):
-        rows = [row(f"{i}/0", n_conformers=2) for i in range(n_molecules)]
-        said = predictions(rows, {"sure": [says(each, 1.0, 1.0) for each in rows]})
-        (first, *_) = judge_predictions(said, {}, BOOTSTRAP)
-        assert len(np.unique(first.sample.unit)) == n_units
-        assert len(first.sample.unit) == n_molecules * 2 * 9
+@pytest.mark.parametrize(("n_molecules", "n_conformers", "kind"), [(10, 2, "molecules"), (9, 2, None), (1, 90, "blocks")])
+def test_molecules_are_resampled_or_blocks_of_a_single_one(n_molecules: int, n_conformers: int, kind: str | None) -> None:
+    rows = [row(f"{i}/0", n_conformers=n_conformers) for i in range(n_molecules)]
+    said = predictions(rows, {"sure": [says(each, 1.0, 1.0) for each in rows]})
+    (first, *_) = judge_predictions(said, {})
+    assert first.judgement.resampled == kind
+    units = first.sample.units
+    assert (units is None) == (first.judgement.nll_interval is None) == (kind is None)
+    if units is not None:
+        assert 10 <= len(np.unique(units.number)) <= 18
+        assert len(units.number) == n_molecules * n_conformers * 9

@@ -58,7 +58,7 @@ def smirnoff(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"made": ConformerDataset(folder / "labelled")},
             parameterized,
             Splits(rows),
-            FitSmirnoff(bootstrap=20),
+            FitSmirnoff(),
             folder / "smirnoff",
             scratch=folder / "scratch",
         )

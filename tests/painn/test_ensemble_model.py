@@ -129,7 +129,7 @@ def test_a_kill_among_companions_costs_no_training_that_was_done(
     n_main = trained[1]["steps"]
     monkeypatch.setattr(loop.Run, "_step", count_and_die)
     with pytest.raises(KilledError):
-        train(data, tmp_path, PARAMS.model_copy(update={"ensemble": 1, "last_layer_conformers": 7, "bootstrap": 10}))
+        train(data, tmp_path, PARAMS.model_copy(update={"ensemble": 1, "last_layer_conformers": 7}))
     assert len(list((tmp_path / "scratch/conservative").iterdir())) == 1
     train(data, tmp_path)
     # Besides those of three networks: two of the first companion, whose checkpoint was not due, and the one that died.

@@ -33,7 +33,6 @@ PARAMS = TrainLearned(
     num_epochs=15,
     early_stopping_patience=None,
     compile="never",
-    bootstrap=20,
 )
 N_TRAINED, N_FRAMES = 300, 100
 

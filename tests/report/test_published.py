@@ -12,7 +12,6 @@ from pesfit.data.dataset import ConformerDataset, DatasetWriter
 from pesfit.data.splits import SplitRow, Splits
 from pesfit.report.published import PUBLISHED, Frames, count_frames, molecule_of
 from pesfit.report.sections.published import published_table
-from pesfit.statistics.errors import Bootstrap
 from tests.painn.train.samples import record
 from tests.report.samples import predicted, predictions, row
 
@@ -46,7 +45,7 @@ def test_ours_stand_beside_those_of_the_same_data_with_the_protocol_named() -> N
     rows = [row("ethanol/00000", source="rmd17"), row("ethanol/00001", source="md17"), row("aspirin/00000", source="toy")]
     said = [predicted(rows[0], 1.0, 2.0), predicted(rows[1], 3.0, 4.0), predicted(rows[2])]
     made = predictions(rows, {"conservative": said, "smirnoff": said})
-    table = published_table(made, Bootstrap(10, 0), {("rmd17", "ethanol"): Frames(700, 50, 4)})
+    table = published_table(made, {("rmd17", "ethanol"): Frames(700, 50, 4)})
     assert table is not None
     ours = {(r["source"], r["method"]): r for r in table.rows if str(r["method"]).startswith("this run")}
     assert {r["molecule"] for r in table.rows} == {"ethanol"}
@@ -60,4 +59,4 @@ def test_ours_stand_beside_those_of_the_same_data_with_the_protocol_named() -> N
     assert {r["method"] for r in table.rows if r["source"] == "rmd17"} >= {"MACE", "NequIP", "PaiNN"}
     assert "950 + 50" in table.note
     assert all({column.key for column in table.columns} <= set(r) for r in table.rows)
-    assert published_table(predictions(rows[2:], {"smirnoff": said[2:]}), Bootstrap(10, 0), {}) is None
+    assert published_table(predictions(rows[2:], {"smirnoff": said[2:]}), {}) is None

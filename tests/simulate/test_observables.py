@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import pdist
 
-from pesfit.simulate.observables import DistanceHistogram, Line, fit_line, mean_drift, statistical_inefficiency
+from pesfit.simulate.observables import DistanceHistogram, Line, fit_line, mean_drift
 
 
 def histogram(*frames: np.ndarray, bin_width: float = 0.1) -> DistanceHistogram:
@@ -73,13 +73,6 @@ def test_independent_noise_gives_the_textbook_line() -> None:
     assert line.fluctuation == pytest.approx(1.0, rel=0.1)
 
 
-@pytest.mark.parametrize("memory", [0.0, 0.8, 0.95])
-def test_the_inefficiency_is_that_of_the_series(memory: float) -> None:
-    random = np.random.default_rng(2)
-    found = [statistical_inefficiency(autoregressive(random, 4000, memory)) for _ in range(20)]
-    assert np.mean(found) == pytest.approx((1.0 + memory) / (1.0 - memory), rel=0.15)
-
-
 def test_errors_of_slopes_are_what_slopes_scatter_by_though_neighbors_are_alike() -> None:
     random = np.random.default_rng(3)
     time = np.arange(1000.0)
@@ -87,11 +80,6 @@ def test_errors_of_slopes_are_what_slopes_scatter_by_though_neighbors_are_alike(
     scatter = np.std([line.slope for line in lines if line is not None])
     errors = [line.standard_error for line in lines if line is not None]
     assert np.mean(errors) == pytest.approx(scatter, rel=0.25)
-
-
-def test_an_oscillation_counts_as_no_more_than_its_observations() -> None:
-    assert statistical_inefficiency(np.cos(np.pi * np.arange(100))) == 1.0
-    assert statistical_inefficiency(np.zeros(50)) == 1.0
 
 
 def test_a_line_without_noise_has_no_error_and_few_points_have_no_line() -> None:

@@ -92,7 +92,7 @@ def write(path: Path, records: list[Record]) -> None:
 
 
 def fit(data: Data, folder: Path, params: FitSmirnoff | None = None) -> dict[str, Any]:
-    params = params or FitSmirnoff(bootstrap=50)
+    params = params or FitSmirnoff()
     return fit_smirnoff(
         data.datasets, data.parameterized, data.splits, params, folder / "out", scratch=folder / "scratch", runs=folder / "runs"
     )
@@ -161,7 +161,7 @@ def test_bytes_do_not_depend_on_workers(data: Data, tmp_path: Path, monkeypatch:
     results = []
     for workers in ("1", "2"):
         monkeypatch.setenv("PESFIT_WORKERS", workers)
-        metrics = fit(data, tmp_path / workers, FitSmirnoff(bootstrap=50, shards=3))
+        metrics = fit(data, tmp_path / workers, FitSmirnoff(shards=3))
         files = {path.name: path.read_bytes() for path in sorted((tmp_path / workers / "out").iterdir())}
         results.append((json.dumps(metrics), files))
     assert results[0] == results[1]
@@ -172,7 +172,7 @@ def test_goes_on_from_finished_shards_and_ends_in_the_same_bytes(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "1")
-    params = FitSmirnoff(bootstrap=50, shards=4)
+    params = FitSmirnoff(shards=4)
     fit(data, tmp_path / "whole", params)
     done: list[Path] = []
     save = accumulate_module.save_shard
@@ -199,7 +199,7 @@ def test_goes_on_from_finished_shards_and_ends_in_the_same_bytes(
 
 def test_added_periodicities_are_fitted_and_written(data: Data, tmp_path: Path) -> None:
     train = Train(proper_torsions=TrainProperTorsions(add_periodicities=(1, 2, 3, 4)))
-    metrics = fit(data, tmp_path, FitSmirnoff(train=train, bootstrap=50, prior_strength=0.01))
+    metrics = fit(data, tmp_path, FitSmirnoff(train=train, prior_strength=0.01))
     found, _ = read_force_field(str(tmp_path / "out" / "force-field.offxml"))
     table, start = found.tables["ProperTorsions"], data.parameterized.force_field.tables["ProperTorsions"]
     assert len(table.smirks) > len(start.smirks)
@@ -209,7 +209,7 @@ def test_added_periodicities_are_fitted_and_written(data: Data, tmp_path: Path) 
 
 @pytest.mark.parametrize("zero", ["min", "none"])
 def test_other_energy_zeros_recover_too(data: Data, tmp_path: Path, zero: str) -> None:
-    metrics = fit(data, tmp_path, FitSmirnoff(objective=Objective(energy_zero=zero), bootstrap=50))  # type: ignore[arg-type]
+    metrics = fit(data, tmp_path, FitSmirnoff(objective=Objective(energy_zero=zero)))  # type: ignore[arg-type]
     assert metrics["errors"]["train"]["all"]["after"]["energy_rmse_kcal_per_mol"] < 1e-4
 
 
@@ -220,13 +220,13 @@ def test_molecules_that_fail_are_listed_and_counted(data: Data, tmp_path: Path) 
     records[1] = replace(records[1], coords=coords)
     write(tmp_path / "made", records)
     broken = replace(data, datasets={"made": ConformerDataset(tmp_path / "made")})
-    metrics = fit(broken, tmp_path, FitSmirnoff(bootstrap=50, max_failed_fraction=0.2))
+    metrics = fit(broken, tmp_path, FitSmirnoff(max_failed_fraction=0.2))
     assert metrics["molecules_failed"] == 1
     text = (tmp_path / "out" / "failures.csv").read_text()
     assert "made/m/1,fit_smirnoff,CoincidentAtomsError" in text
     assert "conformer 4" in text
     with pytest.raises(TooManyFailuresError):
-        fit(broken, tmp_path, FitSmirnoff(bootstrap=50))
+        fit(broken, tmp_path, FitSmirnoff())
 
 
 def test_what_cannot_be_fitted_is_refused(data: Data, tmp_path: Path) -> None:

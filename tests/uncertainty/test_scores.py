@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 
 from pesfit.core.arrays import FloatArray
-from pesfit.statistics.errors import Bootstrap
+from pesfit.statistics.resampling import Units
 from pesfit.uncertainty.scores import (
     LEVELS,
     Sample,
@@ -24,7 +24,11 @@ from pesfit.uncertainty.scores import (
 )
 
 N = 40_000
-BOOTSTRAP = Bootstrap(400, 1)
+
+
+def each(n: int, repeats: int = 1) -> Units:
+    """Units of resampling that are as many values each."""
+    return Units("molecules", np.repeat(np.arange(n), repeats))
 
 
 def drawn(n: int = N, spread: float = 0.7) -> tuple[FloatArray, FloatArray]:
@@ -52,7 +56,7 @@ def test_coverage_of_gaussians_is_what_the_error_function_says(factor: float) ->
 def test_right_deviations_are_judged_right_and_better_than_one_number() -> None:
     """E NLL of right deviations is ½ log 2πe + E log σ, of the constant rms ½ log 2πe + log rms; E log σ = 0, rms = exp(spread²)."""
     errors, deviations = drawn()
-    found = judge(Sample.of(errors, deviations, 2.0 * deviations, np.arange(N)), BOOTSTRAP)
+    found = judge(Sample.of(errors, deviations, 2.0 * deviations, each(400, N // 400)))
     assert found is not None
     entropy = 0.5 * np.log(2.0 * np.pi * np.e)
     assert found.nll == pytest.approx(entropy, abs=0.02)
@@ -69,9 +73,9 @@ def test_right_deviations_are_judged_right_and_better_than_one_number() -> None:
 
 def test_units_that_are_alike_make_intervals_wider() -> None:
     errors, deviations = drawn(400)
-    once = Sample.of(errors, deviations, deviations, np.arange(400))
-    again = Sample.of(*(np.repeat(values, 25) for values in (errors, deviations, deviations, np.arange(400))))
-    by_unit, apart = judge(once, BOOTSTRAP), judge(again, BOOTSTRAP)
+    once = Sample.of(errors, deviations, deviations, each(400))
+    again = Sample.of(*(np.repeat(values, 25) for values in (errors, deviations, deviations)), each(400, 25))
+    by_unit, apart = judge(once), judge(again)
     assert by_unit is not None
     assert apart is not None
     assert apart.nll_interval == pytest.approx(by_unit.nll_interval, rel=1e-9)
@@ -79,11 +83,11 @@ def test_units_that_are_alike_make_intervals_wider() -> None:
 
 def test_what_cannot_be_judged_is_left_out() -> None:
     nothing = np.zeros(0)
-    assert judge(Sample(nothing, nothing, nothing, np.zeros(0, dtype=np.int64)), BOOTSTRAP) is None
+    assert judge(Sample(nothing, nothing, nothing, None)) is None
     zeros = np.zeros(3)
-    assert judge(Sample.of(zeros, np.ones(3), np.ones(3), np.arange(3)), BOOTSTRAP) is None
-    one = Sample.of(np.array([1.0, 5.0, np.nan]), np.array([2.0, 0.0, 1.0]), np.ones(3), np.arange(3))
-    found = judge(one, BOOTSTRAP)
+    assert judge(Sample.of(zeros, np.ones(3), np.ones(3), each(3))) is None
+    one = Sample.of(np.array([1.0, 5.0, np.nan]), np.array([2.0, 0.0, 1.0]), np.ones(3), None)
+    found = judge(one)
     assert found is not None
     assert (found.n_values, found.rmse, found.nll_interval, found.rank_correlation) == (1, 1.0, None, None)
 
@@ -124,8 +128,8 @@ def test_auroc_of_two_gaussians_and_its_interval() -> None:
     grid = rng.normal(size=100_000)
     variance = np.var(norm.cdf(1.0 - grid)) / 600 + np.var(norm.cdf(grid + 1.0)) / 300
     assert auroc(inside, outside) == pytest.approx(exact, abs=4 * np.sqrt(variance))
-    found = auroc_interval(inside, outside, BOOTSTRAP)
+    found = auroc_interval(inside, outside, each(600), each(300))
     assert found is not None
     assert found.high - found.low == pytest.approx(2 * 1.96 * np.sqrt(variance), rel=0.2)
     assert found.low < auroc(inside, outside) < found.high
-    assert auroc_interval(inside, outside[:1], BOOTSTRAP) is None
+    assert auroc_interval(inside, outside, each(600), None) is None

@@ -9,9 +9,10 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from pesfit.core.arrays import FloatArray, LongArray
-from pesfit.evaluate.errors import ALL, centred
+from pesfit.evaluate.errors import centered
 from pesfit.evaluate.predictions import Predicted, Predictions
 from pesfit.evaluate.test_rows import TestRow
+from pesfit.statistics.errors import ALL
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def breakdown(predictions: Predictions, kind: Kind) -> list[Part]:
     sources = ([ALL] if len(predictions.sources) > 1 else []) + list(predictions.sources)
     for potential in predictions.potentials:
         pairs = predictions.of(potential)
-        errors = centred([row for row, _ in pairs], [predicted.energy - row.energy for row, predicted in pairs])
+        errors = centered([row for row, _ in pairs], [predicted.energy - row.energy for row, predicted in pairs])
         for source in sources:
             tally: dict[int, FloatArray] = {}
             for (row, predicted), energy in zip(pairs, errors, strict=True):

@@ -18,8 +18,8 @@ from pesfit.data.sources import covers
 from pesfit.data.splits import Splits
 from pesfit.evaluate.predictions import Predicted, Predictions
 from pesfit.evaluate.test_rows import TestRow
-from pesfit.statistics.errors import Bootstrap
-from pesfit.statistics.resampling import Interval
+from pesfit.statistics.errors import numbers_of
+from pesfit.statistics.resampling import Interval, Units, units_of
 from pesfit.uncertainty.calibration import Calibration
 from pesfit.uncertainty.scores import auroc, auroc_interval, half_width
 
@@ -36,6 +36,7 @@ class Scored:
         score: [kcal/mol/Å], shape (n_conformers,).
         errors, deviations: of force components with labels [kcal/mol/Å], shape (n_components,).
         n_molecules: how many there are.
+        units: of resampling, of each conformer; None where there are too few.
         flagged: whether the score is above where the molecule's domain ends; empty where that is not known, shape (n_conformers,).
     """
 
@@ -43,6 +44,7 @@ class Scored:
     errors: FloatArray
     deviations: FloatArray
     n_molecules: int
+    units: Units | None
     flagged: BoolArray
 
 
@@ -55,7 +57,7 @@ class Separation:
         name: of the set: `INSIDE`, `OTHER_MOLECULES`, or the source of probes.
         n_conformers, n_molecules: in it.
         auroc: against `INSIDE`; None for that set itself, or where nothing is inside.
-        auroc_interval: over resamples of conformers.
+        auroc_interval: over resamples of both sets; None where either has too few units.
         flagged: share of conformers above where their molecule's domain ends; None where the model does not know.
         coverage_95: share of force components within the interval of nominal coverage 0.95; None without labels that can be compared.
         median_score: [kcal/mol/Å].
@@ -153,13 +155,12 @@ def scored_sets(  # noqa: PLR0913 - what is judged, and by what
     }
 
 
-def separate(potential: str, sets: Mapping[str, Scored], bootstrap: Bootstrap) -> list[Separation]:
+def separate(potential: str, sets: Mapping[str, Scored]) -> list[Separation]:
     """Compare each set with what is inside.
 
     Args:
         potential: name of the model.
         sets: from `scored_sets`.
-        bootstrap: for intervals.
     """
     inside = sets.get(INSIDE)
     found = []
@@ -173,7 +174,9 @@ def separate(potential: str, sets: Mapping[str, Scored], bootstrap: Bootstrap) -
                 n_conformers=len(scored.score),
                 n_molecules=scored.n_molecules,
                 auroc=None if reference is None else auroc(reference, scored.score),
-                auroc_interval=None if reference is None else auroc_interval(reference, scored.score, bootstrap),
+                auroc_interval=None
+                if inside is None or reference is None
+                else auroc_interval(reference, scored.score, inside.units, scored.units),
                 flagged=float(np.mean(scored.flagged)) if len(scored.flagged) else None,
                 coverage_95=float(np.mean(errors <= half_width(_LEVEL) * scored.deviations)) if len(errors) else None,
                 median_score=float(np.median(scored.score)),
@@ -185,11 +188,13 @@ def separate(potential: str, sets: Mapping[str, Scored], bootstrap: Bootstrap) -
 
 def _scored(rows: list[tuple[TestRow, Predicted]], calibration: Calibration, *, with_errors: bool) -> Scored:
     score, errors, deviations = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
+    molecules: list[tuple[str, str]] = []
     flagged = [np.zeros(0, dtype=np.bool_)]
     for row, predicted in rows:
         if predicted.deviations is None:
             continue
         score.append(predicted.deviations.score)
+        molecules += [(row.dataset, row.group)] * row.n_conformers
         threshold = calibration.threshold_of(row.group)
         if threshold is not None:
             flagged.append(predicted.deviations.score > threshold)
@@ -197,10 +202,12 @@ def _scored(rows: list[tuple[TestRow, Predicted]], calibration: Calibration, *, 
             errors.append((predicted.forces - row.forces).reshape(-1))
             deviations.append(predicted.deviations.forces.reshape(-1))
     n_molecules = len({row.group for row, _ in rows})
+    scores = np.concatenate(score)
     return Scored(
-        score=np.concatenate(score),
+        score=scores,
         errors=np.concatenate(errors),
         deviations=np.concatenate(deviations),
         n_molecules=n_molecules,
+        units=units_of(numbers_of(molecules), scores[:, None]),
         flagged=np.concatenate(flagged),
     )

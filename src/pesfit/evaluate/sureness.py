@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pesfit.data.dataset import ConformerDataset
-from pesfit.evaluate.errors import ALL
 from pesfit.evaluate.names import label_of
 from pesfit.evaluate.out_of_distribution import OTHER_MOLECULES, Separation, probe_rows, scored_sets, separate
 from pesfit.evaluate.predictions import Predictions, predict_rows
 from pesfit.evaluate.uncertainty import Judged, judge_predictions
 from pesfit.potentials.model import Model
-from pesfit.statistics.errors import Bootstrap
+from pesfit.statistics.errors import ALL
 from pesfit.uncertainty.calibration import Calibration
 
 
@@ -83,7 +82,6 @@ def judge_models(
     test: Predictions,
     probes: ConformerDataset,
     trained: TrainedOn,
-    bootstrap: Bootstrap,
 ) -> Sureness:
     """Judge the deviations of all models that have a posterior.
 
@@ -92,7 +90,6 @@ def judge_models(
         test: what they say of the test set; models that are not in it are asked.
         probes: from stage 08.
         trained: what the models were fitted to.
-        bootstrap: for intervals.
     """
     sure = {name: model for name, model in models.items() if model.has_posterior}
     calibrations = {name: model.calibration for name, model in sure.items()}
@@ -105,5 +102,5 @@ def judge_models(
     separations: list[Separation] = []
     for name, calibration in calibrations.items():
         sets = scored_sets(name, test, of_probes, trained.groups[name], calibration, same_level=same_level)
-        separations += separate(name, sets, bootstrap)
-    return Sureness(judge_predictions(test, calibrations, bootstrap), separations, calibrations)
+        separations += separate(name, sets)
+    return Sureness(judge_predictions(test, calibrations), separations, calibrations)

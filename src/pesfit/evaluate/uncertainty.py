@@ -9,17 +9,15 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from pesfit.core.arrays import FloatArray, LongArray
-from pesfit.evaluate.errors import ALL
 from pesfit.evaluate.predictions import Predicted, Predictions
 from pesfit.evaluate.test_rows import TestRow
-from pesfit.statistics.errors import Bootstrap
+from pesfit.statistics.errors import ALL, numbers_of
+from pesfit.statistics.resampling import Units, units_of
 from pesfit.uncertainty.calibration import Calibration
 from pesfit.uncertainty.scores import Judgement, Sample, judge
 
 Quantity: TypeAlias = Literal["forces", "relative_energy"]
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
-_MOLECULES_FOR_RESAMPLES = 10
-"""As in `train.metrics`: with fewer, conformers are resampled, and intervals are too narrow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,15 +39,12 @@ class Judged:
     judgement: Judgement
 
 
-def judge_predictions(
-    predictions: Predictions, calibrations: Mapping[str, Calibration | None], bootstrap: Bootstrap
-) -> list[Judged]:
+def judge_predictions(predictions: Predictions, calibrations: Mapping[str, Calibration | None]) -> list[Judged]:
     """Judge the deviations of every potential that has them, for each quantity by source and for `ALL`.
 
     Args:
         predictions: on the test set.
         calibrations: of the models, by name; what deviations were corrected by.
-        bootstrap: for intervals, over molecules where a source has at least ten, over conformers where it has fewer.
     """
     found = []
     for potential in predictions.potentials:
@@ -57,7 +52,7 @@ def judge_predictions(
         for quantity in QUANTITIES:
             for source in (ALL, *predictions.sources):
                 sample = _sample(predictions, potential, None if source == ALL else source, quantity, calibration)
-                judgement = None if sample is None else judge(sample, bootstrap)
+                judgement = None if sample is None else judge(sample)
                 if sample is not None and judgement is not None:
                     found.append(Judged(potential, source, quantity, sample, judgement))
     return found
@@ -72,22 +67,22 @@ def _sample(
         return None
     of_row = _forces if quantity == "forces" else _relative_energies
     scale = calibration.forces if quantity == "forces" else calibration.relative_energy
-    errors, deviations, conformers, molecules = [np.zeros(0)], [np.zeros(0)], [], []
-    n_conformers = 0
+    errors, deviations, conformers = [np.zeros(0)], [np.zeros(0)], []
+    molecules: list[tuple[str, str]] = []
     for row, said in pairs:
         error, deviation, conformer = of_row(row, said)
         errors.append(error)
         deviations.append(deviation)
-        conformers.append(n_conformers + conformer)
-        molecules += [row.molecule] * len(error)
-        n_conformers += row.n_conformers
+        conformers.append(len(molecules) + conformer)
+        molecules += [(row.dataset, row.group)] * row.n_conformers
     corrected = np.concatenate(deviations)
     with np.errstate(divide="ignore", invalid="ignore"):
         raw = corrected / scale.factor
-    names = {name: i for i, name in enumerate(sorted(set(molecules)))}
-    by_molecule = len(names) >= _MOLECULES_FOR_RESAMPLES
-    unit = np.array([names[name] for name in molecules], dtype=np.int64) if by_molecule else np.concatenate(conformers)
-    return Sample.of(np.concatenate(errors), corrected, np.sqrt(raw**2 + scale.noise**2), unit)
+    all_errors, conformer = np.concatenate(errors), np.concatenate(conformers)
+    squares: FloatArray = np.bincount(conformer, all_errors**2, len(molecules)).astype(np.float64)
+    units = units_of(numbers_of(molecules), squares[:, None])
+    of_values = None if units is None else Units(units.kind, units.number[conformer])
+    return Sample.of(all_errors, corrected, np.sqrt(raw**2 + scale.noise**2), of_values)
 
 
 _Parts: TypeAlias = tuple[FloatArray, FloatArray, LongArray]

@@ -147,8 +147,7 @@ class Rollout(MaxFailed):
 class Analyse(MaxFailed):
     """The report: every fitted potential evaluated on the test set."""
 
-    bootstrap: int = Field(1000, ge=10, le=1_000_000, description="Resamples of the molecules for the intervals of errors.")
-    seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the resamples, and of the points of parity plots.")
+    seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the points of parity plots.")
     worst_molecules: int = Field(
         6, ge=0, le=100, description="Molecules whose structure is drawn, those with the largest force errors; 0 for none."
     )

@@ -293,5 +293,3 @@ class FitSmirnoff(MaxFailed):
     )
     gradient: Gradient = Field(Gradient(), description="The gradient fit, for `method: gradient`.")
     shards: int = Field(64, ge=1, le=100_000, description="Pieces the data are cut into; their sums are added in order.")
-    bootstrap: int = Field(1000, ge=10, le=1_000_000, description="Resamples of the molecules for the intervals of errors.")
-    seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the resamples.")

@@ -144,8 +144,7 @@ class TrainLearned(ParamsSection):
         description="Further networks trained like the conservative one, from seeds seed + 1, seed + 2, ..., whose spread is shown beside "
         "the uncertainty of the last layer; each costs another training, and fewer than 3 give no error bars.",
     )
-    bootstrap: int = Field(1000, ge=10, le=1_000_000, description="Resamples for the intervals of errors.")
-    seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the first weights, the order of batches, and resamples.")
+    seed: int = Field(2666, ge=0, le=2**31 - 1, description="Seed of the first weights and the order of batches.")
 
 
 RANDOM_WEIGHTS = "inputs/random-weights"

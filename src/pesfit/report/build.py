@@ -13,7 +13,7 @@ from pesfit.data.dataset import ConformerDataset, open_datasets
 from pesfit.data.rollouts import PROBES
 from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet
-from pesfit.evaluate.errors import ALL, FORCE_UNIT, summaries
+from pesfit.evaluate.errors import summaries
 from pesfit.evaluate.out_of_distribution import training_groups
 from pesfit.evaluate.predictions import Predictions, predict_test
 from pesfit.evaluate.sureness import TrainedOn, judge_models
@@ -32,7 +32,7 @@ from pesfit.report.sections.parameter_changes import Fit
 from pesfit.report.sections.rollout_measures import Rollouts
 from pesfit.report.sections.run import Run
 from pesfit.report.sections.summary import ForceError, Headlines
-from pesfit.statistics.errors import Bootstrap
+from pesfit.statistics.errors import ALL, FORCE_UNIT, interval_of
 
 TITLE = "Fitted potential-energy surfaces"
 FITTED: tuple[PotentialName, ...] = ("smirnoff-initial", "smirnoff", "conservative", "direct")
@@ -86,12 +86,11 @@ def analyse(params: Params, output: Path, inputs: Inputs = Inputs()) -> dict[str
         ParameterizedSet.open(inputs.data / "parameterized"),
         max_failed_fraction=params.analyse.max_failed_fraction,
     )
-    bootstrap = Bootstrap(params.analyse.bootstrap, params.analyse.seed)
-    found = summaries(predictions, bootstrap)
+    found = summaries(predictions)
     if has_ensemble(inputs.learned / "conservative"):
         models[ENSEMBLE] = open_ensemble(inputs.learned / "conservative")
     trained = _trained_on(models, datasets, splits, params.train_learned.sources)
-    sureness = judge_models(models, predictions, ConformerDataset(inputs.rollouts / PROBES), trained, bootstrap)
+    sureness = judge_models(models, predictions, ConformerDataset(inputs.rollouts / PROBES), trained)
     simulated = Rollouts.read(inputs.rollouts, inputs.metrics / "rollout.json")
     sections = [
         summary.section(
@@ -132,7 +131,7 @@ def _trained_on(
 
 def _headlines(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[ForceError]:
     return [
-        ForceError(potential, source, errors[_MAE], *(errors[f"{_MAE}_interval_95"] or (None, None)))
+        ForceError(potential, source, errors[_MAE], *(interval_of(errors, _MAE) or (None, None)))
         for potential, of_sources in found.items()
         for source, errors in of_sources.items()
         if source != ALL and _MAE in errors

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure as Canvas
 
 from pesfit.core.arrays import FloatArray
 from pesfit.core.files import atomic_write
-from pesfit.evaluate.errors import centred
+from pesfit.evaluate.errors import centered
 from pesfit.evaluate.names import label_of
 from pesfit.evaluate.predictions import Predictions
 from pesfit.report.page.blocks import Figure
@@ -59,7 +59,7 @@ def parity(predictions: Predictions, quantity: Quantity) -> Parity:
         labels = [np.asarray(rows[i].forces).reshape(-1) for i in which]
     else:
         which = list(range(len(rows)))
-        labels = centred(rows, [row.energy for row in rows])
+        labels = centered(rows, [row.energy for row in rows])
     predicted: dict[str, FloatArray] = {}
     for potential, of_rows in predictions.predicted.items():
         said = [of_rows[i] for i in which]
@@ -72,7 +72,7 @@ def parity(predictions: Predictions, quantity: Quantity) -> Parity:
             energies = [
                 np.full(label.shape, np.nan) if one is None else one.energy for one, label in zip(said, labels, strict=True)
             ]
-            parts = centred(rows, energies)
+            parts = centered(rows, energies)
         predicted[potential] = np.concatenate([np.zeros(0), *parts])
     label = np.concatenate([np.zeros(0), *labels])
     known = np.isfinite(label)

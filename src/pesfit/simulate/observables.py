@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pesfit.core.arrays import FloatArray, LongArray
+from pesfit.statistics.resampling import statistical_inefficiency
 
 _MIN_OBSERVATIONS = 10
 """Shorter series get no line."""
@@ -108,27 +109,6 @@ def fit_line(time: FloatArray, values: FloatArray) -> Line | None:
     residuals = values - values.mean() - slope * centered
     squares = float(residuals @ residuals)
     return Line(slope, math.sqrt(statistical_inefficiency(residuals) * squares / (n - 2) / spread), math.sqrt(squares / n))
-
-
-def statistical_inefficiency(values: FloatArray) -> float:
-    r"""Return g = 1 + 2 Σ (1 - k/n) ρ_k, the number of observations that count as one independent one; at least 1.
-
-    The sum of autocorrelations ρ_k, k >= 1, ends before the first pair ρ_{2m} + ρ_{2m+1} that is not positive (Geyer, Statist. Sci. 7,
-    473, 1992).
-
-    Args:
-        values: of mean 0, shape (n,).
-    """
-    n = len(values)
-    padded = np.fft.rfft(values, 2 * n)
-    correlation = np.fft.irfft(padded * padded.conj(), 2 * n)[:n]
-    if not correlation[0] > 0.0:
-        return 1.0
-    # The sum of products over n, not n - k: (1 - k/n) is in it.
-    weighted = correlation / correlation[0]
-    pairs = weighted[: n - n % 2].reshape(-1, 2).sum(axis=1)
-    n_positive = int(np.argmax(pairs <= 0.0)) if (pairs <= 0.0).any() else len(pairs)
-    return max(1.0, 2.0 * float(pairs[:n_positive].sum()) - 1.0)
 
 
 @dataclass(frozen=True)

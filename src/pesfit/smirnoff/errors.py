@@ -1,152 +1,97 @@
-"""Errors before and after a fit, by split and source, with intervals.
+"""Errors of force fields before and after a fit, by split and source: what `statistics.errors` makes of the molecules' sums.
 
-Two definitions, because publications use both: the root of the mean square over all labels, and the mean over molecules of each
-molecule's own root mean square. Energies are relative to the mean of the molecule's conformers in the split (a single conformer says
-nothing and is left out), forces are counted by component.
+The constants m²/(2k) of harmonic terms are missing from the means. They are the same for all rows of a molecule, and so drop out of errors
+relative to the molecule's mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pesfit.core.arrays import BoolArray, FloatArray
-from pesfit.data.splits import SPLITS
+from pesfit.core.arrays import FloatArray
+from pesfit.data.splits import SPLITS, Splits
 from pesfit.smirnoff.exact.molecule_statistics import ShardStatistics
-
-_INTERVAL = (2.5, 97.5)
-_RESAMPLES_AT_ONCE = 2**22
-"""Numbers in the array of resampled counts."""
+from pesfit.smirnoff.fit_data import MoleculeRows
+from pesfit.statistics.errors import COUNTS, Errors, numbers_of, summarize
 
 
 @dataclass(frozen=True)
-class MoleculeErrors:
-    """Sums of squared errors of each molecule in each split.
+class ErrorRow:
+    """Errors of some conformers of one molecule in one split, of each of several force fields.
 
     Attributes:
-        molecule, source, split: names, length n.
-        n_conformers: shape (n,).
-        n_energies, n_components: number of energies and of force components that count, shape (n,).
-        energy: Σ (ΔE)², [(kcal/mol)²], of each of several force fields, shape (n_force_fields, n).
-        forces: Σ |ΔF|², [(kcal/mol/Å)²], likewise.
+        molecule, source, split: names (`fit_data.MoleculeRows.id`).
+        n_conformers, n_components: number of energies and of force components.
+        sums: mean of ΔE [kcal/mol], Σ (ΔE - mean)² [(kcal/mol)²] and Σ ΔF² [(kcal/mol/Å)²], shape (n_force_fields, 3).
     """
 
-    molecule: tuple[str, ...]
-    source: tuple[str, ...]
-    split: tuple[str, ...]
-    n_conformers: FloatArray
-    n_energies: FloatArray
-    n_components: FloatArray
-    energy: FloatArray
-    forces: FloatArray
+    molecule: str
+    source: str
+    split: str
+    n_conformers: int
+    n_components: int
+    sums: FloatArray
 
 
-def molecule_errors(shards: Iterable[ShardStatistics], xs: Sequence[FloatArray]) -> MoleculeErrors:
-    """Evaluate force fields on all molecules, from their statistics alone.
+def exact_errors(shards: Iterable[ShardStatistics], xs: Sequence[FloatArray]) -> Iterator[ErrorRow]:
+    """Yield errors of force fields on all molecules, from their statistics alone.
 
     Args:
         shards: in order.
         xs: trained vectors, each of shape (n,).
     """
-    names: list[tuple[str, str, str]] = []
-    counts: list[tuple[int, int, int]] = []
-    errors: list[list[tuple[float, float]]] = []
     for shard in shards:
         for entry in shard.entries:
-            names.append((entry.molecule, entry.source, entry.split))
-            size = entry.plain.n_conformers
-            counts.append((size if size > 1 else 0, size, entry.plain.n_force_components))
-            errors.append([entry.plain.squared_errors(x) for x in xs])
-    molecule, source, split = zip(*names, strict=True) if names else ((), (), ())
-    values = np.array(errors, dtype=np.float64).reshape(len(names), len(xs), 2)
-    n_energies, n_conformers, n_components = np.array(counts, dtype=np.float64).reshape(-1, 3).T
-    return MoleculeErrors(molecule, source, split, n_conformers, n_energies, n_components, values[:, :, 0].T, values[:, :, 1].T)
+            sums = np.array([entry.plain.error_sums(x) for x in xs])
+            plain = entry.plain
+            yield ErrorRow(entry.molecule, entry.source, entry.split, plain.n_conformers, plain.n_force_components, sums)
 
 
-@dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are made.
-
-    Attributes:
-        n_resamples: resamples of the molecules.
-        seed: of the resamples.
-    """
-
-    n_resamples: int
-    seed: int
-
-
-def summarise(errors: MoleculeErrors, labels: Sequence[str], bootstrap: Bootstrap) -> dict[str, Any]:
-    """Summarise errors by split, source (`all` for the whole split) and force field.
+def summarize_rows(
+    rows: Iterable[ErrorRow], labels: Sequence[str], molecules: Iterable[MoleculeRows], splits: Splits
+) -> dict[str, Any]:
+    """Summarize errors by split, source (`all` for the whole split) and force field.
 
     Args:
-        errors: of the force fields.
+        rows: of the force fields, in any order.
         labels: names of the force fields, such as `before` and `after`.
-        bootstrap: for the intervals of 95 %.
+        molecules: that rows may be of.
+        splits: which know each molecule's `group`.
 
     Returns:
-        `{split: {source: {label: {name: value}}}}`; intervals are None where there are fewer than two molecules.
+        `{split: {source: {**counts, label: {key: value}}}}` (`statistics.errors.summarize`).
     """
+    names = {m.id: (m.dataset, splits.row(m.dataset, m.ids[0]).group) for m in molecules}
+    ordered = sorted(rows, key=lambda row: (names[row.molecule], row.source, row.molecule))
     result: dict[str, Any] = {}
-    split, source = np.array(errors.split, dtype=object), np.array(errors.source, dtype=object)
-    for name in SPLITS:
-        inside = split == name
-        if not inside.any():
-            continue
-        groups = {"all": inside} | {str(s): inside & (source == s) for s in sorted(set(errors.source))}
-        result[name] = {group: _group(errors, which, labels, bootstrap) for group, which in groups.items() if which.any()}
+    for split in SPLITS:
+        inside = [row for row in ordered if row.split == split]
+        for label, errors in zip(labels, _errors(inside, names) if inside else (), strict=bool(inside)):
+            for source, summary in summarize(errors).items():
+                group = result.setdefault(split, {}).setdefault(source, {name: summary[name] for name in COUNTS})
+                group[label] = {key: value for key, value in summary.items() if key not in COUNTS}
     return result
 
 
-def _group(errors: MoleculeErrors, which: BoolArray, labels: Sequence[str], bootstrap: Bootstrap) -> dict[str, Any]:
-    n_energies, n_components = errors.n_energies[which], errors.n_components[which]
-    summary: dict[str, Any] = {
-        "molecules": int(which.sum()),
-        "conformers": int(errors.n_conformers[which].sum()),
-        "force_components": int(n_components.sum()),
-    }
-    for number, label in enumerate(labels):
-        summary[label] = {
-            **_quantity("energy", "kcal_per_mol", errors.energy[number, which], n_energies, bootstrap),
-            **_quantity("force", "kcal_per_mol_per_angstrom", errors.forces[number, which], n_components, bootstrap),
-        }
-    return summary
-
-
-def _quantity(name: str, unit: str, squares: FloatArray, counts: FloatArray, bootstrap: Bootstrap) -> dict[str, Any]:
-    present = counts > 0
-    if not present.any():
-        return {}
-    squares, counts = squares[present], counts[present]
-    each = np.sqrt(squares / counts)
-    pooled, by_molecule = _resampled(squares, counts, each, bootstrap)
-    return {
-        f"{name}_rmse_{unit}": float(np.sqrt(squares.sum() / counts.sum())),
-        f"{name}_rmse_{unit}_interval_95": pooled,
-        f"{name}_mean_molecule_rmse_{unit}": float(each.mean()),
-        f"{name}_mean_molecule_rmse_{unit}_interval_95": by_molecule,
-    }
-
-
-def _resampled(
-    squares: FloatArray, counts: FloatArray, each: FloatArray, bootstrap: Bootstrap
-) -> tuple[list[float] | None, list[float] | None]:
-    """Return percentile intervals over resamples of molecules (Efron, Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13)."""
-    n = len(each)
-    if n < 2:
-        return None, None
-    rng, n_resamples = np.random.default_rng(bootstrap.seed), bootstrap.n_resamples
-    pooled, by_molecule = np.empty(n_resamples), np.empty(n_resamples)
-    at_once = max(1, _RESAMPLES_AT_ONCE // n)
-    for start in range(0, n_resamples, at_once):
-        chunk = slice(start, min(start + at_once, n_resamples))
-        drawn = rng.multinomial(n, np.full(n, 1.0 / n), size=chunk.stop - start).astype(np.float64)
-        pooled[chunk] = np.sqrt((drawn @ squares) / (drawn @ counts))
-        by_molecule[chunk] = drawn @ each / n
-    return [float(v) for v in np.percentile(pooled, _INTERVAL)], [float(v) for v in np.percentile(by_molecule, _INTERVAL)]
+def _errors(rows: Sequence[ErrorRow], names: Mapping[str, tuple[str, str]]) -> list[Errors]:
+    sources = sorted({row.source for row in rows})
+    return [
+        Errors(
+            molecule=numbers_of([names[row.molecule] for row in rows]),
+            source=np.array([sources.index(row.source) for row in rows]),
+            sources=tuple(sources),
+            n_conformers=np.array([row.n_conformers for row in rows]),
+            energy=mean,
+            energy_scatter=scatter,
+            n_components=np.array([row.n_components for row in rows]),
+            force_sq=forces,
+        )
+        for mean, scatter, forces in np.array([row.sums for row in rows]).transpose(1, 2, 0)
+    ]
 
 
 def improvement(summary: Mapping[str, Any], before: str, after: str) -> dict[str, float]:

@@ -24,7 +24,7 @@ from pesfit.data.topology import BONDED_HANDLERS, ForceField, ParameterizedSet, 
 from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.potentials.interface import Conformers, collate
 from pesfit.potentials.terms import Terms
-from pesfit.smirnoff.errors import Bootstrap, improvement, molecule_errors, summarise
+from pesfit.smirnoff.errors import exact_errors, improvement, summarize_rows
 from pesfit.smirnoff.exact.accumulate import STAGE, FitEquations, PassSettings, accumulate, assemble, read, scores
 from pesfit.smirnoff.exact.solve import ExactFit, fit_exactly
 from pesfit.smirnoff.export import check_energies, check_offxml, write_offxml
@@ -108,7 +108,7 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
     if runs is not None:
         log_path(runs, fit, layout.prior().widths)
     fitted = layout.apply(extension.force_field, fit.posterior.x)
-    errors, descended = None, None
+    descended = None
     labels: tuple[str, ...] = ("before", "after")
     if params.method == "gradient":
         failed = {failure.id for failure in failures}
@@ -116,9 +116,9 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
         start = GradientStart(extension.force_field, layout, fit.posterior.x, fit.weights, fit.posterior.strength)
         files = RunFiles(scratch, None if runs is None else runs / "descent", " ".join(path.stem for path in paths))
         descended = fit_by_gradient(data, start, params.gradient, params.objective, files)
-        fitted, errors, labels = descended.force_field, descended.errors, ("before", "exact", "after")
-    errors = errors or molecule_errors(read(paths), [np.zeros(len(layout)), fit.posterior.x])
-    summary = summarise(errors, labels, Bootstrap(params.bootstrap, params.seed))
+        fitted, labels = descended.force_field, ("before", "exact", "after")
+    errors = descended.errors if descended else exact_errors(read(paths), [np.zeros(len(layout)), fit.posterior.x])
+    summary = summarize_rows(errors, labels, molecules, splits)
 
     result = _Result(setup, problem, fit, fitted, descended)
     samples = _samples(inputs, molecules, extension, result)

@@ -162,8 +162,8 @@ def _lines(metrics: Mapping[str, Any], undetermined: Sequence[str]) -> Iterator[
     yield ""
     yield (
         "Energies are relative to each molecule's mean, in kcal/mol, forces in kcal/mol/Å; before → after, with the 95 % interval "
-        "of the latter from resampled molecules. RMSE is the root of the mean square over all conformers, the other column the mean "
-        "over molecules of each molecule's RMSE."
+        "of the latter over resamples of molecules where there are at least ten. RMSE is the root of the mean square over all "
+        "conformers, the other column the mean over molecules of each molecule's RMSE."
     )
     for split, sources in metrics["errors"].items():
         yield from ["", f"## {split.capitalize()}", ""]

@@ -1,204 +1,226 @@
-"""Errors of a network on one split, in all ways they are published, with intervals.
+r"""Errors of a model on labeled conformers, in the ways they are published, with intervals: the definitions of every stage.
 
-::
+Stages 06, 07 and 09 all fill a table of `Errors` and print what `summarize` makes of it, so that a key has one meaning, one value and one
+interval. With the errors of conformer i of molecule m (rows of one data set, source and `group`)
 
-    ΔE_i = E_network(i) - E_label(i)        kcal/mol, of conformer i
+    ΔE_i = E_predicted - E_label          kcal/mol
     ΔE'_i = ΔE_i - mean of ΔE over the molecule's conformers in the split
-    ΔF = F_network - F_label                kcal/mol/Å, counted by component
+    ΔF = F_predicted - F_label            kcal/mol/Å, by component
 
-`energy_...` is of ΔE', which is what a force field can be compared with (`06_fit_smirnoff` uses the same keys for the same definitions),
-`total_energy_...` of ΔE, and `..._per_atom` of ΔE / number of atoms.
+| keys | meaning |
+| --- | --- |
+| `energy_mae_...`, `energy_rmse_...` | of ΔE', over all conformers, since a force field's energies have a zero of their own |
+| `total_energy_...`, `..._per_atom` | of ΔE, and of ΔE / number of atoms, where predictions have the labels' zero |
+| `force_mae_...`, `force_rmse_...` | of ΔF, over all components |
+| `..._mean_molecule_rmse_...` | mean over molecules of the root mean square error of each (1/M Σ_m sqrt(mean Δ²)) |
+| `molecules`, `conformers` | how many there are; a molecule that two sources have counts once |
+| `energies` | conformers that count in ΔE': a molecule with a single conformer has ΔE' = 0 whatever is predicted, and is left out |
+| `<key>_interval_95` | over resamples of molecules; null with fewer than `resampling.MIN_UNITS` of them |
+| `<key>_interval_95_within_molecule` | of a single molecule, over resamples of blocks of its frames (see `resampling`) |
 
-Intervals of 95 % are percentiles over resamples (B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13): of
-molecules where there are at least ten, since errors within one are alike, and of conformers where there are fewer. Those of a
-trajectory follow each other, so there the intervals are too narrow; `resampled` says which it was.
+Stages 07 and 09 have an error for every conformer. The fit of stage 06 knows the sums over each molecule's conformers alone, from its
+normal equations: mean absolute errors do not follow from these, nor do intervals within a molecule, so it does not print them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pesfit.core.arrays import BoolArray, FloatArray, LongArray
+from pesfit.statistics.resampling import MIN_UNITS, intervals, units_of
 
-_INTERVAL = (2.5, 97.5)
-_MOLECULES_FOR_RESAMPLES = 10
-_NUMBERS_AT_ONCE = 2**22
-"""Numbers in the array of resampled counts, which bounds memory."""
+ALL = "all"
+"""Name of all sources together."""
+ENERGY_UNIT, FORCE_UNIT = "kcal_per_mol", "kcal_per_mol_per_angstrom"
+
+# Each number is the ratio of two sums, or its root.
+_POOLED = {
+    f"force_mae_{FORCE_UNIT}": ("force_abs", "force_components"),
+    f"force_rmse_{FORCE_UNIT}": ("force_sq", "force_components"),
+    f"energy_mae_{ENERGY_UNIT}": ("energy_abs", "energies"),
+    f"energy_rmse_{ENERGY_UNIT}": ("energy_sq", "energies"),
+    f"total_energy_mae_{ENERGY_UNIT}": ("total_abs", "conformers"),
+    f"total_energy_rmse_{ENERGY_UNIT}": ("total_sq", "conformers"),
+    f"total_energy_mae_{ENERGY_UNIT}_per_atom": ("per_atom_abs", "conformers"),
+    f"total_energy_rmse_{ENERGY_UNIT}_per_atom": ("per_atom_sq", "conformers"),
+}
+_BY_MOLECULE = {
+    f"force_mean_molecule_rmse_{FORCE_UNIT}": ("force_of_molecules", "molecules_with_forces"),
+    f"energy_mean_molecule_rmse_{ENERGY_UNIT}": ("energy_of_molecules", "molecules_with_energies"),
+}
+COUNTS = ("molecules", "conformers", "energies", "force_components")
 
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """Errors of each conformer of one split.
+    """Errors of one model on one split, in rows: a row is one conformer, or several of one molecule of which only sums are known.
 
     Attributes:
-        energy: ΔE [kcal/mol], shape (n_conformers,).
-        force_abs: Σ |ΔF| over the conformer's components [kcal/mol/Å], shape (n_conformers,).
-        force_sq: Σ ΔF² [(kcal/mol/Å)²], shape (n_conformers,).
-        n_components: number of force labels, 0 where there are none, shape (n_conformers,).
-        n_atoms: of the conformer, shape (n_conformers,).
-        molecule: which molecule it is of, from 0, shape (n_conformers,).
-        source: which source it is from: position in `sources`, shape (n_conformers,).
+        molecule: number of the molecule, in the order of the names (`numbers_of`), shape (n_rows,).
+        source: position in `sources`, shape (n_rows,).
         sources: names.
+        n_conformers: of the row, shape (n_rows,).
+        energy: mean of ΔE over the row [kcal/mol], shape (n_rows,).
+        energy_scatter: Σ (ΔE - that mean)² [(kcal/mol)²], 0 for a conformer, shape (n_rows,).
+        n_components: number of force labels, shape (n_rows,).
+        force_sq: Σ ΔF² [(kcal/mol/Å)²], shape (n_rows,).
+        force_abs: Σ |ΔF| [kcal/mol/Å], shape (n_rows,); None where rows are not conformers.
+        n_atoms: of the molecule, shape (n_rows,); None where predicted energies have not the labels' zero, or rows are not conformers.
     """
 
-    energy: FloatArray
-    force_abs: FloatArray
-    force_sq: FloatArray
-    n_components: LongArray
-    n_atoms: LongArray
     molecule: LongArray
     source: LongArray
     sources: tuple[str, ...]
+    n_conformers: LongArray
+    energy: FloatArray
+    energy_scatter: FloatArray
+    n_components: LongArray
+    force_sq: FloatArray
+    force_abs: FloatArray | None = None
+    n_atoms: LongArray | None = None
 
-    def select(self, which: BoolArray) -> Errors:
-        """Return those of some conformers.
+    @classmethod
+    def of_conformers(  # noqa: PLR0913 - what is known of a conformer
+        cls,
+        *,
+        molecule: LongArray,
+        source: LongArray,
+        sources: Sequence[str],
+        energy: FloatArray,
+        n_components: LongArray,
+        force_sq: FloatArray,
+        force_abs: FloatArray,
+        n_atoms: LongArray | None,
+    ) -> Errors:
+        """Make the table of single conformers, in the order of their molecule's trajectory; arguments are as the attributes."""
+        n, zeros = np.ones(len(energy), dtype=np.int64), np.zeros(len(energy))
+        return cls(molecule, source, tuple(sources), n, energy, zeros, n_components, force_sq, force_abs, n_atoms)
 
-        Args:
-            which: shape (n_conformers,).
-        """
-        names = [field.name for field in fields(self) if field.name != "sources"]
-        return replace(self, **{name: getattr(self, name)[which] for name in names})
+    @property
+    def molecule_in_source(self) -> LongArray:
+        """Number of what shares an energy zero: a molecule in one source, shape (n_rows,)."""
+        return self.molecule * len(self.sources) + self.source
+
+    @property
+    def relative_energy(self) -> FloatArray:
+        """ΔE' [kcal/mol], mean of the row, shape (n_rows,); 0 for a molecule with a single conformer."""
+        _, number = np.unique(self.molecule_in_source, return_inverse=True)
+        means = np.bincount(number, self.n_conformers * self.energy) / np.bincount(number, self.n_conformers)
+        return np.asarray(self.energy - means[number])
 
 
-@dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are made.
-
-    Attributes:
-        n_resamples: number of resamples.
-        seed: of the draws.
-    """
-
-    n_resamples: int
-    seed: int
+def numbers_of(names: Sequence[Hashable]) -> LongArray:
+    """Number names in their order, from 0, shape (n_names,): molecules by data set and group, so that all stages draw alike."""
+    number = {name: i for i, name in enumerate(sorted(set(names)))}  # type: ignore[type-var]
+    return np.array([number[name] for name in names], dtype=np.int64)
 
 
-def summarise(errors: Errors, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Summarise the errors of a split.
-
-    Args:
-        errors: of all its conformers.
-        bootstrap: for the intervals.
+def summarize(errors: Errors) -> dict[str, dict[str, Any]]:
+    """Summarize the errors of a split.
 
     Returns:
-        `{source: {name: value}}`, with `all` for the whole split; without entries where there are no labels.
+        `{source: {key: value}}` with the keys of this module, and `ALL` for the whole split; keys without labels are left out.
     """
-    groups = {"all": np.ones(len(errors.energy), dtype=np.bool_)}
+    names, columns = _columns(errors)
+    groups = {ALL: np.ones(len(columns), dtype=np.bool_)}
     groups |= {name: errors.source == i for i, name in enumerate(errors.sources)}
-    return {name: _group(errors.select(which), bootstrap) for name, which in groups.items() if which.any()}
+    return {name: _summary(errors, names, columns, which) for name, which in groups.items() if which.any()}
 
 
-def without_intervals(errors: Errors) -> dict[str, float]:
-    """Return the errors of a whole split as plain numbers, for a learning curve."""
-    quantities = _quantities(errors)
-    values = quantities.values(np.stack([column.sum() for column in quantities.columns])[None, :])[0]
-    return {name: float(value) for name, value in zip(quantities.names, values, strict=True) if np.isfinite(value)}
+def interval_of(summary: Mapping[str, Any], key: str) -> Sequence[float] | None:
+    """Return the interval of a number: over molecules or, of a single molecule, within it; None where there is neither."""
+    found: Sequence[float] | None = summary.get(f"{key}_interval_95") or summary.get(f"{key}_interval_95_within_molecule")
+    return found
 
 
-def centred_energy(errors: Errors) -> FloatArray:
-    """Return ΔE' [kcal/mol], shape (n_conformers,).
-
-    Of a molecule that two sources have, which may be of two levels of theory, the mean is taken in each by itself.
-    """
-    _, molecule = np.unique(errors.molecule * len(errors.sources) + errors.source, return_inverse=True)
-    means = np.bincount(molecule, errors.energy) / np.bincount(molecule)
-    relative: FloatArray = errors.energy - means[molecule]
-    return relative
+def resampled(summary: Mapping[str, Any]) -> str | None:
+    """Return what the intervals of a summary are over: `molecules`, `blocks` of the frames of a single one, or nothing."""
+    if any(key.endswith("_within_molecule") for key in summary):
+        return "blocks"
+    return "molecules" if any(value for key, value in summary.items() if key.endswith("_interval_95")) else None
 
 
-def _group(errors: Errors, bootstrap: Bootstrap) -> dict[str, Any]:
-    _, molecule = np.unique(errors.molecule, return_inverse=True)
-    n_molecules = int(molecule.max()) + 1
-    by_molecule = n_molecules >= _MOLECULES_FOR_RESAMPLES
-    quantities = _quantities(errors)
-    unit = molecule if by_molecule else np.arange(len(molecule))
-    sums: FloatArray = np.stack([np.bincount(unit, column) for column in quantities.columns], axis=1)
-    intervals = _intervals(sums, quantities, bootstrap)
-    summary: dict[str, Any] = {
-        "molecules": n_molecules,
-        "conformers": len(errors.energy),
-        "force_components": int(errors.n_components.sum()),
-        "resampled": "molecules" if by_molecule else "conformers",
+def pooled(errors: Errors) -> dict[str, float]:
+    """Return the errors of a whole split over all its conformers, without intervals: what a learning curve shows."""
+    names, columns = _columns(errors)
+    keys = _keys(names, _POOLED)
+    values = keys.values(columns.sum(axis=0)[None, :])[0]
+    return {name: float(value) for name, value in zip(keys.names, values, strict=True) if np.isfinite(value)}
+
+
+def _columns(errors: Errors) -> tuple[list[str], FloatArray]:
+    """Return what is summed over rows: names of columns, and values, shape (n_rows, n_columns)."""
+    _, first, number = np.unique(errors.molecule_in_source, return_index=True, return_inverse=True)
+    relative, n = errors.relative_energy, errors.n_conformers
+    columns: dict[str, FloatArray] = {
+        "conformers": n.astype(np.float64),
+        "energies": np.where(np.bincount(number, n)[number] > 1, n, 0.0),
+        "energy_sq": errors.energy_scatter + n * relative**2,
+        "force_components": errors.n_components.astype(np.float64),
+        "force_sq": errors.force_sq,
     }
-    values = quantities.values(sums.sum(axis=0)[None, :])[0]
-    for name, value, interval in zip(quantities.names, values, intervals, strict=True):
-        if np.isfinite(value):
-            summary[name] = float(value)
-            summary[f"{name}_interval_95"] = interval
-    return summary
+    if errors.force_abs is not None:
+        columns |= {"force_abs": errors.force_abs, "energy_abs": np.abs(relative)}
+    if errors.n_atoms is not None:
+        for name, total in (("total", errors.energy), ("per_atom", errors.energy / errors.n_atoms)):
+            columns |= {f"{name}_abs": np.abs(total), f"{name}_sq": total**2}
+    for quantity, count, present in (
+        ("energy", "energies", "molecules_with_energies"),
+        ("force", "force_components", "molecules_with_forces"),
+    ):  # a molecule's own error stands in its first row
+        counts = np.bincount(number, columns[count])
+        own = np.sqrt(np.bincount(number, columns[f"{quantity}_sq"]) / np.maximum(counts, 1.0))
+        of_molecules, with_labels = np.zeros((2, len(number)))
+        of_molecules[first], with_labels[first] = np.where(counts > 0.0, own, 0.0), counts > 0.0
+        columns |= {f"{quantity}_of_molecules": of_molecules, present: with_labels}
+    return list(columns), np.stack(list(columns.values()), axis=1)
 
 
 @dataclass(frozen=True, eq=False)
-class _Quantities:
-    """Each reported number is a ratio of two sums over conformers, or the root of one.
+class _Keys:
+    """Numbers as functions of sums: columns of numerators and denominators, and whether the root is taken, each of length n_names."""
 
-    Attributes:
-        names: of the numbers.
-        columns: what is summed, each of shape (n_conformers,).
-        ratios: for each number the columns of numerator and denominator.
-        is_root: for each number, whether the root is taken.
-    """
-
-    names: tuple[str, ...]
-    columns: tuple[FloatArray, ...]
-    ratios: tuple[tuple[int, int], ...]
-    is_root: tuple[bool, ...]
+    names: list[str]
+    numerator: list[int]
+    denominator: list[int]
+    is_root: BoolArray
 
     def values(self, sums: FloatArray) -> FloatArray:
-        """Return the numbers.
-
-        Args:
-            sums: of the columns, shape (n, n_columns).
-
-        Returns:
-            shape (n, n_numbers); NaN where there are no labels.
-        """
-        numerators, denominators = np.array(self.ratios).T
-        with np.errstate(invalid="ignore"):
-            ratios = sums[:, numerators] / sums[:, denominators]
-        return np.where(np.array(self.is_root), np.sqrt(ratios), ratios)
+        """Return the numbers, shape (n, n_names), from sums, shape (n, n_columns); NaN where nothing counts."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios = sums[:, self.numerator] / sums[:, self.denominator]
+        return np.where(self.is_root, np.sqrt(ratios), ratios)
 
 
-def _quantities(errors: Errors) -> _Quantities:
-    per_atom = errors.energy / errors.n_atoms
-    n_energies = np.ones(len(errors.energy))
-    columns: tuple[FloatArray, ...] = (n_energies, errors.n_components.astype(np.float64), errors.force_abs, errors.force_sq)
-    names, ratios = ["force_mae_kcal_per_mol_per_angstrom", "force_rmse_kcal_per_mol_per_angstrom"], [(2, 1), (3, 1)]
-    for name, unit, values in (
-        ("energy", "kcal_per_mol", centred_energy(errors)),
-        ("total_energy", "kcal_per_mol", errors.energy),
-        ("total_energy", "kcal_per_mol_per_atom", per_atom),
-    ):
-        ratios += [(len(columns), 0), (len(columns) + 1, 0)]
-        columns += (np.abs(values), values**2)
-        names += [f"{name}_mae_{unit}", f"{name}_rmse_{unit}"]
-    return _Quantities(tuple(names), columns, tuple(ratios), tuple(i % 2 == 1 for i in range(len(names))))
+def _keys(columns: list[str], numbers: dict[str, tuple[str, str]]) -> _Keys:
+    known = {name: pair for name, pair in numbers.items() if pair[0] in columns}
+    return _Keys(
+        list(known),
+        [columns.index(numerator) for numerator, _ in known.values()],
+        [columns.index(denominator) for _, denominator in known.values()],
+        np.array([numerator.endswith("_sq") for numerator, _ in known.values()]),
+    )
 
 
-def _intervals(sums: FloatArray, quantities: _Quantities, bootstrap: Bootstrap) -> Sequence[list[float] | None]:
-    """Return percentile intervals over resamples of the rows.
-
-    Args:
-        sums: of each unit that is resampled, shape (n_units, n_columns).
-        quantities: what is made of the sums.
-        bootstrap: how many, and the seed.
-
-    Returns:
-        one for each quantity, None with fewer than two units or where a resample has no labels.
-    """
-    n_units = len(sums)
-    if n_units < 2:
-        return [None] * len(quantities.names)
-    rng = np.random.default_rng(bootstrap.seed)
-    resampled = np.empty((bootstrap.n_resamples, len(quantities.names)))
-    at_once = max(1, _NUMBERS_AT_ONCE // n_units)
-    for start in range(0, bootstrap.n_resamples, at_once):
-        stop = min(start + at_once, bootstrap.n_resamples)
-        counts = rng.multinomial(n_units, np.full(n_units, 1.0 / n_units), size=stop - start)
-        resampled[start:stop] = quantities.values(counts.astype(np.float64) @ sums)
-    low, high = np.percentile(resampled, _INTERVAL, axis=0)
-    return [[float(a), float(b)] if np.isfinite(a) and np.isfinite(b) else None for a, b in zip(low, high, strict=True)]
+def _summary(errors: Errors, names: list[str], columns: FloatArray, which: BoolArray) -> dict[str, Any]:
+    columns, molecule = columns[which], errors.molecule[which]
+    sums = columns.sum(axis=0)
+    totals = dict(zip(names, sums.tolist(), strict=True)) | {"molecules": len(np.unique(molecule))}
+    summary: dict[str, Any] = {name: int(totals[name]) for name in COUNTS}
+    squares = None if errors.force_abs is None else columns[:, [names.index("energy_sq"), names.index("force_sq")]]
+    units, keys = units_of(molecule, squares), _keys(names, _POOLED | _BY_MOLECULE)
+    found = [None] * len(keys.names) if units is None else intervals(columns, units.number, keys.values)
+    for name, value, counted, interval in zip(keys.names, keys.values(sums[None, :])[0], keys.denominator, found, strict=True):
+        if not np.isfinite(value):
+            continue
+        enough = units is not None and len(np.unique(units.number[columns[:, counted] > 0.0])) >= MIN_UNITS
+        ends = list(interval) if interval is not None and enough else None
+        within = units is not None and units.kind == "blocks"
+        summary |= {name: float(value), f"{name}_interval_95": None if within else ends}
+        if within and name in _POOLED:
+            summary[f"{name}_interval_95_within_molecule"] = ends
+    return summary

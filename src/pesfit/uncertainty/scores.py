@@ -10,20 +10,20 @@ With errors e_i (prediction minus label) and deviations σ_i, as Gaussians of me
 
 NLL: T. Gneiting, A. E. Raftery, J. Am. Stat. Assoc. 102, 359 (2007). Coverage: V. Kuleshov, N. Fenner, S. Ermon, ICML 2018,
 arXiv:1807.00263; its mean absolute distance from the diagonal: K. Tran et al., Mach. Learn.: Sci. Technol. 1, 025006 (2020). AUROC:
-J. A. Hanley, B. J. McNeil, Radiology 143, 29 (1982). Intervals of 95 % are percentiles over resamples of units, such as conformers or
-molecules (B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13).
+J. A. Hanley, B. J. McNeil, Radiology 143, 29 (1982). Intervals are those of `statistics.resampling`.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import scipy.stats
 
 from pesfit.core.arrays import FloatArray, LongArray
-from pesfit.statistics.errors import Bootstrap
-from pesfit.statistics.resampling import Interval, interval, resampled_counts
+from pesfit.statistics.resampling import SEED, Interval, Units, interval, intervals, resampled_counts
 from pesfit.uncertainty.calibration import usable
 
 LEVELS = np.arange(1, 20) / 20.0
@@ -39,19 +39,21 @@ class Sample:
         errors: prediction minus label, shape (n,).
         deviations: the posterior's, corrected, shape (n,).
         with_noise: roots of the posterior's variance, uncorrected, plus that of the noise, shape (n,).
-        unit: what is resampled for intervals, such as the number of the conformer, shape (n,).
+        units: of resampling, of each value; None where there are too few.
     """
 
     errors: FloatArray
     deviations: FloatArray
     with_noise: FloatArray
-    unit: LongArray
+    units: Units | None
 
     @classmethod
-    def of(cls, errors: FloatArray, deviations: FloatArray, with_noise: FloatArray, unit: LongArray) -> Sample:
+    def of(cls, errors: FloatArray, deviations: FloatArray, with_noise: FloatArray, units: Units | None) -> Sample:
         """Leave out what cannot be judged."""
         use = usable(errors, deviations)
-        return cls(errors[use], deviations[use], with_noise[use], unit[use])
+        return cls(
+            errors[use], deviations[use], with_noise[use], None if units is None else Units(units.kind, units.number[use])
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Judgement:
         coverage_95: observed coverage of the interval of nominal coverage 0.95.
         rank_correlation: of |error| and deviation; None where all deviations are one number.
         curve: observed coverage at each of `LEVELS`.
-        nll_interval, nll_with_noise_interval, nll_constant_interval, coverage_95_interval: None with fewer than two units.
+        nll_interval, nll_with_noise_interval, nll_constant_interval, coverage_95_interval: None where units of resampling are too few.
+        resampled: the kind of these units (`statistics.resampling`).
     """
 
     n_values: int
@@ -87,9 +90,10 @@ class Judgement:
     nll_with_noise_interval: Interval | None
     nll_constant_interval: Interval | None
     coverage_95_interval: Interval | None
+    resampled: Literal["molecules", "blocks"] | None
 
 
-def judge(sample: Sample, bootstrap: Bootstrap) -> Judgement | None:
+def judge(sample: Sample) -> Judgement | None:
     """Judge deviations; None where there is no error, or all of them are 0."""
     errors, n = sample.errors, len(sample.errors)
     rmse = float(np.sqrt(np.mean(errors**2))) if n else 0.0
@@ -100,7 +104,7 @@ def judge(sample: Sample, bootstrap: Bootstrap) -> Judgement | None:
     of_values = np.stack([*(nll_terms(errors, each) for each in kinds), np.abs(errors) <= half_width(0.95) * sample.deviations])
     means = of_values.mean(axis=1)
     curves = [coverage(errors, each) for each in kinds]
-    nll, with_noise, of_constant, covered = _intervals(of_values, sample.unit, bootstrap)
+    nll, with_noise, of_constant, covered = _intervals(of_values, sample.units)
     return Judgement(
         n_values=n,
         rmse=rmse,
@@ -117,6 +121,7 @@ def judge(sample: Sample, bootstrap: Bootstrap) -> Judgement | None:
         nll_with_noise_interval=with_noise,
         nll_constant_interval=of_constant,
         coverage_95_interval=covered,
+        resampled=None if sample.units is None else sample.units.kind,
     )
 
 
@@ -214,39 +219,37 @@ def auroc(inside: FloatArray, outside: FloatArray) -> float:
     return float((ranks[:n_outside].sum() - n_outside * (n_outside + 1) / 2.0) / (n_outside * n_inside))
 
 
-def auroc_interval(inside: FloatArray, outside: FloatArray, bootstrap: Bootstrap) -> Interval | None:
-    """Return an interval of 95 % over resamples of the scores of both sets; None with fewer than two in either.
+def auroc_interval(
+    inside: FloatArray, outside: FloatArray, units_inside: Units | None, units_outside: Units | None
+) -> Interval | None:
+    """Return an interval of 95 % over resamples of both sets; None where either has too few units.
 
     Args:
         inside: shape (n_inside,).
         outside: shape (n_outside,).
-        bootstrap: how many resamples, and the seed.
+        units_inside: of each score inside.
+        units_outside: of each score outside.
     """
-    if min(len(inside), len(outside)) < 2:
+    if units_inside is None or units_outside is None:
         return None
     values = np.unique(np.concatenate([inside, outside]))
-    place = [np.searchsorted(values, scores) for scores in (inside, outside)]
-    rng = np.random.default_rng(bootstrap.seed)
-    drawn = np.empty(bootstrap.n_resamples)
-    for start, of_inside in resampled_counts(rng, len(inside), bootstrap.n_resamples):
-        of_outside = rng.multinomial(len(outside), np.full(len(outside), 1.0 / len(outside)), size=len(of_inside))
-        for i, counts in enumerate(zip(of_inside, of_outside, strict=True)):
-            below, above = (np.bincount(at, each, len(values)) for at, each in zip(place, counts, strict=True))
-            less = np.cumsum(below) - 0.5 * below
-            drawn[start + i] = (above * less).sum() / (len(inside) * len(outside))
-    return interval(drawn)
+    place = np.searchsorted(values, inside), np.searchsorted(values, outside)
+    units = units_inside.number, units_outside.number
+    counts = [
+        itertools.chain.from_iterable(resampled_counts(rng, int(number.max()) + 1))
+        for rng, number in zip(np.random.default_rng(SEED).spawn(2), units, strict=True)
+    ]
+    resampled = []
+    for of_units in zip(*counts, strict=True):
+        below, above = (np.bincount(at, n[unit], len(values)) for at, n, unit in zip(place, of_units, units, strict=True))
+        less = np.cumsum(below) - 0.5 * below
+        resampled.append((above * less).sum() / (below.sum() * above.sum()))
+    return interval(np.array(resampled))
 
 
-def _intervals(of_values: FloatArray, unit: LongArray, bootstrap: Bootstrap) -> list[Interval | None]:
+def _intervals(of_values: FloatArray, units: Units | None) -> list[Interval | None]:
     """Return intervals of the means of some rows of numbers over resamples of units."""
-    _, number = np.unique(unit, return_inverse=True)
-    n_units = int(number.max()) + 1
-    if n_units < 2:
+    if units is None:
         return [None] * len(of_values)
-    sums = np.stack([np.bincount(number, row) for row in (*of_values, np.ones(len(number)))], axis=1)
-    rng = np.random.default_rng(bootstrap.seed)
-    drawn = np.empty((bootstrap.n_resamples, len(of_values)))
-    for start, counts in resampled_counts(rng, n_units, bootstrap.n_resamples):
-        totals = counts @ sums
-        drawn[start : start + len(counts)] = totals[:, :-1] / totals[:, -1:]
-    return [interval(column) for column in drawn.T]
+    columns = np.stack([*of_values, np.ones(of_values.shape[1])], axis=1)
+    return intervals(columns, units.number, lambda sums: sums[:, :-1] / sums[:, -1:])

@@ -19,7 +19,6 @@ TINY = TrainLearned(
     num_epochs=4,
     early_stopping_patience=None,
     compile="never",
-    bootstrap=20,
 )
 """Parameters for a run of a second or two."""
 

@@ -13,10 +13,9 @@ from pesfit.params.evaluation import Analyse
 from pesfit.report.page.blocks import Block, Figure, Gallery, Table, Text
 from pesfit.report.page.figures import Palette, render, style
 from pesfit.report.sections.errors import sections
-from pesfit.statistics.errors import Bootstrap
 from tests.report.samples import ETHANOL, ETHANOL_SMILES, predicted, predictions, row
 
-PARAMS = Analyse(bootstrap=20, worst_molecules=2)
+PARAMS = Analyse(worst_molecules=2)
 
 
 def _two_sources() -> Predictions:
@@ -27,7 +26,7 @@ def _two_sources() -> Predictions:
 
 
 def _blocks(found: Predictions, params: Analyse = PARAMS) -> list[Block]:
-    errors = summaries(found, Bootstrap(params.bootstrap, params.seed))
+    errors = summaries(found)
     blocks = [block for section in sections(found, errors, params, training_sizes={9: 70}) for block in section.blocks]
     _check_cells(blocks)
     return blocks
@@ -77,7 +76,7 @@ def test_the_worst_molecules_of_the_better_potentials_are_drawn() -> None:
     assert [drawing.caption.split(" ")[0] for drawing in galleries[1].drawings] == ["c/0", "b/0"]
     assert "no SMILES" in galleries[1].drawings[0].svg
     assert "2 of 3 molecules" in galleries[1].title
-    none = _blocks(_two_sources(), Analyse(bootstrap=20, worst_molecules=0))
+    none = _blocks(_two_sources(), Analyse(worst_molecules=0))
     assert not [block for block in none if isinstance(block, Gallery)]
 
 

@@ -9,11 +9,9 @@ from pesfit.evaluate.uncertainty import Judged, judge_predictions
 from pesfit.report.page.blocks import Figure, Section, Table, Text
 from pesfit.report.page.figures import Palette, render
 from pesfit.report.sections import uncertainty
-from pesfit.statistics.errors import Bootstrap
 from pesfit.uncertainty.calibration import Calibration, Scale
 from tests.report.samples import predictions, row, unsure
 
-BOOTSTRAP = Bootstrap(50, 0)
 CALIBRATIONS = {
     "smirnoff": Calibration(Scale(2.0, 0.1, 7), Scale(2.0, 0.1, 7), Scale(6.0, 0.3, 90), 12.5),
     "conservative": None,
@@ -29,13 +27,13 @@ def judged() -> list[Judged]:
             assert one is not None
             one.energy[:] += rng.normal(size=one.energy.shape)
             one.forces[:] += rng.normal(size=one.forces.shape)
-    return judge_predictions(said, CALIBRATIONS, BOOTSTRAP)
+    return judge_predictions(said, CALIBRATIONS)
 
 
 def separations() -> list[Separation]:
     scores = {INSIDE: np.arange(5.0), OTHER_MOLECULES: np.arange(5.0) + 2.2, "probe/hot-1000K": np.arange(3.0) + 9.0}
     sets = {name: Scored(score, np.ones(4), np.ones(4), 1, score > 4.5) for name, score in scores.items()}
-    return [one for name in CALIBRATIONS for one in separate(name, sets, BOOTSTRAP)]
+    return [one for name in CALIBRATIONS for one in separate(name, sets)]
 
 
 def tables(section: Section) -> dict[str, Table]:

@@ -93,7 +93,7 @@ def test_split_with_all_weights_zero_counts_nothing_in_the_objective(ethanol: Sa
     nothing = entries["validation"].weighted
     assert nothing.n_conformers == 0
     assert nothing.equations("mean").energy.n_rows == 0
-    assert nothing.squared_errors(perturbation(layout)) == (0.0, 0.0)
+    assert nothing.error_sums(perturbation(layout)) == (0.0, 0.0, 0.0)
 
 
 def test_weights_by_energy() -> None:

@@ -199,9 +199,9 @@ def test_blocks_add_up(found: Sample) -> None:
     terms = LossTerms(*losses(Loss(kind="huber")), "mean")
     whole, _ = ResidualBlock(parts).evaluate(values, terms)
     np.testing.assert_allclose(sum(ResidualBlock([part]).evaluate(values, terms)[0] for part in parts), whole, rtol=1e-12)
-    squares = ResidualBlock(parts).squared_errors(values)
+    squares = ResidualBlock(parts).error_sums(values)
     np.testing.assert_allclose(
-        squares, np.concatenate([ResidualBlock([part]).squared_errors(values) for part in parts]), rtol=1e-12
+        squares, np.concatenate([ResidualBlock([part]).error_sums(values) for part in parts]), rtol=1e-12
     )
 
 

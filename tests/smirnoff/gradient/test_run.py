@@ -30,7 +30,7 @@ from pesfit.params.fit_smirnoff import (
     TrainCharges,
     TrainVdW,
 )
-from pesfit.smirnoff.errors import molecule_errors
+from pesfit.smirnoff.errors import exact_errors
 from pesfit.smirnoff.exact.accumulate import PassSettings, accumulate, assemble, read
 from pesfit.smirnoff.exact.solve import fit_exactly
 from pesfit.smirnoff.fit import fit_smirnoff
@@ -93,10 +93,7 @@ def fit(known: Known, folder: Path, params: Gradient, **changes: object) -> Grad
 
 def root_mean_squares(fit: GradientFit, number: int) -> FloatArray:
     """Errors of each molecule in each split, of energies and forces."""
-    errors = fit.errors
-    return np.concatenate(
-        [np.sqrt(errors.energy[number] / errors.n_conformers), np.sqrt(errors.forces[number] / errors.n_components)]
-    )
+    return np.sqrt([row.sums[number, 1:] / (row.n_conformers, row.n_components) for row in fit.errors])
 
 
 FROM_FORCE_FIELD = Gradient(start="force_field", patience=None)
@@ -136,18 +133,16 @@ def test_what_the_statistics_say_of_errors_is_what_is_found_here(noisy: Known, t
     """The exact engine's errors come from normal equations, these from residuals."""
     found = fit(noisy, tmp_path, Gradient(patience=None, epochs=1))
     paths = sorted((noisy.folder / "scratch").glob("*.npz"))
-    theirs = molecule_errors(read(paths), [np.zeros(len(noisy.start.layout)), noisy.start.x])
-    place = [
-        list(zip(theirs.molecule, theirs.split, strict=True)).index(key)
-        for key in zip(found.errors.molecule, found.errors.split, strict=True)
-    ]
-    np.testing.assert_allclose(found.errors.energy[:2], theirs.energy[:, place], rtol=1e-8)
-    np.testing.assert_allclose(found.errors.forces[:2], theirs.forces[:, place], rtol=1e-8)
-    np.testing.assert_array_equal(found.errors.n_energies, theirs.n_energies[place])
+    theirs = exact_errors(read(paths), [np.zeros(len(noisy.start.layout)), noisy.start.x])
+    exact = {(row.molecule, row.split): row for row in theirs}
+    for row in found.errors:
+        other = exact[row.molecule, row.split]
+        np.testing.assert_allclose(row.sums[:2, 1:], other.sums[:, 1:], rtol=1e-8)
+        assert (row.n_conformers, row.n_components) == (other.n_conformers, other.n_components)
 
 
 def digest(found: GradientFit) -> bytes:
-    parts = [found.x, found.course.z, found.course.history, found.errors.energy, found.errors.forces, *found.charges.values()]
+    parts = [found.x, found.course.z, found.course.history, *(row.sums for row in found.errors), *found.charges.values()]
     return b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
 
 
@@ -291,8 +286,8 @@ def test_robust_losses_resist_outliers(noisy: Known, tmp_path: Path) -> None:
     for kind in ("l2", "huber", "l1"):
         params = Gradient(patience=None, loss=Loss(kind=kind, energy_delta=0.5, force_delta=1.0), epochs=60)
         found = fit(data, tmp_path / kind, params, strength=1e-6)
-        test = np.array([split == "test" for split in found.errors.split]) & (found.errors.n_conformers < 20)
-        clean[kind] = float(np.sqrt(found.errors.forces[2, test].sum() / found.errors.n_components[test].sum()))
+        test = [row for row in found.errors if row.split == "test" and row.n_conformers < 20]
+        clean[kind] = float(np.sqrt(sum(row.sums[2, 2] for row in test) / sum(row.n_components for row in test)))
     assert clean["huber"] < 0.2 * clean["l2"]
     assert clean["l1"] < 0.2 * clean["l2"]
 
@@ -345,8 +340,7 @@ def test_van_der_waals_parameters_and_charges_are_found(noisy: Known, tmp_path: 
         update={"optimizer": "lm", "batch_size": None, "loss": Loss(), "epochs": 100, "patience": None}
     )
     found = fit(data, tmp_path / "fit", params, strength=1e-8)
-    seen = found.errors.n_conformers < 20
-    before, valence, after = (found.errors.forces[number, seen] for number in range(3))
+    before, valence, after = np.array([row.sums[:, 2] for row in found.errors if row.n_conformers < 20]).T
     assert (after < 1e-4 * before).all()
     assert after.sum() < 1e-3 * valence.sum()
     assert found.charges
@@ -362,7 +356,7 @@ def test_van_der_waals_parameters_and_charges_are_found(noisy: Known, tmp_path: 
 def test_the_stage_descends_and_writes_what_it_found(noisy: Known, tmp_path: Path) -> None:
     """Everything trained: the written file is read back and evaluated by OpenMM with the fitted charges, as `fit_smirnoff` checks."""
     params = FitSmirnoff(
-        method="gradient", bootstrap=20, prior_strength=STRENGTH,
+        method="gradient", prior_strength=STRENGTH,
         gradient=EVERYTHING.model_copy(update={"optimizer": "lm", "batch_size": None, "epochs": 6}),
     )  # fmt: skip
     inputs = noisy.data.inputs

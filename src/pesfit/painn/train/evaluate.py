@@ -14,7 +14,7 @@ from pesfit.painn.potential import PaiNNPotential
 from pesfit.painn.train.graphs import TrainingData
 from pesfit.painn.train.step import evaluate, loss_of
 from pesfit.params.train_learned import LearnedObjective
-from pesfit.statistics.errors import Errors, centred_energy
+from pesfit.statistics.errors import Errors, numbers_of
 
 _PIECE = 64
 """Conformers a process takes at a time. It is fixed, so that results do not depend on the number of processes."""
@@ -27,9 +27,8 @@ class Evaluation:
 
     Attributes:
         errors: of each conformer.
-        loss: the objective, with means over the whole split, and of energies without each molecule's mean error (ΔE' of `metrics`): by
-            this weights are chosen, and the total energies of molecules that are not in training, which nobody compares, would
-            drown all else in it.
+        loss: the objective, with means over the whole split, and with ΔE' of `statistics.errors` for energies, which the arbitrary
+            energy zeros of molecules that are not in training do not dominate. The best weights are those of the lowest loss.
     """
 
     errors: Errors
@@ -52,19 +51,18 @@ def evaluate_split(
     like = torch.zeros((_PIECE, _N_COLUMNS), dtype=torch.float64, device=data.device)
     table = torch.cat(group.gather(results, len(pieces), like))[: len(data)].cpu().numpy()
     force_abs, force_sq, force_loss, energy = table.T.copy()
-    sources = {source: i for i, source in enumerate(sorted({row.source for row in data.rows}))}
-    molecules = {name: i for i, name in enumerate(sorted({(row.dataset, row.group) for row in data.rows}))}
-    errors = Errors(
+    sources, source = np.unique([row.source for row in data.rows], return_inverse=True)
+    errors = Errors.of_conformers(
+        molecule=numbers_of([(row.dataset, row.group) for row in data.rows])[data.row],
+        source=source[data.row],
+        sources=sources.tolist(),
         energy=energy,
-        force_abs=force_abs,
-        force_sq=force_sq,
         n_components=3 * data.n_atoms * data.has_forces,
+        force_sq=force_sq,
+        force_abs=force_abs,
         n_atoms=data.n_atoms,
-        molecule=np.array([molecules[row.dataset, row.group] for row in data.rows])[data.row],
-        source=np.array([sources[row.source] for row in data.rows])[data.row],
-        sources=tuple(sources),
     )
-    relative = centred_energy(errors) / (errors.n_atoms if objective.energy_per == "atom" else 1)
+    relative = errors.relative_energy / (data.n_atoms if objective.energy_per == "atom" else 1)
     energy_loss = loss_of(objective, "energy", torch.from_numpy(relative))
     per_energy = objective.energy_weight / len(data)
     per_component = objective.force_weight / max(1, int(errors.n_components.sum()))

@@ -42,7 +42,7 @@ STAGE = "train_learned"
 Variant = Literal["conservative", "direct"]
 LEARNED = Path("outputs/learned")
 
-_AFTERWARDS = {"bootstrap", "ensemble", "last_layer_conformers"}
+_AFTERWARDS = {"ensemble", "last_layer_conformers"}
 """Parameters that no training depends on: a killed run goes on when they change."""
 
 

@@ -27,7 +27,7 @@ from pesfit.painn.train.step import SUMS, GradientStep, ShardResult, Totals, add
 from pesfit.painn.train.stopping import EarlyStopping
 from pesfit.painn.train.tracking import Tracker
 from pesfit.params.train_learned import TrainLearned
-from pesfit.statistics.errors import without_intervals
+from pesfit.statistics.errors import pooled
 
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 _NAMES_IN_MESSAGE = 12
@@ -233,7 +233,7 @@ class Run:
         row = {"epoch": at.epoch + 1, "step": at.step, "learning_rate": rate, "gradient_norm": at.gradient_norm / n_batches}
         row |= {f"train_{name}": value for name, value in _averages(self._sums, n_batches).items()}
         row |= {"validation_loss": validation.loss}
-        row |= {f"validation_{name}": value for name, value in without_intervals(validation.errors).items()}
+        row |= {f"validation_{name}": value for name, value in pooled(validation.errors).items()}
         self._history.append(row)
         at.epoch, at.batch, at.gradient_norm = at.epoch + 1, 0, 0.0
         self._sums.zero_()

@@ -18,7 +18,7 @@ from pesfit.painn.train.fit_last_layer import LastLayer
 from pesfit.painn.train.flat import FlatParameters
 from pesfit.painn.train.loop import Trained
 from pesfit.params.train_learned import TrainLearned
-from pesfit.statistics.errors import Bootstrap, summarise
+from pesfit.statistics.errors import summarize
 
 _JACOBIANS = 5
 """Test conformers whose force Jacobian is looked at."""
@@ -68,7 +68,7 @@ class Outcome:
         Args:
             params: of the run.
         """
-        bootstrap, data = Bootstrap(params.bootstrap, params.seed), self.sets.data
+        data = self.sets.data
         return {
             "weights": self.flat.vector.numel(),
             **_course(self.trained, params),
@@ -77,7 +77,7 @@ class Outcome:
             "force_jacobian_asymmetry": mean_jacobian_asymmetry(
                 self.potential, data.get("test", data["validation"]), _JACOBIANS
             ),
-            "errors": {split: summarise(evaluation.errors, bootstrap) for split, evaluation in self.evaluations.items()},
+            "errors": {split: summarize(evaluation.errors) for split, evaluation in self.evaluations.items()},
             "last_layer": None if self.last_layer is None else self.last_layer.metrics(),
             "ensemble": {str(i): _course(companion, params) for i, companion in enumerate(self.companions, start=1)} or None,
         }

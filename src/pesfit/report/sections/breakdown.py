@@ -10,10 +10,10 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator
 
 from pesfit.evaluate.breakdown import Kind, Part
-from pesfit.evaluate.errors import ALL, ENERGY_UNIT, FORCE_UNIT
 from pesfit.evaluate.names import label_of
 from pesfit.report.page.blocks import Cell, Column, Figure, Table
 from pesfit.report.page.figures import Palette, log_axis, panels
+from pesfit.statistics.errors import ALL, ENERGY_UNIT, FORCE_UNIT
 
 _MAX_PANELS, _MANY_CATEGORIES = 6, 6
 _DECADE = 10.0

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pesfit.evaluate.breakdown import breakdown, by_element, by_energy, by_size, count_training
-from pesfit.evaluate.errors import ALL, ENERGY_UNIT, FORCE_UNIT, gives_total_energies, summaries
+from pesfit.evaluate.errors import gives_total_energies, summaries
 from pesfit.evaluate.names import label_of
 from pesfit.evaluate.predictions import Predictions
 from pesfit.params.evaluation import Analyse
@@ -16,7 +16,7 @@ from pesfit.report.published import Frames
 from pesfit.report.sections.breakdown import breakdown_figure, breakdown_table
 from pesfit.report.sections.published import published_table
 from pesfit.report.structures import MoleculeForces, caption, draw, molecule_errors, worst
-from pesfit.statistics.errors import Bootstrap
+from pesfit.statistics.errors import ALL, ENERGY_UNIT, FORCE_UNIT, interval_of, resampled
 
 Summaries = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -24,8 +24,8 @@ _FORCE, _ENERGY = "kcal/mol/Å", "kcal/mol"
 _DEFINITIONS = (
     "MAE and RMSE are over all components and conformers of the source; the mean molecule RMSE is the mean over molecules of each "
     "one's own, in which a long trajectory counts like any other molecule. Publications use either. Intervals of 95 % are over resamples "
-    "of molecules where there are at least ten, of conformers where there are fewer (then too narrow, since conformers of one molecule "
-    "are alike); those of the mean molecule RMSE are always of molecules."
+    "of molecules where there are at least ten. Of a single molecule they are over resamples of blocks of frames, longer than these are "
+    "correlated, and tell what other frames of the same trajectory would give. With two to nine molecules there is no interval."
 )
 _RELATIVE = (
     "Energies are relative to the mean over the molecule's test conformers, since the energy of a force field has no zero of its own; a "
@@ -49,14 +49,13 @@ def sections(
         frames: of molecules of MD17 and rMD17, from `published.count_frames`.
         training_sizes: number of training conformers by number of atoms, from `rows.count_training_sizes`.
     """
-    bootstrap = Bootstrap(params.bootstrap, params.seed)
     errors: list[Block] = [force_table(found), energy_table(found)]
     if not predictions.is_complete:
         errors.insert(0, _incomplete(predictions))
         common = predictions.common()
         if common.rows:
-            errors.append(force_table(summaries(common, bootstrap), common=True))
-    beside = published_table(predictions, bootstrap, frames or {})
+            errors.append(force_table(summaries(common), common=True))
+    beside = published_table(predictions, frames or {})
     errors += [] if beside is None else [beside]
     kinds = {
         "element": ("by element", by_element()),
@@ -95,7 +94,7 @@ def force_table(found: Summaries, *, common: bool = False) -> Table:
         name="test-force-errors-common" if common else "test-force-errors",
         title="Errors of forces, molecules that every potential can do" if common else "Errors of forces, by component",
         columns=[*_LEADING, Column("conformers", "conformers"), *_with_intervals(names, _FORCE)],
-        rows=_rows(found, ("molecules", "conformers", "force_components", "resampled"), names),
+        rows=_rows(found, ("molecules", "conformers", "force_components"), names),
         note=_DEFINITIONS,
         group="group",
     )
@@ -113,7 +112,7 @@ def energy_table(found: Summaries) -> Table:
         name="test-energy-errors",
         title="Errors of relative energies",
         columns=[*_LEADING, Column("energies", "conformers"), *_with_intervals(names | total, _ENERGY)],
-        rows=_rows(found, ("molecules", "energies", "resampled"), names | total | hidden),
+        rows=_rows(found, ("molecules", "energies"), names | total | hidden),
         note=f"{_RELATIVE} Total energies are of networks alone.",
         group="group",
     )
@@ -141,9 +140,10 @@ def _rows(found: Summaries, counts: Sequence[str], names: Mapping[str, str]) -> 
                 "group": group, "source": source, "potential": potential, "potential_label": label_of(potential)
             }  # fmt: skip
             row |= {name: values.get(name) for name in counts}
+            row["resampled"] = resampled(values)
             for name in names:
                 row[name] = values.get(name)
-                low, high = values.get(f"{name}_interval_95") or (None, None)
+                low, high = interval_of(values, name) or (None, None)
                 row |= {f"{name}_interval_95_low": low, f"{name}_interval_95_high": high}
             rows.append(row)
     return rows

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pesfit.core.units import EV
-from pesfit.evaluate.errors import ALL, ENERGY_UNIT, FORCE_UNIT, gives_total_energies, summaries
+from pesfit.evaluate.errors import gives_total_energies, summaries
 from pesfit.evaluate.names import label_of
 from pesfit.evaluate.predictions import Predictions
 from pesfit.report.page.blocks import Cell, Column, Table
 from pesfit.report.published import PROTOCOLS, PUBLISHED, Frames, molecule_of
-from pesfit.statistics.errors import Bootstrap
+from pesfit.statistics.errors import ALL, ENERGY_UNIT, FORCE_UNIT
 
 _NOTE = (
     "Published networks were trained on one molecule each, to the end, and tested on frames of the same trajectory. Ours are trained on "
@@ -19,12 +19,11 @@ _NOTE = (
 )
 
 
-def published_table(predictions: Predictions, bootstrap: Bootstrap, frames: Mapping[tuple[str, str], Frames]) -> Table | None:
+def published_table(predictions: Predictions, frames: Mapping[tuple[str, str], Frames]) -> Table | None:
     """Return published errors of molecules of MD17 and rMD17 with ours beside them; None where none is in the test set.
 
     Args:
         predictions: on the test set.
-        bootstrap: for intervals, which the files have.
         frames: of these molecules in the splits, from `published.count_frames`.
     """
     rows: list[dict[str, Cell]] = []
@@ -36,7 +35,7 @@ def published_table(predictions: Predictions, bootstrap: Bootstrap, frames: Mapp
         count = frames.get((source, molecule), Frames())
         trained = f"{count.train:,} frames + {count.validation:,} for validation"
         about: dict[str, Cell] = {"source": source, "molecule": molecule}
-        for potential, of_sources in summaries(kept, bootstrap).items():
+        for potential, of_sources in summaries(kept).items():
             errors = of_sources.get(ALL, {})
             is_total = gives_total_energies(potential)
             energy = errors.get(f"{'total_energy' if is_total else 'energy'}_mae_{ENERGY_UNIT}")

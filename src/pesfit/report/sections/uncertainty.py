@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pesfit.evaluate.errors import ALL
 from pesfit.evaluate.names import label_of
 from pesfit.evaluate.out_of_distribution import INSIDE, Separation
 from pesfit.evaluate.uncertainty import QUANTITIES, Judged, Quantity
 from pesfit.report.page.blocks import Block, Cell, Column, Section, Table, Text
 from pesfit.report.sections.uncertainty_figures import auroc_figure, binned_figure, curve_figure
+from pesfit.statistics.errors import ALL
 from pesfit.statistics.resampling import Interval
 from pesfit.uncertainty.calibration import Calibration
 

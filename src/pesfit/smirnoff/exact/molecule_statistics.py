@@ -208,14 +208,14 @@ class MoleculeStatistics:
             _moments(forces, plain.forces.n_rows, plain.forces.log_weight),
         )
 
-    def squared_errors(self, x: FloatArray) -> tuple[float, float]:
-        """Return Σ w (ΔE)² of energies about their mean, and Σ w |ΔF|².
+    def error_sums(self, x: FloatArray) -> tuple[float, float, float]:
+        """Return the weighted mean of ΔE but for the constants of harmonic terms, Σ w (ΔE - mean)², and Σ w |ΔF|².
 
         Args:
             x: all entries, shape (n,).
         """
         v = np.append(x[self.columns], -1.0)
-        return max(0.0, float(v @ self.energy @ v)), max(0.0, float(v @ self.forces @ v))
+        return float(v @ self.mean), max(0.0, float(v @ self.energy @ v)), max(0.0, float(v @ self.forces @ v))
 
 
 _SCALARS = tuple(field.name for field in fields(MoleculeStatistics) if field.name not in _MATRICES + _VECTORS)

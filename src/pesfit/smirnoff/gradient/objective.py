@@ -315,14 +315,14 @@ class ResidualBlock:
         result[np.ix_(used, used)] = inner
         return result
 
-    def squared_errors(self, values: FloatArray) -> FloatArray:
-        """Return Σ (ΔE)² of energies about their mean and Σ |ΔF|² of each molecule, all conformers alike, shape (n_molecules, 2)."""
+    def error_sums(self, values: FloatArray) -> FloatArray:
+        """Return mean of ΔE, Σ (ΔE - mean)² and Σ |ΔF|² of each molecule, all conformers alike, shape (n_molecules, 3)."""
         energy, forces = self._errors(values)
         mean = np.add.reduceat(energy, self._starts) / self._sizes
         of_energy = np.add.reduceat((energy - np.repeat(mean, self._sizes)) ** 2, self._starts)
-        squares, result = np.einsum("ij,ij->i", forces, forces), np.zeros((len(self._sizes), 2))
-        result[:, 0] = of_energy
+        squares, result = np.einsum("ij,ij->i", forces, forces), np.zeros((len(self._sizes), 3))
+        result[:, 0], result[:, 1] = mean, of_energy
         ends = np.cumsum(self._vectors)
         for molecule, (start, end) in enumerate(zip(ends - self._vectors, ends, strict=True)):
-            result[molecule, 1] = squares[start:end].sum()
+            result[molecule, 2] = squares[start:end].sum()
         return result

@@ -19,13 +19,13 @@ from pesfit.core.exceptions import DataError
 from pesfit.data.topology import ForceField, ParameterizedSet
 from pesfit.parameterize.exact_charges import with_exact_sum
 from pesfit.params.fit_smirnoff import Gradient, Objective
-from pesfit.smirnoff.errors import MoleculeErrors
+from pesfit.smirnoff.errors import ErrorRow
 from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows
 from pesfit.smirnoff.gradient.coefficients import Coefficients, check_trained, equivalence_classes
 from pesfit.smirnoff.gradient.epochs import HISTORY, Course, EpochRecords, FitCheckpoint, TensorBoardLog, descend
 from pesfit.smirnoff.gradient.optimizers import PenalizedLoss
 from pesfit.smirnoff.gradient.preparation import PreparationSettings
-from pesfit.smirnoff.gradient.shards import ErrorRow, FitMolecule, ShardsJob, divide, gather_team
+from pesfit.smirnoff.gradient.shards import FitMolecule, ShardsJob, divide, gather_team
 from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
 
 _GIB = 2**30
@@ -99,7 +99,7 @@ class GradientFit:
     force_field: ForceField
     x: FloatArray
     charges: dict[int, FloatArray]
-    errors: MoleculeErrors
+    errors: Sequence[ErrorRow]
     course: Course
     n_parameters: int
 
@@ -150,7 +150,7 @@ def fit_by_gradient(
         force_field=fitted,
         x=coefficients.at(course.z).values[: len(start.layout)],
         charges=_charges(coefficients, course.z, wanted),
-        errors=_errors(rows, [molecule.rows for molecule in wanted]),
+        errors=rows,
         course=course,
         n_parameters=coefficients.n_parameters,
     )
@@ -182,23 +182,6 @@ def _charges(coefficients: Coefficients, z: FloatArray, molecules: Sequence[FitM
             charges = molecule.topology.charges
             found[molecule.rows.topology] = with_exact_sum(charges + change, round(float(charges.sum())))
     return found
-
-
-def _errors(rows: Sequence[ErrorRow], molecules: Sequence[MoleculeRows]) -> MoleculeErrors:
-    """Put errors in the order of the molecules, which batches and shards have changed."""
-    place = {molecule.id: number for number, molecule in enumerate(molecules)}
-    ordered = sorted(rows, key=lambda row: place[row.molecule])
-    squares = np.array([row.squares for row in ordered]).reshape(len(ordered), -1, 2)
-    return MoleculeErrors(
-        molecule=tuple(row.molecule for row in ordered),
-        source=tuple(row.source for row in ordered),
-        split=tuple(row.split for row in ordered),
-        n_conformers=np.array([row.n_energies for row in ordered], dtype=np.float64),
-        n_energies=np.array([row.n_energies if row.n_energies > 1 else 0 for row in ordered], dtype=np.float64),
-        n_components=np.array([row.n_components for row in ordered], dtype=np.float64),
-        energy=squares[:, :, 0].T,
-        forces=squares[:, :, 1].T,
-    )
 
 
 def fit_metrics(fit: GradientFit) -> dict[str, object]:

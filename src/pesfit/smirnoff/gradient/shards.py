@@ -27,6 +27,7 @@ from pesfit.data.dataset import ConformerDataset
 from pesfit.data.splits import TRAIN, SplitArray
 from pesfit.data.topology import Topology
 from pesfit.params.fit_smirnoff import Loss
+from pesfit.smirnoff.errors import ErrorRow
 from pesfit.smirnoff.fit_data import MoleculeRows, cut
 from pesfit.smirnoff.gradient.objective import LossTerms, MoleculeResiduals, ResidualBlock, losses
 from pesfit.smirnoff.gradient.preparation import MoleculePreparation, PreparationSettings
@@ -143,24 +144,6 @@ class _Prepared:
 
     train: ResidualBlock | None
     validation: ResidualBlock | None
-
-
-@dataclass(frozen=True)
-class ErrorRow:
-    """Errors of one molecule in one split, of each of several force fields.
-
-    Attributes:
-        molecule, source, split: names.
-        n_energies, n_components: number of energies and of force components.
-        squares: Σ (ΔE)² and Σ |ΔF|², shape (n_force_fields, 2).
-    """
-
-    molecule: str
-    source: str
-    split: str
-    n_energies: int
-    n_components: int
-    squares: FloatArray
 
 
 class ShardWork:
@@ -303,8 +286,8 @@ class ShardWork:
 
 def _errors(part: MoleculeResiduals, values: Sequence[FloatArray]) -> ErrorRow:
     block = ResidualBlock([part])
-    squares = np.array([block.squared_errors(each)[0] for each in values])
-    return ErrorRow(part.molecule, part.source, part.split, len(part.labels), len(part.force_target), squares)
+    sums = np.array([block.error_sums(each)[0] for each in values])
+    return ErrorRow(part.molecule, part.source, part.split, len(part.labels), len(part.force_target), sums)
 
 
 @contextlib.contextmanager
