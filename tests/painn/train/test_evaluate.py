@@ -18,7 +18,7 @@ from pesfit.painn.train.graphs import TrainingData, load_training_data
 from pesfit.painn.train.step import SUMS, GradientStep, Totals
 from pesfit.params.train_learned import LearnedObjective
 from pesfit.potentials.interface import Conformers, collate
-from pesfit.statistics.errors import without_intervals
+from pesfit.statistics.errors import pooled
 from tests.painn.train.samples import TINY, record, small_data
 
 CUTOFF = TINY.network.cutoff_angstrom
@@ -64,7 +64,7 @@ def test_loss_and_errors_are_those_that_training_sees(data: TrainingData, varian
     relative = energy_loss(objective, centred, found.errors.n_atoms)
     assert found.loss == pytest.approx(sums["loss"] - total + relative, rel=1e-5)
     assert found.loss < sums["loss"]
-    errors = without_intervals(found.errors)
+    errors = pooled(found.errors)
     n_energy, n_force = sums["n_energy"], sums["n_force"]
     assert n_force == found.errors.n_components.sum()
     assert errors["total_energy_mae_kcal_per_mol"] == pytest.approx(sums["energy_abs"] / n_energy, rel=1e-5)

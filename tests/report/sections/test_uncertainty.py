@@ -32,7 +32,7 @@ def judged() -> list[Judged]:
 
 def separations() -> list[Separation]:
     scores = {INSIDE: np.arange(5.0), OTHER_MOLECULES: np.arange(5.0) + 2.2, "probe/hot-1000K": np.arange(3.0) + 9.0}
-    sets = {name: Scored(score, np.ones(4), np.ones(4), 1, score > 4.5) for name, score in scores.items()}
+    sets = {name: Scored(score, np.ones(4), np.ones(4), 1, None, score > 4.5) for name, score in scores.items()}
     return [one for name in CALIBRATIONS for one in separate(name, sets)]
 
 

@@ -34,7 +34,8 @@ _DOMAIN = (
     "has a higher score than a test conformer of a molecule that was trained on (0.5: no idea). Flagged: score above what 0.1 % of the "
     "molecule's own training conformers exceed where it has at least a hundred, and of all training conformers where it has fewer; that is "
     "high where some molecules of the training set are hardly known. Probes are of molecules that "
-    "were trained on, labelled with GFN2-xTB; intervals are over resamples of conformers, and too narrow where these follow each other."
+    "were trained on, labelled with GFN2-xTB. Intervals are over resamples of molecules, or of blocks of the frames of a "
+    "single one, where each of the two sets has ten at least."
 )
 _NOTES: dict[Quantity, str] = {
     "forces": "",
@@ -96,6 +97,7 @@ def judgement_table(judged: Sequence[Judged], quantity: Quantity) -> Table:
                 "coverage_95": found.coverage_95,
                 **_ends("coverage_95", found.coverage_95_interval),
                 "rank_correlation": found.rank_correlation,
+                "resampled": found.resampled,
             }
         )
     return Table(
