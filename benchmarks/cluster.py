@@ -19,7 +19,7 @@ from rdkit.Chem import AllChem, rdMolAlign
 from rdkit.Geometry import Point3D
 from rdkit.ML.Cluster import Butina
 
-from pesfit.cluster.butina import butina
+from pesfit.cluster.representatives import butina
 from pesfit.cluster.rmsd import all_pairs_rmsd, pairs_within
 from pesfit.core.arrays import FloatArray
 

@@ -25,7 +25,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.data.dataset import open_datasets
 from pesfit.data.splits import SPLITS, Splits
 from pesfit.data.topology import ParameterizedSet
-from pesfit.parameterize.build import parameterize_datasets
+from pesfit.parameterize.stage import parameterize_datasets
 from pesfit.params.fit_smirnoff import FitSmirnoff, Gradient, LearningRate
 from pesfit.params.preparation import AssignCharges, Convert, ConvertMD17, EspalomaSubset, Parameterize, Sources, Split
 from pesfit.smirnoff.exact.accumulate import PassSettings, accumulate, assemble, read, scores
@@ -34,7 +34,7 @@ from pesfit.smirnoff.fit_data import FitInputs, cut, list_molecules
 from pesfit.smirnoff.gradient.run import GradientData, GradientFit, GradientStart, RunFiles, fit_by_gradient
 from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
 from pesfit.sources.convert import convert_sources
-from pesfit.split.build import split_datasets
+from pesfit.split.stage import split_datasets
 
 EPOCHS = 1000
 SHOWN = (0, 10, 30, 100, 300, 1000)

@@ -21,7 +21,7 @@ from pesfit.chemistry.smiles import mapped_smiles
 from pesfit.core.arrays import FloatArray
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.data.topology import ForceField, ParameterizedSet, Topology
-from pesfit.parameterize.build import parameterize_datasets
+from pesfit.parameterize.stage import parameterize_datasets
 from pesfit.params.fit_smirnoff import Train
 from pesfit.params.preparation import AssignCharges, Parameterize
 from pesfit.potentials.interface import Conformers, collate

@@ -7,7 +7,7 @@ import _start  # noqa: F401
 
 from pesfit.core.runtime import output_folder, run_stage
 from pesfit.data.dataset import open_datasets
-from pesfit.parameterize.build import parameterize_datasets
+from pesfit.parameterize.stage import parameterize_datasets
 from pesfit.params.load import Params, load_params
 
 

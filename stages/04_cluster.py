@@ -5,7 +5,7 @@ from typing import Any
 
 import _start  # noqa: F401
 
-from pesfit.cluster.build import cluster_datasets
+from pesfit.cluster.stage import cluster_datasets
 from pesfit.core.files import FAILURES_FILE
 from pesfit.core.runtime import PLOTS, input_folder, output_folder, run_stage
 from pesfit.data.dataset import open_datasets, read_failures

@@ -8,7 +8,7 @@ import _start  # noqa: F401
 from pesfit.core.runtime import output_folder, run_stage
 from pesfit.data.dataset import open_datasets
 from pesfit.params.load import Params, load_params
-from pesfit.split.build import split_datasets
+from pesfit.split.stage import split_datasets
 
 
 def split(params: Params) -> Mapping[str, Any]:

@@ -13,12 +13,12 @@ import pytest
 from pesfit.application.label import label_dataset
 from pesfit.application.teacher import Teacher
 from pesfit.chemistry.smiles import mapped_smiles
-from pesfit.cluster.build import cluster_datasets
+from pesfit.cluster.stage import cluster_datasets
 from pesfit.core.exceptions import ParamsError
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, open_datasets, read_failures
 from pesfit.data.splits import TEST, TRAIN, Splits
 from pesfit.data.topology import ParameterizedSet
-from pesfit.parameterize.build import parameterize_datasets
+from pesfit.parameterize.stage import parameterize_datasets
 from pesfit.params.preparation import (
     AssignCharges,
     Cluster,
@@ -36,7 +36,7 @@ from pesfit.simulate.replicas import Replicas, standard_masses
 from pesfit.simulate.rollout import frames
 from pesfit.sources.convert import convert_sources
 from pesfit.sources.download.stage import download_sources
-from pesfit.split.build import SPLITS_FILE, split_datasets
+from pesfit.split.stage import SPLITS_FILE, split_datasets
 from tests.application.label_samples import row
 from tests.sources.synthetic import make_frames
 

@@ -21,7 +21,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, MoleculeError
 from pesfit.parameterize.molecule import read_mapped_smiles
 from pesfit.sources.md17 import MD17_MOLECULES
-from pesfit.sources.xtb_molecules import MOLECULES
+from pesfit.sources.xtb import MOLECULES
 
 FORMULAS = {
     "aspirin": "C9H8O4",

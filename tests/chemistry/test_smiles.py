@@ -9,7 +9,7 @@ from rdkit import Chem
 
 from pesfit.chemistry.smiles import elements_of, group_of, mapped_molecule, mapped_smiles, read_smiles
 from pesfit.core.exceptions import MoleculeError
-from pesfit.sources.xtb_molecules import MOLECULES
+from pesfit.sources.xtb import MOLECULES
 
 
 @pytest.mark.parametrize("smiles", [molecule.smiles for molecule in MOLECULES])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pesfit.core.exceptions import DataError
 from pesfit.data.topology import COLUMNS, ForceField, ParameterizedSet, ParameterTable, Topology
-from pesfit.parameterize.store import ParameterizedSetWriter
+from pesfit.parameterize.stage import ParameterizedSetWriter
 
 N_PARAMETERS = {"Bonds": 5, "Angles": 3, "ProperTorsions": 300, "ImproperTorsions": 2, "vdW": 4}
 SHAPES = {"connectivity": 2, "bonds": 2, "angles": 3, "propers": 4, "impropers": 4}

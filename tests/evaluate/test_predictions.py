@@ -16,7 +16,7 @@ from pesfit.data.topology import ParameterizedSet
 from pesfit.evaluate import predictions as module
 from pesfit.evaluate.predictions import Predictions, predict_test
 from pesfit.models.open import open_model
-from pesfit.parameterize.build import parameterize_datasets
+from pesfit.parameterize.stage import parameterize_datasets
 from pesfit.params.preparation import AssignCharges, Parameterize
 from pesfit.potentials.model import Model
 from tests import openff_oracle

@@ -12,7 +12,7 @@ from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.data.splits import SplitRow, Splits
 from pesfit.data.topology import ParameterizedSet
 from pesfit.painn.potential import PaiNNConfig, build_painn
-from pesfit.parameterize.build import parameterize_datasets
+from pesfit.parameterize.stage import parameterize_datasets
 from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.params.preparation import AssignCharges, Parameterize
 from pesfit.params.train_learned import Network

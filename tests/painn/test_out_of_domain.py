@@ -22,7 +22,7 @@ from pesfit.params.train_learned import Batching, LearningRate, Network, Optimiz
 from pesfit.potentials.gfn2 import Gfn2
 from pesfit.potentials.interface import collate
 from pesfit.simulate.replicas import standard_masses
-from pesfit.sources.xtb_dynamics import Langevin, relax
+from pesfit.sources.xtb import Langevin, relax
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 PARAMS = TrainLearned(

@@ -15,7 +15,7 @@ from openff.interchange import Interchange
 from openff.units import Quantity
 
 from pesfit.data.topology import COLUMNS, ForceField
-from pesfit.parameterize.assign import Terms
+from pesfit.parameterize.assign import AssignedTerms
 
 Assignment = dict[tuple[str, tuple[int, ...], int], tuple[str, tuple[float, ...]]]
 """SMIRKS and values of each term, by section, atoms and index of the periodicity."""
@@ -63,7 +63,7 @@ def assigned_by_interchange(found: Interchange) -> Assignment:
     return terms
 
 
-def assigned_by_us(force_field: ForceField, terms: Mapping[str, Terms]) -> Assignment:
+def assigned_by_us(force_field: ForceField, terms: Mapping[str, AssignedTerms]) -> Assignment:
     """Return the same from what `Assigner.assign` gave."""
     assignment: Assignment = {}
     for handler, found in terms.items():

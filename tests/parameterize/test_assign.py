@@ -13,19 +13,17 @@ from openff.interchange import exceptions as interchange_exceptions
 from openff.toolkit.utils import exceptions as toolkit_exceptions
 
 from pesfit.chemistry.smiles import mapped_smiles
-from pesfit.core.exceptions import MoleculeError
+from pesfit.core.exceptions import ForceFieldError, MoleculeError
 from pesfit.core.units import COULOMB
 from pesfit.data.topology import ForceField, Topology
-from pesfit.parameterize import errors
-from pesfit.parameterize.assign import Assigner
+from pesfit.parameterize import exceptions
+from pesfit.parameterize.assign import Assigner, Pattern, Patterns
 from pesfit.parameterize.engine import Request, Setup, parameterize
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.parameterize.molecule import read_mapped_smiles
-from pesfit.parameterize.patterns import Patterns
-from pesfit.sources.espaloma import read_entries
+from pesfit.sources.espaloma import build_molecule, read_entries, read_openff_json
 from pesfit.sources.md17 import MD17_MOLECULES
-from pesfit.sources.openff_json import build_molecule, read_openff_json
-from pesfit.sources.xtb_molecules import MOLECULES
+from pesfit.sources.xtb import MOLECULES
 from tests.openff_oracle import molecule, openmm_energy_forces
 from tests.parameterize import interchange_oracle as oracle
 
@@ -221,15 +219,46 @@ def _assign(smiles: str) -> None:
 
 def test_an_atom_without_van_der_waals_parameter_is_refused() -> None:
     """Interchange lets it pass."""
-    with pytest.raises(errors.UnassignedVdWError, match="no vdW parameter for atom He:1"):
+    with pytest.raises(exceptions.UnassignedVdWError, match="no vdW parameter for atom He:1"):
         _assign("[He:1]")
 
 
 def test_a_term_without_parameter_is_named() -> None:
-    with pytest.raises(errors.UnassignedBondError, match=r"no Bonds parameter for bond C:1-B:2 and 2 more"):
+    with pytest.raises(exceptions.UnassignedBondError, match=r"no Bonds parameter for bond C:1-B:2 and 2 more"):
         _assign("[C:1]([B:2]([O:3][H:4])[O:5][H:6])([H:7])([H:8])[H:9]")
 
 
 def test_a_molecule_held_rigid_is_refused() -> None:
-    with pytest.raises(errors.ConstrainedMoleculeError, match="c-tip3p-H-O holds H:2-O:1 at a fixed distance"):
+    with pytest.raises(exceptions.ConstrainedMoleculeError, match="c-tip3p-H-O holds H:2-O:1 at a fixed distance"):
         _assign("[O:1]([H:2])[H:3]")
+
+
+WATER = "[H:1][O:2][H:3]"
+
+
+def test_matches_are_by_tag_and_in_every_order() -> None:
+    assert set(Pattern("[#1:2]-[#8:1]-[#1:3]").matches(read_mapped_smiles(WATER))) == {(1, 0, 2), (1, 2, 0)}
+    assert set(Pattern("[#1]-[#8:1]").matches(read_mapped_smiles(WATER))) == {(1,)}
+
+
+def test_stereochemistry_is_respected() -> None:
+    pattern = Pattern("[#6](-[#9:1])(-[#1])(-[#17])=[#6]", 1)
+    assert pattern.matches(read_mapped_smiles(WATER)) == []
+    chiral = Pattern("[#9:1]-[C@](-[#17])(-[#35])-[#53]")
+    matched = [bool(chiral.matches(read_mapped_smiles(f"[C{tag}:1]([F:2])([Cl:3])([Br:4])[I:5]"))) for tag in ("@", "@@")]
+    assert sorted(matched) == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("smarts", "n_tags", "message"),
+    [
+        ("[#6:1", 1, r"SMARTS '\[#6:1' cannot be read by RDKit"),
+        ("[#6]", None, r"has the tags \[\]; expected 1 to 1"),
+        ("[#6:1]-[#6:3]", 2, r"has the tags \[1, 3\]; expected 1 to 2"),
+        ("[#6:1]-[#6:2]", 3, r"has the tags \[1, 2\]; expected 1 to 3"),
+        ("[#6:1]-[#6:1]", 2, r"has the tags \[1, 1\]; expected 1 to 2"),
+    ],
+)
+def test_unusable_patterns_are_refused(smarts: str, n_tags: int | None, message: str) -> None:
+    with pytest.raises(ForceFieldError, match=message):
+        Pattern(smarts, n_tags)

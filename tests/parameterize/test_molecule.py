@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from pesfit.parameterize import errors
+from pesfit.parameterize import exceptions
 from pesfit.parameterize.molecule import read_mapped_smiles
 
 
@@ -71,21 +71,25 @@ def test_map_numbers_are_the_order_of_atoms(order: list[int]) -> None:
 @pytest.mark.parametrize(
     ("smiles", "error", "message"),
     [
-        ("", errors.EmptySmilesError, "the SMILES is empty"),
-        ("  ", errors.EmptySmilesError, "the SMILES is empty"),
-        ("[C:1", errors.SMILESParseError, "cannot read the SMILES '\\[C:1'"),
-        ("C", errors.RemapIndexError, "map numbers 1 to 1 are expected, each once, and 1 is missing"),
-        ("[H:1][H:1]", errors.RemapIndexError, "map numbers 1 to 2 are expected, each once, and 2 is missing"),
-        ("[H:1][H:3]", errors.RemapIndexError, "2 is missing"),
-        ("[CH4:1]", errors.ImplicitHydrogensError, "hydrogens of C are implied"),
-        ("[Na+:1].[Cl-:2]", errors.MultipleFragmentsError, "2 molecules where one is expected"),
-        ("[H:1][F:2][H:3]", errors.AtomValenceError, "valence"),
-        ("[c:1]1[c:2][c:3][c:4][c:5]1", errors.KekulizeError, "kekulize"),
-        ("[C:1]([H:2])([H:3])[H:4]", errors.RadicalsNotSupportedError, "C:1 has 1 unpaired electrons"),
-        ("[C:3]([F:1])([Cl:2])([Br:4])[H:5]", errors.UndefinedStereochemistryError, "C:3 is a stereocentre without @ or @@"),
+        ("", exceptions.EmptySmilesError, "the SMILES is empty"),
+        ("  ", exceptions.EmptySmilesError, "the SMILES is empty"),
+        ("[C:1", exceptions.SMILESParseError, "cannot read the SMILES '\\[C:1'"),
+        ("C", exceptions.RemapIndexError, "map numbers 1 to 1 are expected, each once, and 1 is missing"),
+        ("[H:1][H:1]", exceptions.RemapIndexError, "map numbers 1 to 2 are expected, each once, and 2 is missing"),
+        ("[H:1][H:3]", exceptions.RemapIndexError, "2 is missing"),
+        ("[CH4:1]", exceptions.ImplicitHydrogensError, "hydrogens of C are implied"),
+        ("[Na+:1].[Cl-:2]", exceptions.MultipleFragmentsError, "2 molecules where one is expected"),
+        ("[H:1][F:2][H:3]", exceptions.AtomValenceError, "valence"),
+        ("[c:1]1[c:2][c:3][c:4][c:5]1", exceptions.KekulizeError, "kekulize"),
+        ("[C:1]([H:2])([H:3])[H:4]", exceptions.RadicalsNotSupportedError, "C:1 has 1 unpaired electrons"),
+        (
+            "[C:3]([F:1])([Cl:2])([Br:4])[H:5]",
+            exceptions.UndefinedStereochemistryError,
+            "C:3 is a stereocentre without @ or @@",
+        ),
         (
             "[F:1][C:2]([H:3])=[C:4]([F:5])[H:6]",
-            errors.UndefinedStereochemistryError,
+            exceptions.UndefinedStereochemistryError,
             "the double bond of C:2 and C:4 is drawn",
         ),
     ],

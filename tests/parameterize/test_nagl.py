@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from pesfit.core.exceptions import MoleculeError
-from pesfit.parameterize.errors import MultipleFragmentsError
+from pesfit.parameterize.exceptions import MultipleFragmentsError
 from pesfit.parameterize.molecule import read_mapped_smiles
 from pesfit.parameterize.nagl import OutsideDomainError, nagl_charges, nagl_model
 from pesfit.parameterize.nagl_features import ELEMENTS, N_FEATURES, NEIGHBORS, RING_SIZES

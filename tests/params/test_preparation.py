@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pesfit.core.exceptions import ParamsError
 from pesfit.params.load import load_params
 from pesfit.params.preparation import SplitRule
-from pesfit.split.shares import shares_of
+from pesfit.split.rows import shares_of
 
 PROFILES = "profiles: {small: {}}\n"
 

@@ -16,8 +16,8 @@ from pesfit.core.exceptions import DataError, ParamsError, TooManyFailuresError
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.data.splits import SplitRow, Splits
 from pesfit.data.topology import ForceField, ParameterizedSet
-from pesfit.parameterize.build import parameterize_datasets
 from pesfit.parameterize.force_field import read_force_field
+from pesfit.parameterize.stage import parameterize_datasets
 from pesfit.params.fit_smirnoff import FitSmirnoff, Objective, Train, TrainProperTorsions
 from pesfit.params.preparation import AssignCharges, Parameterize
 from pesfit.smirnoff.exact import accumulate as accumulate_module

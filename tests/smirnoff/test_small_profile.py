@@ -12,7 +12,7 @@ from pesfit.parameterize.force_field import read_force_field
 from pesfit.potentials.interface import Conformers, collate
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.potential import SmirnoffPotential
-from pesfit.sources.xtb_molecules import MOLECULES, TRAJECTORY_MOLECULE, NamedMolecule
+from pesfit.sources.xtb import MOLECULES, TRAJECTORY_MOLECULE, NamedMolecule
 from tests import openff_oracle
 
 NAMED = (*MOLECULES, TRAJECTORY_MOLECULE)

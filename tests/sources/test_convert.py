@@ -13,9 +13,9 @@ import pytest
 
 from pesfit.core.exceptions import ArchiveError, DataError, TooManyFailuresError
 from pesfit.data.dataset import ConformerDataset, read_failures
+from pesfit.data.sources import MERGED_SUBSET
 from pesfit.params.preparation import Convert, ConvertMD17, ConvertXtb, Sources
 from pesfit.sources.convert import convert_sources
-from pesfit.sources.espaloma import MERGED
 from tests.sources.synthetic import Frames, entry_files, espaloma_files, make_frames, tar_bytes
 from tests.sources.test_md17 import rmd17_files, write_md17, write_rmd17
 
@@ -172,7 +172,7 @@ def test_archive_truncated_or_changed_at_random_is_refused(raw: Path, output: Pa
 def test_real_mirror_converts(real_data: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "1")
     sources = Sources(
-        espaloma=(MERGED, "gen2-torsion", "protein-torsion", "rna-diverse"),
+        espaloma=(MERGED_SUBSET, "gen2-torsion", "protein-torsion", "rna-diverse"),
         rmd17=("ethanol", "aspirin"),
         md17=("ethanol",),
         xtb=False,
@@ -190,7 +190,7 @@ def test_real_mirror_converts(real_data: Path, output: Path, monkeypatch: pytest
     }
     assert all(check["slope"] == pytest.approx(1.0, abs=0.05) for check in checks.values() if check["slope"] is not None)
     shares = {record.id: record.group for record in ConformerDataset(output / "espaloma")}
-    assert shares[f"{MERGED}/1/gen2-torsion/3-30"] == shares["gen2-torsion/3"]
+    assert shares[f"{MERGED_SUBSET}/1/gen2-torsion/3-30"] == shares["gen2-torsion/3"]
     assert len(ConformerDataset(output / "rmd17")) == 20
 
 

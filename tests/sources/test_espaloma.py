@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openff.toolkit import Molecule
+from rdkit import Chem
 
-from pesfit.core.exceptions import ArchiveError, DataError
+from pesfit.chemistry.smiles import mapped_smiles
+from pesfit.core.exceptions import ArchiveError, DataError, MoleculeError
+from pesfit.data.sources import MERGED_SUBSET
 from pesfit.params.preparation import ConvertEspaloma
-from pesfit.sources.espaloma import MERGED, SUBSETS, Entry, convert_entry, convert_espaloma, read_entries
-from tests.sources.synthetic import Frames, entry_files, espaloma_files, make_frames, tar_bytes
+from pesfit.sources.espaloma import (
+    SUBSETS,
+    ArchiveEntry,
+    build_molecule,
+    convert_entry,
+    convert_espaloma,
+    read_entries,
+    read_openff_json,
+)
+from tests.sources.synthetic import Frames, entry_files, espaloma_files, make_frames, openff_json, tar_bytes
 
 PARAMS = ConvertEspaloma()
 FRAMES = make_frames("C[C@H](O)C(=O)[O-]", 12)
 
 
-def entry(frames: Frames = FRAMES, **changes: object) -> Entry:
-    return Entry("gen2-torsion/8", "gen2-torsion", "raw/gen2-torsion.tar.gz", espaloma_files(frames, **changes))  # type: ignore[arg-type]
+def entry(frames: Frames = FRAMES, **changes: object) -> ArchiveEntry:
+    return ArchiveEntry("gen2-torsion/8", "gen2-torsion", "raw/gen2-torsion.tar.gz", espaloma_files(frames, **changes))  # type: ignore[arg-type]
 
 
 def write_archive(folder: Path, subset: str, entries: dict[str, bytes]) -> Path:
@@ -66,7 +81,7 @@ def test_real_forces_are_minus_the_slope_of_the_energy(real_data: Path) -> None:
 
 def test_real_archives_convert(real_data: Path) -> None:
     counts = {}
-    for subset in ("gen2-torsion", "protein-torsion", "rna-diverse", MERGED):
+    for subset in ("gen2-torsion", "protein-torsion", "rna-diverse", MERGED_SUBSET):
         for item in read_entries(real_data / "mirror" / "espaloma" / f"{subset}.tar.gz", subset):
             converted = convert_entry(item, PARAMS)
             assert converted.record is not None
@@ -81,7 +96,7 @@ def test_real_archives_convert(real_data: Path) -> None:
         "protein-torsion/0": (576, 576),
         "rna-diverse/14": (61, 53),
         "rna-diverse/15": (58, 58),
-        f"{MERGED}/1/gen2-torsion/3-30": (24, 24),
+        f"{MERGED_SUBSET}/1/gen2-torsion/3-30": (24, 24),
     }
 
 
@@ -90,7 +105,7 @@ def test_golden_entries_have_the_golden_labels(real_data: Path) -> None:
 
     folder = real_data / "golden" / "dgl" / "gen2-opt" / "12"
     files = {name: (folder / name).read_bytes() for name in ("heterograph.bin", "homograph.bin", "mol.json")}
-    record = convert_entry(Entry("gen2-opt/12", "gen2-opt", "a", files), PARAMS).record
+    record = convert_entry(ArchiveEntry("gen2-opt/12", "gen2-opt", "a", files), PARAMS).record
     golden = np.load(folder / "arrays.npz")
     assert record is not None
     assert record.forces is not None
@@ -167,11 +182,11 @@ def test_molecule_in_another_order_than_its_graph_is_refused() -> None:
             bond[end] = {3: 10, 10: 3}.get(bond[end], bond[end])
     files["mol.json"] = json.dumps(json.dumps(molecule)).encode()
     with pytest.raises(ArchiveError, match=r"mol\.json: its bonds are not those of heterograph\.bin"):
-        convert_entry(Entry("gen2-opt/1", "gen2-opt", "a", files), PARAMS)
+        convert_entry(ArchiveEntry("gen2-opt/1", "gen2-opt", "a", files), PARAMS)
     molecule["atoms"].reverse()
     files["mol.json"] = json.dumps(molecule).encode()
     with pytest.raises(ArchiveError, match=r"mol\.json: has the elements"):
-        convert_entry(Entry("gen2-opt/1", "gen2-opt", "a", files), PARAMS)
+        convert_entry(ArchiveEntry("gen2-opt/1", "gen2-opt", "a", files), PARAMS)
 
 
 def test_what_rdkit_refuses_is_a_failure() -> None:
@@ -179,7 +194,7 @@ def test_what_rdkit_refuses_is_a_failure() -> None:
     molecule = json.loads(json.loads(files["mol.json"]))
     molecule["bonds"][0]["bond_order"] = 3
     files["mol.json"] = json.dumps(molecule).encode()
-    converted = convert_entry(Entry("gen2-opt/1", "gen2-opt", "a", files), PARAMS)
+    converted = convert_entry(ArchiveEntry("gen2-opt/1", "gen2-opt", "a", files), PARAMS)
     assert converted.record is None
     assert converted.failure is not None
     assert (converted.failure.id, converted.failure.stage, converted.failure.kind) == ("gen2-opt/1", "convert", "MoleculeError")
@@ -210,7 +225,7 @@ FILES = espaloma_files(make_frames("CO", 6))
 def test_damaged_entries_are_refused_or_do_no_harm(name: str, place: float, change: int) -> None:
     content = bytearray(FILES[name])
     content[int(place * len(content))] ^= change
-    damaged = Entry("gen2-opt/1", "gen2-opt", "a", {**FILES, name: bytes(content)})
+    damaged = ArchiveEntry("gen2-opt/1", "gen2-opt", "a", {**FILES, name: bytes(content)})
     with contextlib.suppress(DataError):
         converted = convert_entry(damaged, PARAMS)
         assert converted.record is None or np.isfinite(converted.record.coords).all()
@@ -222,7 +237,7 @@ def test_damaged_entries_are_refused_or_do_no_harm(name: str, place: float, chan
         ("gen2-torsion", "gen2-torsion/8", "gen2-torsion/8", "espaloma/gen2-torsion"),
         ("gen2-opt", "./gen2/8", "gen2-opt/8", "espaloma/gen2-opt"),
         ("pepconf-opt", "pepconf-dlc/8", "pepconf-opt/8", "espaloma/pepconf-opt"),
-        (MERGED, f"{MERGED}/1/gen2/8-9", f"{MERGED}/1/gen2-opt/8-9", "espaloma/gen2-opt"),
+        (MERGED_SUBSET, f"{MERGED_SUBSET}/1/gen2/8-9", f"{MERGED_SUBSET}/1/gen2-opt/8-9", "espaloma/gen2-opt"),
     ],
 )
 def test_names_of_folders(tmp_path: Path, subset: str, folder: str, expected: str, source: str) -> None:
@@ -268,12 +283,12 @@ def test_entries_of_one_merged_molecule_share_their_group(tmp_path: Path, monkey
     monkeypatch.setenv("PESFIT_WORKERS", "1")
     one, other = espaloma_files(make_frames("C[C@H](O)F", 6)), espaloma_files(make_frames("CC(O)F", 6))
     files = {
-        **entry_files(f"{MERGED}/7/gen2/1", one),
-        **entry_files(f"{MERGED}/7/spice-pubchem/2", other),
-        **entry_files(f"{MERGED}/9/gen2/4", other),
+        **entry_files(f"{MERGED_SUBSET}/7/gen2/1", one),
+        **entry_files(f"{MERGED_SUBSET}/7/spice-pubchem/2", other),
+        **entry_files(f"{MERGED_SUBSET}/9/gen2/4", other),
     }
-    write_archive(tmp_path, MERGED, files)
-    records = [converted.record for converted in convert_espaloma(tmp_path, [MERGED], PARAMS)]
+    write_archive(tmp_path, MERGED_SUBSET, files)
+    records = [converted.record for converted in convert_espaloma(tmp_path, [MERGED_SUBSET], PARAMS)]
     assert [(record.source, record.group) for record in records if record] == [
         ("espaloma/gen2-opt", "C[C@H](O)F"),
         ("espaloma/spice-pubchem", "C[C@H](O)F"),
@@ -285,3 +300,122 @@ def test_missing_archive_is_named_before_work_starts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rna-diverse\.tar\.gz is missing; stage 01_download"):
         next(convert_espaloma(tmp_path, ["rna-diverse"], PARAMS))
     assert "rna-diverse" in SUBSETS
+
+
+STEREO = (
+    "C/C=C/C",
+    r"C/C=C\C",
+    r"F/C(Cl)=C(/F)Br",
+    r"CC(/C=C/C)=C\C",
+    "C[C@@H](O)[C@H](O)[C@@H](O)C",
+    "C[C@H](O)[C@H](O)[C@@H](O)C",
+    "C[C@]12CC[C@H]3[C@H]([C@@H]1CC[C@@H]2O)CCC4=CC(=O)CC[C@]34C",
+    "C[S@](=O)CC",
+    "C[N+](C)(C)[C@@H](C)F",
+    "C[P@](=O)(O)OCC",
+    "c1ccc(/N=N/c2ccccc2)cc1",
+    r"C1CC/C=C\CCC1",
+    "C[C@H]1CC[C@@H](C)CC1",
+    r"C/C=C/C=C\C(F)=C/F",
+    "C[C@@H]1C[C@@H]1/C=C/Cl",
+    r"C/C(=N\O)/CC",
+    "[H]/N=C(/N)C",
+    "C[C@H](Cl)/C=C/[C@@H](C)Cl",
+    "O=[N+]([O-])c1ccccc1",
+    "NC(N)=[NH2+]",
+)
+
+
+def canonical(smiles: str) -> str:
+    params = Chem.SmilesParserParams()
+    params.removeHs = False
+    return str(Chem.MolToSmiles(Chem.MolFromSmiles(smiles, params)))
+
+
+def toolkit_molecule(values: dict[str, Any]) -> Molecule:
+    """Read the JSON of version 0.10 with the toolkit: it needs what later versions added or renamed."""
+    values = {**values, "hierarchy_schemes": {}}
+    values["partial_charge_unit"] = values.pop("partial_charges_unit")
+    return Molecule.from_dict(values)
+
+
+def assert_same(content: bytes, name: str) -> None:
+    expected = toolkit_molecule(json.loads(json.loads(content)))
+    smiles = mapped_smiles(build_molecule(read_openff_json(content, name)))
+    assert canonical(smiles) == canonical(expected.to_smiles(mapped=True)), name
+    found = Molecule.from_mapped_smiles(smiles, allow_undefined_stereo=True)
+    assert Molecule.are_isomorphic(found, expected)[0], name
+    assert [atom.atomic_number for atom in found.atoms] == [atom.atomic_number for atom in expected.atoms]
+
+
+def real_molecules(real_data: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted((real_data / "golden" / "dgl").rglob("mol.json")):
+        yield str(path), path.read_bytes()
+    for path in sorted((real_data / "mirror").glob("*/*.tar.gz")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if member.name.endswith("mol.json"):
+                    stream = tar.extractfile(member)
+                    assert stream is not None
+                    yield member.name, stream.read()
+
+
+def test_every_real_molecule_is_the_toolkits(real_data: Path) -> None:
+    molecules = list(real_molecules(real_data))
+    assert len(molecules) == 9 + 10
+    for name, content in molecules:
+        assert_same(content, name)
+
+
+def test_molecules_of_other_golden_files_are_the_toolkits(real_data: Path) -> None:
+    smiles = np.load(real_data / "golden" / "nagl-am1bcc-1.0.0.npz")["smiles"]
+    assert len(smiles) > 100
+    for one in smiles:
+        mol = Chem.AddHs(Chem.MolFromSmiles(str(one)))
+        for atom in mol.GetAtoms():
+            atom.SetAtomMapNum(0)
+        assert_same(json.dumps(json.dumps(openff_json(mol))).encode(), str(one))
+
+
+@pytest.mark.parametrize("smiles", STEREO)
+def test_stereo_is_the_toolkits(smiles: str) -> None:
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    assert_same(json.dumps(json.dumps(openff_json(mol))).encode(), smiles)
+
+
+def test_a_center_that_hangs_on_double_bonds_is_kept() -> None:
+    """The toolkit loses this one: the atom is a center only once both double bonds have their stereo."""
+    mol = Chem.AddHs(Chem.MolFromSmiles(r"C/C=C/[C@H](O)/C=C\C"))
+    found = build_molecule(read_openff_json(json.dumps(openff_json(mol)).encode(), "name"))
+    assert Chem.MolToSmiles(Chem.RemoveHs(found)) == Chem.CanonSmiles(r"C/C=C/[C@H](O)/C=C\C")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'"{}"', b"\xff\xfe", b'{"atoms": [3], "bonds": []}', b'{"atoms": 3}'])
+def test_other_files_are_refused(content: bytes) -> None:
+    with pytest.raises(ArchiveError, match=r"^set/3/mol\.json: is not the JSON of an OpenFF molecule"):
+        read_openff_json(content, "set/3/mol.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bonds": [{"atom1": 0, "atom2": 9, "bond_order": 1, "stereochemistry": None}]}, "joins atoms 0 and 9 of 5"),
+        ({"bonds": [{"atom1": 0, "atom2": 1, "bond_order": 7, "stereochemistry": None}]}, "order 7"),
+        ({"bonds": 2 * [{"atom1": 0, "atom2": 1, "bond_order": 1, "stereochemistry": None}]}, "two bonds join atoms 0 and 1"),
+        ({"atoms": [{"atomic_number": 0, "formal_charge": 0, "stereochemistry": None}], "bonds": []}, "atomic number 0"),
+        ({"bonds": [{"atom1": 0, "atom2": i, "bond_order": 2, "stereochemistry": None} for i in range(1, 5)]}, "RDKit refuses"),
+        ({"bonds": [{"atom1": 0, "atom2": 1, "bond_order": 1, "stereochemistry": "E"}]}, "cannot have stereo"),
+    ],
+)
+def test_impossible_molecules_are_failures(change: dict[str, Any], message: str) -> None:
+    methane = openff_json(Chem.AddHs(Chem.MolFromSmiles("C")))
+    content = json.dumps({**methane, **change}).encode()
+    with pytest.raises(MoleculeError, match=message):
+        build_molecule(read_openff_json(content, "name"))
+
+
+def test_impossible_stereo_is_a_failure() -> None:
+    molecule = openff_json(Chem.AddHs(Chem.MolFromSmiles("C[C@H](O)F")))
+    molecule["atoms"][1]["stereochemistry"] = "Q"
+    with pytest.raises(MoleculeError, match=r"no handedness gives the stereo codes of atom 1 \(Q\)"):
+        build_molecule(read_openff_json(json.dumps(molecule).encode(), "name"))

@@ -1,4 +1,4 @@
-"""Relaxation and Langevin dynamics against what is known in closed form, and GFN2's published water."""
+"""Relaxation and Langevin dynamics against analytic results."""
 
 from __future__ import annotations
 

@@ -9,16 +9,18 @@ import numpy as np
 
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record, open_datasets
 from pesfit.data.splits import UNUSED
-from pesfit.split.rows import Row
+from pesfit.split.rows import RowAssignment
 
 
-def make_row(id_: str, source: str = "md17", group: str = "CCO", frame: Iterable[int] = range(10)) -> Row:
+def make_row(id_: str, source: str = "md17", group: str = "CCO", frame: Iterable[int] = range(10)) -> RowAssignment:
     """Return a row with nothing assigned."""
     frames = np.fromiter(frame, dtype=np.int64)
-    return Row(source.split("/", 1)[0], id_, source, group, None, frames, np.full(len(frames), UNUSED, dtype=np.uint8))
+    return RowAssignment(
+        source.split("/", 1)[0], id_, source, group, None, frames, np.full(len(frames), UNUSED, dtype=np.uint8)
+    )
 
 
-def make_chunks(n_frames: int, source: str = "md17", group: str = "CCO", size: int = 100) -> list[Row]:
+def make_chunks(n_frames: int, source: str = "md17", group: str = "CCO", size: int = 100) -> list[RowAssignment]:
     """Return a trajectory as it is stored: rows of so many frames."""
     return [
         make_row(f"{group}/{start // size:05d}", source, group, range(start, min(start + size, n_frames)))

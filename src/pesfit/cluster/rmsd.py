@@ -54,7 +54,7 @@ def all_pairs_rmsd(coords: FloatArray, atom_orders: LongArray | None = None) -> 
     Args:
         coords: [Å], shape (n_conformers, n_atoms, 3).
         atom_orders: equivalent orders of the atoms, shape (n_orders, n_atoms), a group under composition
-            (`atoms.equivalent_orders`); None compares atoms as they are numbered.
+            (`representatives.equivalent_orders`); None compares atoms as they are numbered.
 
     Returns:
         [Å], symmetric with zeros on the diagonal, shape (n_conformers, n_conformers).

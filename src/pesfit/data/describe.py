@@ -12,7 +12,7 @@ from pesfit.data.dataset import ConformerDataset, Record
 
 
 @dataclass
-class _Tally:
+class _SourceSummary:
     """What is counted for each source of a data set."""
 
     groups: set[str] = field(default_factory=set)
@@ -75,9 +75,9 @@ def summarize(data_set: ConformerDataset) -> str:
 
     Reads every row once, one at a time.
     """
-    tallies: dict[str, _Tally] = {}
+    tallies: dict[str, _SourceSummary] = {}
     for record in data_set:
-        tallies.setdefault(record.source, _Tally()).add(record)
+        tallies.setdefault(record.source, _SourceSummary()).add(record)
     units = ", ".join(f"{name} {unit}" for name, unit in data_set.metadata["units"].items())
     lines = [f"{data_set.path}", f"  schema version   {data_set.metadata['schema_version']}", f"  units            {units}"]
     if not tallies:

@@ -18,6 +18,10 @@ KNOWN_SOURCES = (
 """Sources the pipeline can fetch or make, with their parts: allowed in parameters whether or not they are in the data at hand."""
 
 
+MERGED_SUBSET: EspalomaSubset = "duplicated-isomeric-smiles-merge"
+"""Espaloma's archive of molecules that are in several of its subsets, and first part of the ids of their rows."""
+
+
 def covers(name: str, source: str) -> bool:
     """Tell whether a name in the parameters stands for a source: itself, or all parts of it (`espaloma` for `espaloma/gen2-opt`)."""
     return source == name or source.startswith(f"{name}/")

@@ -179,7 +179,7 @@ class ParameterizedSet:
 
     @classmethod
     def open(cls, path: Path | str) -> ParameterizedSet:
-        """Open what `parameterize.store.ParameterizedSetWriter` wrote.
+        """Open what `parameterize.stage.ParameterizedSetWriter` wrote.
 
         Raises:
             DataError: where it is missing, incomplete, or of another schema version.

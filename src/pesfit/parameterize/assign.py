@@ -1,4 +1,4 @@
-"""Assign SMIRNOFF parameters to one molecule, identically to openff-interchange and some ten times faster.
+"""SMARTS patterns of a force field, and the parameters they assign to one molecule, identical to openff-interchange's and ten times faster.
 
 The rules (https://openforcefield.github.io/standards/standards/smirnoff/): every pattern of a section is matched in the file's
 order, and for each set of atoms the last match wins. A bond, angle or proper torsion read backwards is the same one; an improper
@@ -11,24 +11,119 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from rdkit import Chem
+from rdkit import Chem, rdBase
 
 from pesfit.core.arrays import IntArray
-from pesfit.core.exceptions import MoleculeError
-from pesfit.parameterize import errors
-from pesfit.parameterize.patterns import N_TAGS, AtomTuple, Pattern, Patterns, SectionPatterns
+from pesfit.core.exceptions import ForceFieldError, MoleculeError
+from pesfit.parameterize import exceptions
 
+AtomTuple = tuple[int, ...]
+N_TAGS = {"Bonds": 2, "Angles": 3, "ProperTorsions": 4, "ImproperTorsions": 4, "vdW": 1, "Constraints": 2}
+"""Tagged atoms in a pattern of each section."""
 _UNASSIGNED: dict[str, tuple[str, type[MoleculeError]]] = {
-    "Bonds": ("bond", errors.UnassignedBondError),
-    "Angles": ("angle", errors.UnassignedAngleError),
-    "ProperTorsions": ("proper torsion", errors.UnassignedTorsionError),
-    "ImproperTorsions": ("improper torsion", errors.UnassignedTorsionError),
-    "vdW": ("atom", errors.UnassignedVdWError),
+    "Bonds": ("bond", exceptions.UnassignedBondError),
+    "Angles": ("angle", exceptions.UnassignedAngleError),
+    "ProperTorsions": ("proper torsion", exceptions.UnassignedTorsionError),
+    "ImproperTorsions": ("improper torsion", exceptions.UnassignedTorsionError),
+    "vdW": ("atom", exceptions.UnassignedVdWError),
 }
 
 
 @dataclass(frozen=True)
-class Terms:
+class SectionPatterns:
+    """What is matched for one section.
+
+    Attributes:
+        handler: key of `topology.COLUMNS`.
+        smirks: one for each parameter, in the file's order: the last that matches wins.
+        rows: for each parameter the first row of the section's `ParameterTable`, and how many rows it has.
+    """
+
+    handler: str
+    smirks: tuple[str, ...]
+    rows: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class TaggedCharges:
+    """Charges, or charge increments, for the tagged atoms of a pattern.
+
+    Attributes:
+        smirks: the pattern.
+        charges: [e], one for each tag.
+    """
+
+    smirks: str
+    charges: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """All that has to be matched on a molecule: small, hashable, and sent to worker processes.
+
+    Attributes:
+        sections: bonds, angles, torsions and vdW, where the force field has them.
+        constraints: id and SMIRKS of each.
+        library_charges: in the file's order.
+        increment_base: `partial_charge_method` of the charge increments; None where there is no such section.
+        increments: in the file's order.
+    """
+
+    sections: tuple[SectionPatterns, ...]
+    constraints: tuple[tuple[str, str], ...]
+    library_charges: tuple[TaggedCharges, ...]
+    increment_base: str | None
+    increments: tuple[TaggedCharges, ...]
+
+
+def _match_parameters() -> Chem.SubstructMatchParameters:
+    """Return what the OpenFF toolkit asks RDKit for: every match in every atom order, stereochemistry respected."""
+    parameters = Chem.SubstructMatchParameters()
+    parameters.uniquify = False  # type: ignore[assignment]
+    parameters.useChirality = True  # type: ignore[assignment]
+    parameters.maxMatches = 2**32 - 1  # type: ignore[assignment]
+    return parameters
+
+
+_PARAMETERS = _match_parameters()
+
+
+class Pattern:
+    """A compiled SMARTS pattern whose tagged atoms are numbered 1 to n.
+
+    Args:
+        smarts: the pattern.
+        n_tags: how many tagged atoms it must have; None for any number of at least 1.
+
+    Raises:
+        ForceFieldError: where RDKit cannot read it, or the tags are not 1 to `n_tags`, each once.
+    """
+
+    def __init__(self, smarts: str, n_tags: int | None = None) -> None:
+        with rdBase.BlockLogs():
+            query = Chem.MolFromSmarts(smarts)
+        if query is None:
+            raise ForceFieldError(f"SMARTS {smarts!r} cannot be read by RDKit")
+        tags = sorted(atom.GetAtomMapNum() for atom in query.GetAtoms() if atom.GetAtomMapNum())
+        n_expected = max(len(tags), 1) if n_tags is None else n_tags
+        if tags != list(range(1, n_expected + 1)):
+            raise ForceFieldError(f"SMARTS {smarts!r} has the tags {tags}; expected 1 to {n_expected}, each once")
+        place = {atom.GetAtomMapNum(): atom.GetIdx() for atom in query.GetAtoms()}
+        self.n_tags = n_expected
+        self._query = query
+        self._order = tuple(place[tag] for tag in tags)
+        self._is_in_order = self._order == tuple(range(query.GetNumAtoms()))
+
+    def matches(self, molecule: Chem.Mol) -> list[AtomTuple]:
+        """Return the atoms that match tags 1, 2, ..., for each match, in RDKit's order."""
+        found = molecule.GetSubstructMatches(self._query, _PARAMETERS)
+        if self._is_in_order:
+            return list(found)
+        return [tuple([match[place] for place in self._order]) for match in found]
+
+
+@dataclass(frozen=True)
+class AssignedTerms:
     """The terms of one section in one molecule, sorted by atoms.
 
     Attributes:
@@ -73,7 +168,7 @@ class Assigner:
         self._sections = [_Section(section) for section in patterns.sections]
         self._constraints = [(label, Pattern(smirks, N_TAGS["Constraints"])) for label, smirks in patterns.constraints]
 
-    def assign(self, molecule: Chem.Mol) -> dict[str, Terms]:
+    def assign(self, molecule: Chem.Mol) -> dict[str, AssignedTerms]:
         """Assign parameters.
 
         Args:
@@ -90,12 +185,12 @@ class Assigner:
         """
         for label, pattern in self._constraints:
             if held := pattern.matches(molecule):
-                raise errors.ConstrainedMoleculeError(
+                raise exceptions.ConstrainedMoleculeError(
                     f"the force field's constraint {label} holds {_describe(molecule, held[0])} at a fixed distance; only flexible "
                     "molecules can be handled"
                 )
         neighbors = [sorted(other.GetIdx() for other in atom.GetNeighbors()) for atom in molecule.GetAtoms()]
-        terms = {handler: Terms(np.zeros((0, n), np.int32), np.zeros(0, np.int32)) for handler, n in N_TAGS.items()}
+        terms = {handler: AssignedTerms(np.zeros((0, n), np.int32), np.zeros(0, np.int32)) for handler, n in N_TAGS.items()}
         del terms["Constraints"]
         for section in self._sections:
             assigned = section.last_matches(molecule)
@@ -104,7 +199,7 @@ class Assigner:
         return terms
 
 
-def _expand(section: _Section, assigned: dict[AtomTuple, int]) -> Terms:
+def _expand(section: _Section, assigned: dict[AtomTuple, int]) -> AssignedTerms:
     """Return a term for each row of a term's parameter, and for each of the permutations of an improper."""
     atoms: list[AtomTuple] = []
     parameters: list[int] = []
@@ -119,7 +214,7 @@ def _expand(section: _Section, assigned: dict[AtomTuple, int]) -> Terms:
             atoms += permutations
             parameters += [row] * len(permutations)
     width = N_TAGS[section.handler]
-    return Terms(np.array(atoms, dtype=np.int32).reshape(-1, width), np.array(parameters, dtype=np.int32))
+    return AssignedTerms(np.array(atoms, dtype=np.int32).reshape(-1, width), np.array(parameters, dtype=np.int32))
 
 
 def _check(handler: str, assigned: dict[AtomTuple, int], neighbors: list[list[int]], molecule: Chem.Mol) -> None:

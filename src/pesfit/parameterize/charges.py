@@ -1,4 +1,9 @@
-"""Partial charges of one molecule, by the first of several methods that works."""
+"""Partial charges of one molecule: those of the force field itself, or those by the first of several methods that works.
+
+Library charges are taken where their patterns cover every atom; else charge increments, where the force field has them; else the methods.
+Matches are counted as Interchange counts them: of the patterns that tag the same set of atoms the last one holds, and where library
+charges of different sets overlap, the later set holds. In the end charges add up to the total charge exactly, in any order of summation.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +19,26 @@ from rdkit.Chem import rdPartialCharges
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import MoleculeError, ParamsError
 from pesfit.parameterize import sqm
-from pesfit.parameterize.errors import ImplicitHydrogensError, MultipleFragmentsError, TotalChargeError
+from pesfit.parameterize.assign import AtomTuple, Pattern, Patterns, TaggedCharges
+from pesfit.parameterize.exceptions import (
+    ImplicitHydrogensError,
+    MultipleFragmentsError,
+    NonFiniteChargeError,
+    NonIntegralMoleculeChargeError,
+    TotalChargeError,
+)
 from pesfit.parameterize.nagl import nagl_charges
 from pesfit.parameterize.nagl_file import check_model, model_path
 from pesfit.params.preparation import ChargeMethod
 
 MAX_RESIDUAL = 0.01
-"""[e] by how much the sum of charges may miss the total charge before they are taken for another molecule's or another ion's; what
-Interchange tolerates. Less than that is rounding, and is spread evenly."""
-
+"""[e] by which partial charges may miss the total charge, as in Interchange; a smaller residual is rounding and is spread evenly."""
 MAX_RESIDUAL_PER_ATOM_SQM = 0.0006
 """[e] the same for each atom of a large molecule with charges from sqm, which prints three decimals."""
+_GRID = 2.0**-46
+"""[e], 1.4e-14. Sums of multiples of it below 128 e have no rounding error in float64."""
+BaseCharges = Callable[[str], FloatArray]
+"""Charges [e], shape (n_atoms,), by a method other than `zeros` and `formal_charge`."""
 
 
 class ChargeCalculationError(MoleculeError):
@@ -32,7 +46,7 @@ class ChargeCalculationError(MoleculeError):
 
 
 @dataclass(frozen=True, eq=False)
-class Charges:
+class AssignedCharges:
     """Partial charges and where they come from.
 
     Attributes:
@@ -83,7 +97,7 @@ class ChargeAssigner:
                 f"charges.methods asks for sqm alone, but AmberTools' {' and '.join(sqm.missing_programs())} not found on PATH"
             )
 
-    def assign(self, mol: Chem.Mol, dataset_charges: FloatArray | None, total_charge: int) -> Charges:
+    def assign(self, mol: Chem.Mol, dataset_charges: FloatArray | None, total_charge: int) -> AssignedCharges:
         """Return charges by the first method that works.
 
         A method that does not apply (no charges in the data set, no AmberTools on PATH) is passed over. One that fails, gives something
@@ -115,7 +129,7 @@ class ChargeAssigner:
             except MoleculeError as error:
                 failed.append(f"{method}: {error}")
             else:
-                return Charges(charges, method, tuple(failed))
+                return AssignedCharges(charges, method, tuple(failed))
         raise ChargeCalculationError(f"no charges; {'; '.join([*failed, *passed_over])}")
 
 
@@ -174,3 +188,101 @@ def _gasteiger_charges(mol: Chem.Mol) -> FloatArray:
     except ValueError as error:
         raise MoleculeError(f"RDKit has no Gasteiger parameters: {error}") from error
     return np.array([atom.GetDoubleProp("_GasteigerCharge") for atom in copy.GetAtoms()])
+
+
+class ForceFieldCharges:
+    """The charges in a force field, compiled once.
+
+    Args:
+        patterns: what `read_force_field` returned.
+    """
+
+    def __init__(self, patterns: Patterns) -> None:
+        self._library = [(Pattern(entry.smirks), entry) for entry in patterns.library_charges]
+        self._increments = [(Pattern(entry.smirks), entry) for entry in patterns.increments]
+        self._base = patterns.increment_base
+
+    def assign(self, molecule: Chem.Mol, base_charges: BaseCharges) -> FloatArray | None:
+        """Return the molecule's charges, or None where the force field leaves them to another method.
+
+        Args:
+            molecule: as `read_mapped_smiles` builds it.
+            base_charges: called where the force field puts increments on charges that have to be computed.
+
+        Returns:
+            [e], shape (n_atoms,).
+        """
+        library = np.full(molecule.GetNumAtoms(), np.nan)
+        for atoms, entry in _last_by_set(molecule, self._library).items():
+            library[list(atoms)] = entry.charges
+        if not np.isnan(library).any():
+            return library
+        if self._base is None:
+            return None
+        if self._base == "zeros":
+            # The toolkit makes what it computes add up to the total charge, zeros too.
+            charges = np.full(molecule.GetNumAtoms(), Chem.GetFormalCharge(molecule) / molecule.GetNumAtoms())
+        elif self._base == "formal_charge":
+            charges = np.array([float(atom.GetFormalCharge()) for atom in molecule.GetAtoms()])
+        else:
+            charges = np.array(base_charges(self._base))
+        for atoms, entry in _last_by_tags(molecule, self._increments).items():
+            np.add.at(charges, list(atoms), entry.charges)
+        return charges
+
+
+def _last_by_set(molecule: Chem.Mol, entries: list[tuple[Pattern, TaggedCharges]]) -> dict[AtomTuple, TaggedCharges]:
+    """Return the entry of each tuple of tagged atoms: the last one for the tuple, and of tuples of one set of atoms the last.
+
+    A dictionary keeps the place of a key's first entry, and "the last tuple" is by these places. Which of two symmetric tuples of
+    one pattern is last thus depends on RDKit's order of matches, as it does in Interchange.
+    """
+    by_tuple: dict[AtomTuple, TaggedCharges] = {}
+    for pattern, entry in entries:
+        for atoms in pattern.matches(molecule):
+            by_tuple[atoms] = entry
+    by_set = {tuple(sorted(atoms)): atoms for atoms in by_tuple}
+    return {atoms: by_tuple[atoms] for atoms in by_set.values()}
+
+
+def _last_by_tags(molecule: Chem.Mol, entries: list[tuple[Pattern, TaggedCharges]]) -> dict[AtomTuple, TaggedCharges]:
+    """Return the last entry that tags each set of atoms, by the atoms in the order of its tags."""
+    by_set: dict[AtomTuple, tuple[AtomTuple, TaggedCharges]] = {}
+    for pattern, entry in entries:
+        for atoms in pattern.matches(molecule):
+            by_set[tuple(sorted(atoms))] = (atoms, entry)
+    return dict(by_set.values())
+
+
+def with_exact_sum(charges: FloatArray, total_charge: int) -> FloatArray:
+    """Spread what partial charges miss of the total charge evenly over the atoms.
+
+    Charges are put on a grid of 2^-46 e, on which float64 adds without rounding: the sum is exact whatever its order. What cannot be
+    spread evenly on the grid goes in single steps to the first atoms.
+
+    Args:
+        charges: [e], shape (n_atoms,).
+        total_charge: [e].
+
+    Returns:
+        [e], shape (n_atoms,), each within `MAX_RESIDUAL` / n_atoms + 1.4e-14 e of what it was.
+
+    Raises:
+        NonFiniteChargeError: where a charge is not finite.
+        NonIntegralMoleculeChargeError: where the sum is off by more than `MAX_RESIDUAL`.
+    """
+    if not np.isfinite(charges).all():
+        atom = int(np.argmin(np.isfinite(charges)))
+        raise NonFiniteChargeError(f"the partial charge of atom {atom + 1} is {charges[atom]}; a finite number is needed")
+    missing = total_charge - float(np.sum(charges))
+    if abs(missing) > MAX_RESIDUAL:
+        raise NonIntegralMoleculeChargeError(
+            f"partial charges add up to {np.sum(charges):.6f} e and formal charges to {total_charge} e; they may differ by "
+            f"{MAX_RESIDUAL} e"
+        )
+    steps = np.rint((charges + missing / len(charges)) / _GRID).astype(np.int64)
+    left = round(total_charge / _GRID) - int(steps.sum())
+    every, first = divmod(left, len(steps))
+    steps += every
+    steps[:first] += 1
+    return steps.astype(np.float64) * _GRID

@@ -11,13 +11,10 @@ from rdkit import Chem
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import Failure, MoleculeError, PesfitError
 from pesfit.data.topology import Topology
-from pesfit.parameterize import errors
-from pesfit.parameterize.assign import Assigner
-from pesfit.parameterize.charges import ChargeAssigner
-from pesfit.parameterize.exact_charges import with_exact_sum
-from pesfit.parameterize.force_field_charges import ForceFieldCharges
+from pesfit.parameterize import exceptions
+from pesfit.parameterize.assign import Assigner, Patterns
+from pesfit.parameterize.charges import ChargeAssigner, ForceFieldCharges, with_exact_sum
 from pesfit.parameterize.molecule import read_mapped_smiles
-from pesfit.parameterize.patterns import Patterns
 from pesfit.params.preparation import ChargeMethod
 
 STAGE = "parameterize"
@@ -92,7 +89,7 @@ class _Engine:
         _check_elements(molecule, request)
         total_charge = Chem.GetFormalCharge(molecule)
         if total_charge != request.total_charge:
-            raise errors.TotalChargeError(
+            raise exceptions.TotalChargeError(
                 f"formal charges add up to {total_charge} e, the data set says {request.total_charge} e: {request.smiles}"
             )
         terms = self._assigner.assign(molecule)
@@ -130,7 +127,7 @@ class _Engine:
         if base != "gasteiger":
             methods = tuple(method for method in self._methods if method in ("nagl", "sqm"))
         if not methods:
-            raise errors.ChargeMethodError(
+            raise exceptions.ChargeMethodError(
                 f"the force field adds charge increments to {base} charges, and charges.methods = {list(self._methods)} has neither "
                 "nagl nor sqm"
             )
@@ -141,6 +138,6 @@ def _check_elements(molecule: Chem.Mol, request: Request) -> None:
     expected: IntArray = np.frombuffer(request.elements, dtype=np.int32)
     found = np.array([atom.GetAtomicNum() for atom in molecule.GetAtoms()], dtype=np.int32)
     if found.shape != expected.shape or (found != expected).any():
-        raise errors.ElementsError(
+        raise exceptions.ElementsError(
             f"by map number the elements are {found.tolist()}, the data set has {expected.tolist()}: {request.smiles}"
         )

@@ -11,7 +11,7 @@ import copy
 
 from rdkit import Chem, rdBase
 
-from pesfit.parameterize import errors
+from pesfit.parameterize import exceptions
 
 _SANITIZE = Chem.SANITIZE_ALL ^ Chem.SANITIZE_ADJUSTHS ^ Chem.SANITIZE_SETAROMATICITY
 
@@ -36,7 +36,9 @@ def read_mapped_smiles(smiles: str) -> Chem.Mol:
         parsed = _parse(smiles)
         order = _take_map_numbers(parsed, smiles)
         if len(Chem.GetMolFrags(parsed)) > 1:
-            raise errors.MultipleFragmentsError(f"{len(Chem.GetMolFrags(parsed))} molecules where one is expected: {smiles}")
+            raise exceptions.MultipleFragmentsError(
+                f"{len(Chem.GetMolFrags(parsed))} molecules where one is expected: {smiles}"
+            )
         _perceive(parsed, smiles)
         Chem.AssignStereochemistry(parsed)
         _check_hydrogens(parsed, smiles)
@@ -47,12 +49,12 @@ def read_mapped_smiles(smiles: str) -> Chem.Mol:
 
 def _parse(smiles: str) -> Chem.Mol:
     if not smiles.strip():
-        raise errors.EmptySmilesError("the SMILES is empty")
+        raise exceptions.EmptySmilesError("the SMILES is empty")
     parsed = Chem.MolFromSmiles(smiles, sanitize=False)
     if parsed is None:
-        raise errors.SMILESParseError(f"RDKit cannot read the SMILES {smiles!r}")
+        raise exceptions.SMILESParseError(f"RDKit cannot read the SMILES {smiles!r}")
     if parsed.GetNumAtoms() == 0:
-        raise errors.EmptySmilesError(f"the SMILES {smiles!r} has no atoms")
+        raise exceptions.EmptySmilesError(f"the SMILES {smiles!r} has no atoms")
     return parsed
 
 
@@ -61,7 +63,7 @@ def _take_map_numbers(parsed: Chem.Mol, smiles: str) -> list[int]:
     order = [atom.GetAtomMapNum() - 1 for atom in parsed.GetAtoms()]
     if sorted(order) != list(range(len(order))):
         missing = sorted(set(range(len(order))).difference(order))
-        raise errors.RemapIndexError(
+        raise exceptions.RemapIndexError(
             f"map numbers 1 to {len(order)} are expected, each once, and {missing[0] + 1} is missing: {smiles}"
         )
     for atom in parsed.GetAtoms():
@@ -73,16 +75,16 @@ def _perceive(molecule: Chem.Mol, smiles: str) -> None:
     try:
         Chem.SanitizeMol(molecule, _SANITIZE)
     except Chem.AtomValenceException as error:
-        raise errors.AtomValenceError(f"{error}: {smiles}") from error
+        raise exceptions.AtomValenceError(f"{error}: {smiles}") from error
     except (Chem.KekulizeException, Chem.AtomKekulizeException) as error:
-        raise errors.KekulizeError(f"{error}: {smiles}") from error
+        raise exceptions.KekulizeError(f"{error}: {smiles}") from error
     Chem.SetAromaticity(molecule, Chem.AromaticityModel.AROMATICITY_MDL)
 
 
 def _check_hydrogens(parsed: Chem.Mol, smiles: str) -> None:
     for atom in parsed.GetAtoms():
         if atom.GetNumImplicitHs() or atom.GetNumExplicitHs():
-            raise errors.ImplicitHydrogensError(
+            raise exceptions.ImplicitHydrogensError(
                 f"hydrogens of {atom.GetSymbol()} are implied, and each atom needs a map number: {smiles}"
             )
 
@@ -90,7 +92,7 @@ def _check_hydrogens(parsed: Chem.Mol, smiles: str) -> None:
 def _check_radicals(parsed: Chem.Mol, order: list[int], smiles: str) -> None:
     for atom in parsed.GetAtoms():
         if atom.GetNumRadicalElectrons() and atom.GetAtomicNum() not in _MAY_BE_RADICALS:
-            raise errors.RadicalsNotSupportedError(
+            raise exceptions.RadicalsNotSupportedError(
                 f"{_name(atom, order)} has {atom.GetNumRadicalElectrons()} unpaired electrons: {smiles}"
             )
 
@@ -101,7 +103,7 @@ def _check_stereo(parsed: Chem.Mol, order: list[int], smiles: str) -> None:
     unspecified = Chem.ChiralType.CHI_UNSPECIFIED
     for atom in flagged.GetAtoms():
         if atom.GetChiralTag() == unspecified and atom.HasProp("_ChiralityPossible") and not _has_equivalent_ends(atom):
-            raise errors.UndefinedStereochemistryError(f"{_name(atom, order)} is a stereocentre without @ or @@: {smiles}")
+            raise exceptions.UndefinedStereochemistryError(f"{_name(atom, order)} is a stereocentre without @ or @@: {smiles}")
     blank = copy.copy(parsed)
     for bond in blank.GetBonds():
         bond.SetStereo(Chem.BondStereo.STEREONONE)
@@ -110,7 +112,7 @@ def _check_stereo(parsed: Chem.Mol, order: list[int], smiles: str) -> None:
         undefined = drawn.GetStereo() in (Chem.BondStereo.STEREONONE, Chem.BondStereo.STEREOANY)
         if possible.GetStereo() == Chem.BondStereo.STEREOANY and undefined:
             ends = f"{_name(drawn.GetBeginAtom(), order)} and {_name(drawn.GetEndAtom(), order)}"
-            raise errors.UndefinedStereochemistryError(f"the double bond of {ends} is drawn without / and \\: {smiles}")
+            raise exceptions.UndefinedStereochemistryError(f"the double bond of {ends} is drawn without / and \\: {smiles}")
 
 
 def _has_equivalent_ends(atom: Chem.Atom) -> bool:

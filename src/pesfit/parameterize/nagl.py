@@ -26,7 +26,7 @@ from rdkit import Chem, rdBase
 from pesfit.chemistry.smiles import mapped_molecule
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import MoleculeError
-from pesfit.parameterize.errors import MultipleFragmentsError
+from pesfit.parameterize.exceptions import MultipleFragmentsError
 from pesfit.parameterize.nagl_features import atom_features, with_mdl_aromaticity
 from pesfit.parameterize.nagl_file import Float32Array, ModelFile, TableEntry, model_path, read_model
 

@@ -12,11 +12,10 @@ from pesfit.core.files import FAILURES_FILE
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import DatasetWriter, Record, write_failures
 from pesfit.params.preparation import Convert, Sources
-from pesfit.sources.converted import Converted, examined
+from pesfit.sources.checks import Converted, PhysicsCheck, examined
 from pesfit.sources.espaloma import ESPALOMA_LEVELS, PUBLISHED_MOLECULES, convert_espaloma
 from pesfit.sources.md17 import MD17_LEVELS, RMD17_LEVELS, RMD17Archive, read_md17
 from pesfit.sources.own import convert_own, open_raw
-from pesfit.sources.physical_check import PhysicsCheck
 from pesfit.sources.xtb import XTB_LEVELS, build_xtb
 
 SPLITS = "splits.json"
@@ -77,7 +76,7 @@ def _examined_frames(records: Iterable[Record], label: str) -> Iterable[Converte
         yield converted
 
 
-class _Tally:
+class _SourceCounts:
     """What is counted for one value of the `source` column."""
 
     def __init__(self) -> None:
@@ -122,7 +121,7 @@ class _Tally:
 
 def _write(path: Path, items: Iterable[Converted | Failure], levels: Mapping[str, str], max_failed_fraction: float) -> Metrics:
     """Write one data set and its failures; return its metrics, one section for each value of the `source` column."""
-    tallies: dict[str, _Tally] = {}
+    tallies: dict[str, _SourceCounts] = {}
     failures: list[Failure] = []
     n_items = 0
     with DatasetWriter(path, levels) as writer:
@@ -131,7 +130,7 @@ def _write(path: Path, items: Iterable[Converted | Failure], levels: Mapping[str
             if isinstance(item, Failure):
                 failures.append(item)
                 continue
-            tallies.setdefault(item.source, _Tally()).add(item)
+            tallies.setdefault(item.source, _SourceCounts()).add(item)
             if item.failure:
                 failures.append(item.failure)
             if item.record:
@@ -147,7 +146,7 @@ def _write(path: Path, items: Iterable[Converted | Failure], levels: Mapping[str
     return {"failures": len(failures), **{source: tally.metrics(source) for source, tally in sorted(tallies.items())}}
 
 
-def _check_sources(tallies: Mapping[str, _Tally]) -> None:
+def _check_sources(tallies: Mapping[str, _SourceCounts]) -> None:
     for source, tally in tallies.items():
         if problem := tally.physics.problem:
             raise DataError(f"{source}: {problem}")

@@ -1,4 +1,4 @@
-"""Read the files that DGL's `save_graphs` writes, in numpy alone.
+"""The files that DGL's `save_graphs` writes, read in numpy alone.
 
 The layout is that of DGL's own serializer (src/graph/serialize/heterograph_serialize.cc and the `Save` methods it calls): little-endian,
 uncompressed, one thing after another. Strings and vectors begin with their length as u64; an optional thing is written bare.
@@ -12,25 +12,29 @@ uncompressed, one thing after another. Strings and vectors begin with their leng
     array       magic; u64 0; i32 device; i32 device number; i32 dimensions; u8 kind; u8 bits; u16 lanes; i64 shape; i64 bytes; data
     trailer     vector of the graphs' positions, with its size in bytes before (u64) and after it (u64)
 
-Nothing in a file is believed: each length, count, shape and type is checked before it is used, so that a file that was cut or changed
-gives an `ArchiveError` and never a large allocation.
+Each length, count, shape and type is checked before it is used, so that a file that was cut or changed gives an `ArchiveError` that names
+the position, and never a large allocation.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pesfit.core.arrays import LongArray
-from pesfit.sources.byte_reader import ByteReader
+from pesfit.core.exceptions import ArchiveError
 
+Item = TypeVar("Item")
+_U8, _U64, _I64 = struct.Struct("<B"), struct.Struct("<Q"), struct.Struct("<q")
+_HEADER = struct.Struct("<4Q")
+_ARRAY_HEADER = struct.Struct("<QiiiBBH")
 Array = npt.NDArray[Any]
-
 _FILE = 0xDD2E4FF046B4A13F
 _GRAPH = 0xDD589FBE35224ABF
 _METAGRAPH = 0xDD3C5FFE20046ABF
@@ -38,7 +42,6 @@ _RELATION = 0xDD2E60F0F6B4A127
 _COO = 0xDD61FFD305DFF127
 _CSR = 0xDD6CD31205DFF127
 _ARRAY = 0xDD5E40F096B4A13F
-
 _HEADER_BYTES = 4096
 _CPU = 1
 _KINDS = {0: "i", 1: "u", 2: "f"}
@@ -71,7 +74,7 @@ class Relation:
 
 
 @dataclass(frozen=True)
-class Graph:
+class Heterograph:
     """One heterograph.
 
     Attributes:
@@ -89,7 +92,7 @@ class Graph:
 class GraphFile:
     """What one file holds: graphs, and labels that belong to all of them."""
 
-    graphs: tuple[Graph, ...]
+    graphs: tuple[Heterograph, ...]
     labels: dict[str, Array]
 
 
@@ -98,7 +101,7 @@ def read_graphs(content: bytes, name: str) -> GraphFile:
 
     Args:
         content: the whole file. Arrays that are returned are read-only views of it.
-        name: what error messages call the file.
+        name: name of the file in messages.
 
     Raises:
         ArchiveError: naming the file, the position in it and what is wrong there.
@@ -117,8 +120,81 @@ def read_graphs(content: bytes, name: str) -> GraphFile:
     return GraphFile(tuple(graphs), labels)
 
 
-class _Reader(ByteReader):
-    """Reads arrays too."""
+class _Reader:
+    """A position in the bytes of a file; every method that reads moves it on."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        self.content = content
+        self._name = name
+        self.position = 0
+
+    @property
+    def n_left(self) -> int:
+        """Bytes from here to the end."""
+        return len(self.content) - self.position
+
+    def error(self, what: str) -> ArchiveError:
+        """Return an error that says what is wrong here."""
+        return ArchiveError(
+            f"{self._name}: at byte {self.position} of {len(self.content)}: {what}; the file is truncated or corrupted"
+        )
+
+    def skip(self, n_bytes: int) -> int:
+        """Move over bytes that must be there and return where they begin."""
+        if n_bytes > self.n_left:
+            raise self.error(f"{n_bytes} more bytes are needed, {self.n_left} are left")
+        start = self.position
+        self.position += n_bytes
+        return start
+
+    def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
+        """Read a fixed layout."""
+        return layout.unpack_from(self.content, self.skip(layout.size))
+
+    def u64(self) -> int:
+        """Read an unsigned integer of 8 bytes."""
+        return int(self.unpack(_U64)[0])
+
+    def i64(self) -> int:
+        """Read a signed integer of 8 bytes."""
+        return int(self.unpack(_I64)[0])
+
+    def flag(self) -> bool:
+        """Read a byte that is 0 or 1."""
+        value = self.unpack(_U8)[0]
+        if value > 1:
+            raise self.error(f"{value} where 0 or 1 is expected")
+        return bool(value)
+
+    def magic(self, expected: int, what: str) -> None:
+        """Read the number something begins with, and refuse another."""
+        found = self.u64()
+        if found != expected:
+            raise self.error(f"no {what} begins here ({found:#x} instead of {expected:#x})")
+
+    def count(self, what: str, n_bytes_each: int) -> int:
+        """Read a length and refuse one that the bytes left cannot hold."""
+        n_items = self.u64()
+        if n_items * n_bytes_each > self.n_left:
+            raise self.error(f"{n_items} {what} are announced, {self.n_left} bytes are left")
+        return n_items
+
+    def vector(self, what: str, n_bytes_each: int, read: Callable[[], Item]) -> list[Item]:
+        """Read a list whose items have so many bytes at least."""
+        return [read() for _ in range(self.count(what, n_bytes_each))]
+
+    def text(self) -> str:
+        """Read a text in UTF-8."""
+        n_bytes = self.count("characters", 1)
+        start = self.skip(n_bytes)
+        try:
+            return self.content[start : self.position].decode()
+        except UnicodeDecodeError:
+            raise self.error("a name is not UTF-8") from None
+
+    def names(self, what: str) -> list[str]:
+        """Read a list of texts."""
+        return self.vector(what, 8, self.text)
 
     def array(self) -> Array:
         self.magic(_ARRAY, "array")
@@ -152,10 +228,6 @@ class _Reader(ByteReader):
         return arrays
 
 
-_HEADER = struct.Struct("<4Q")
-_ARRAY_HEADER = struct.Struct("<QiiiBBH")
-
-
 def _read_header(reader: _Reader) -> int:
     start = reader.skip(0)
     magic, version, kind, n_graphs = reader.unpack(_HEADER)
@@ -169,7 +241,7 @@ def _read_header(reader: _Reader) -> int:
     return int(n_graphs)
 
 
-def _read_graph(reader: _Reader) -> Graph:
+def _read_graph(reader: _Reader) -> Heterograph:
     reader.magic(_GRAPH, "graph")
     n_types, ends = _read_metagraph(reader)
     edges = reader.vector("relations", 8, lambda: _read_relation(reader))
@@ -192,7 +264,9 @@ def _read_graph(reader: _Reader) -> Graph:
             raise reader.error(f"edges {name!r} connect {shape} nodes of {(counts[source], counts[target])}")
         _check_features(reader, f"edges {name!r}", pairs.shape[1], data)
         relations.append(Relation(node_types[source], name, node_types[target], pairs, data))
-    return Graph(dict(zip(node_types, counts, strict=True)), dict(zip(node_types, node_data, strict=True)), tuple(relations))
+    return Heterograph(
+        dict(zip(node_types, counts, strict=True)), dict(zip(node_types, node_data, strict=True)), tuple(relations)
+    )
 
 
 def _read_metagraph(reader: _Reader) -> tuple[int, list[tuple[int, int]]]:

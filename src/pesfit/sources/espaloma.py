@@ -8,9 +8,9 @@ Each subset is an archive `<subset>.tar.gz` of entries, one a molecule, with thr
 The second kind holds molecules that occur in more than one subset, or more than once in one: one <number> a molecule, below it one entry a
 subset, where the conformers of entries of the same molecule are joined.
 
-What is read, with N atoms and C conformers:
+With N atoms and C conformers, these are read:
 
-    file        key             shape       unit            what
+    file        key             shape       unit            quantity
     heterograph g/u_qm          (1, C)      hartree         energy, B3LYP-D3BJ/DZVP
     heterograph n1/u_qm_prime   (N, C, 3)   hartree/bohr    gradient +dE/dx, NOT the force
     heterograph n1/xyz          (N, C, 3)   bohr            coordinates
@@ -27,7 +27,8 @@ that of the first, also where stereo is perceived differently.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
-from rdkit import Chem
+from rdkit import Chem, rdBase
 
 from pesfit.chemistry.smiles import group_of, mapped_smiles
 from pesfit.core.arrays import FloatArray
@@ -43,16 +44,20 @@ from pesfit.core.exceptions import ArchiveError, DataError, MoleculeError
 from pesfit.core.parallel import ordered_map
 from pesfit.core.units import BOHR, HARTREE
 from pesfit.data.dataset import Record
+from pesfit.data.sources import MERGED_SUBSET
 from pesfit.params.preparation import ConvertEspaloma, EspalomaSubset
 from pesfit.sources.archives import read_members
-from pesfit.sources.converted import Converted, examined, failed
-from pesfit.sources.dgl import Graph, read_graphs
-from pesfit.sources.openff_json import build_molecule, read_openff_json
+from pesfit.sources.checks import Converted, examined, failed
+from pesfit.sources.dgl import Heterograph, read_graphs
 
-MERGED = "duplicated-isomeric-smiles-merge"
+_ORDERS = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
+_STEREO = {"E": Chem.BondStereo.STEREOE, "Z": Chem.BondStereo.STEREOZ}
+_OPPOSITE = {
+    Chem.BondStereo.STEREOTRANS: Chem.BondStereo.STEREOCIS,
+    Chem.BondStereo.STEREOCIS: Chem.BondStereo.STEREOTRANS,
+}
 SUBSETS: tuple[str, ...] = get_args(EspalomaSubset)
-ESPALOMA_LEVELS = {f"espaloma/{subset}": "B3LYP-D3BJ/DZVP" for subset in SUBSETS if subset != MERGED}
-
+ESPALOMA_LEVELS = {f"espaloma/{subset}": "B3LYP-D3BJ/DZVP" for subset in SUBSETS if subset != MERGED_SUBSET}
 PUBLISHED_MOLECULES = {
     "espaloma/gen2-opt": 1024,
     "espaloma/gen2-torsion": 940,
@@ -65,7 +70,6 @@ PUBLISHED_MOLECULES = {
     "espaloma/rna-nucleoside": 4,
 }
 """Molecules that the authors count in a subset after their filter, its share of the merged archive included."""
-
 _FOLDERS = {"gen2": "gen2-opt", "pepconf": "pepconf-opt", "pepconf-dlc": "pepconf-opt"}
 """Other names of subsets that users of the record have seen in it."""
 _FILES = ("heterograph.bin", "homograph.bin", "mol.json")
@@ -75,7 +79,7 @@ _CHARGE_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArchiveEntry:
     """One entry as it lies in an archive.
 
     Attributes:
@@ -125,7 +129,7 @@ def convert_espaloma(folder: Path, subsets: Sequence[str], params: ConvertEspalo
         yield _with_shared_group(converted, groups)
 
 
-def read_entries(path: Path, subset: str) -> Iterator[Entry]:
+def read_entries(path: Path, subset: str) -> Iterator[ArchiveEntry]:
     """Yield the entries of an archive, each as soon as all its files have been read.
 
     The files of an entry lie together in the published archives; where they do not, what waits is bounded.
@@ -152,7 +156,7 @@ def read_entries(path: Path, subset: str) -> Iterator[Entry]:
         if len(files) == len(_FILES):
             seen.add(place)
             n_waiting_bytes -= sum(map(len, waiting.pop(place).values()))
-            yield Entry(place, entry_subset, str(path), files)
+            yield ArchiveEntry(place, entry_subset, str(path), files)
         elif n_waiting_bytes > _MAX_WAITING_BYTES:
             raise ArchiveError(
                 f"{path}: the files of {len(waiting)} entries, {next(iter(waiting))} first, lie too far apart to be joined"
@@ -168,23 +172,23 @@ def _entry_of(name: str, subset: str) -> tuple[str, str] | None:
     *folders, file = name.split("/")
     if file not in _FILES or not folders or _FOLDERS.get(folders[0], folders[0]) != subset:
         return None
-    if subset == MERGED:
+    if subset == MERGED_SUBSET:
         if len(folders) != 4:
             return None
         part = _FOLDERS.get(folders[2], folders[2])
-        return f"{MERGED}/{folders[1]}/{part}/{folders[3]}", part
+        return f"{MERGED_SUBSET}/{folders[1]}/{part}/{folders[3]}", part
     return (f"{subset}/{folders[1]}", subset) if len(folders) == 2 else None
 
 
 def _with_shared_group(converted: Converted, groups: dict[str, str]) -> Converted:
     record = converted.record
-    if record is None or not record.id.startswith(f"{MERGED}/"):
+    if record is None or not record.id.startswith(f"{MERGED_SUBSET}/"):
         return converted
     group = groups.setdefault(record.id.split("/")[1], record.group)
     return converted if group == record.group else replace(converted, record=replace(record, group=group))
 
 
-def convert_entry(entry: Entry, params: ConvertEspaloma) -> Converted:
+def convert_entry(entry: ArchiveEntry, params: ConvertEspaloma) -> Converted:
     """Convert one entry and keep the conformers the parameters ask for.
 
     Raises:
@@ -209,7 +213,7 @@ def convert_entry(entry: Entry, params: ConvertEspaloma) -> Converted:
     return examined(record.select(kept), record.n_conformers)
 
 
-def _record(entry: Entry, mol: Chem.Mol, labels: _Labels) -> Record:
+def _record(entry: ArchiveEntry, mol: Chem.Mol, labels: _Labels) -> Record:
     total_charge = Chem.GetFormalCharge(mol)
     if labels.charges is not None and abs(labels.charges.sum() - total_charge) > _CHARGE_TOLERANCE:
         raise MoleculeError(f"its charges add up to {labels.charges.sum():.3f} e, its formal charges to {total_charge}")
@@ -231,7 +235,7 @@ def _record(entry: Entry, mol: Chem.Mol, labels: _Labels) -> Record:
 class _Labels:
     """The labels of an entry in our units and axis order; see the table at the top."""
 
-    def __init__(self, graph: Graph, entry: Entry) -> None:
+    def __init__(self, graph: Heterograph, entry: ArchiveEntry) -> None:
         self._graph = graph
         self._name = entry.name_of("heterograph.bin")
         energy = self._feature("g", "u_qm")
@@ -270,14 +274,14 @@ class _Labels:
         return array
 
 
-def _only_graph(entry: Entry, file: str) -> Graph:
+def _only_graph(entry: ArchiveEntry, file: str) -> Heterograph:
     graphs = read_graphs(entry.files[file], entry.name_of(file)).graphs
     if len(graphs) != 1:
         raise ArchiveError(f"{entry.name_of(file)}: holds {len(graphs)} graphs; expected 1")
     return graphs[0]
 
 
-def _check_graph(entry: Entry, graph: Graph, molecule: Any) -> None:
+def _check_graph(entry: ArchiveEntry, graph: Heterograph, molecule: Any) -> None:
     """Compare elements and bonds of the graphs with those of `mol.json`: they must be in the same order."""
     elements = [atom["atomic_number"] for atom in molecule["atoms"]]
     types = _only_graph(entry, "homograph.bin").node_data.get("_N", {}).get("type", np.zeros(0))
@@ -300,3 +304,125 @@ def _check_graph(entry: Entry, graph: Graph, molecule: Any) -> None:
 
 def _undirected(pairs: Iterable[Sequence[Any]]) -> set[frozenset[Any]]:
     return {frozenset(pair) for pair in pairs}
+
+
+def read_openff_json(content: bytes, name: str) -> Mapping[str, Any]:
+    """Decode a `mol.json`.
+
+    Args:
+        content: of the file.
+        name: what error messages call it.
+
+    Raises:
+        ArchiveError: if it is not the JSON of a molecule, once or doubly encoded.
+    """
+    try:
+        molecule = json.loads(content)
+        if isinstance(molecule, str):
+            molecule = json.loads(molecule)
+        for atom in molecule["atoms"]:
+            _check_types(atom, {"atomic_number": int, "formal_charge": int, "stereochemistry": (str, type(None))})
+        for bond in molecule["bonds"]:
+            _check_types(bond, {"atom1": int, "atom2": int, "bond_order": int, "stereochemistry": (str, type(None))})
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArchiveError(f"{name}: is not the JSON of an OpenFF molecule: {type(error).__name__}: {error}") from error
+    return dict(molecule)
+
+
+def build_molecule(molecule: Mapping[str, Any]) -> Chem.Mol:
+    """Build the molecule: all hydrogens explicit, atoms in the order of the JSON, stereo as its CIP codes say.
+
+    A stereo center that RDKit does not take for one is left without stereo, as the toolkit leaves it in its SMILES.
+
+    Args:
+        molecule: from `read_openff_json`.
+
+    Raises:
+        MoleculeError: if RDKit cannot make sense of it.
+    """
+    mol = Chem.RWMol()
+    for atom in molecule["atoms"]:
+        if not (0 < atom["atomic_number"] <= 118 and abs(atom["formal_charge"]) < 100):
+            raise MoleculeError(f"an atom has the atomic number {atom['atomic_number']} and the charge {atom['formal_charge']}")
+        added = Chem.Atom(atom["atomic_number"])
+        added.SetFormalCharge(atom["formal_charge"])
+        added.SetNoImplicit(True)
+        mol.AddAtom(added)
+    for bond in molecule["bonds"]:
+        ends = (bond["atom1"], bond["atom2"])
+        if bond["bond_order"] not in _ORDERS or not all(0 <= end < mol.GetNumAtoms() for end in ends) or ends[0] == ends[1]:
+            raise MoleculeError(
+                f"a bond of order {bond['bond_order']} joins atoms {ends[0]} and {ends[1]} of {mol.GetNumAtoms()}"
+            )
+        if mol.GetBondBetweenAtoms(*ends) is not None:
+            raise MoleculeError(f"two bonds join atoms {ends[0]} and {ends[1]}")
+        mol.AddBond(*ends, _ORDERS[bond["bond_order"]])
+    try:
+        with rdBase.BlockLogs():  # the message is in the exception
+            Chem.SanitizeMol(mol)
+    except (ValueError, RuntimeError) as error:
+        raise MoleculeError(f"RDKit refuses the molecule: {error}") from error
+    atom_codes = [atom["stereochemistry"] for atom in molecule["atoms"]]
+    return _with_stereo(mol, atom_codes, [bond["stereochemistry"] for bond in molecule["bonds"]])
+
+
+def _with_stereo(mol: Chem.RWMol, atom_codes: Sequence[str | None], bond_codes: Sequence[str | None]) -> Chem.Mol:
+    """Guess each center's handedness, look at the CIP codes that result, and turn over those that are wrong.
+
+    The code of one center can hang on the handedness of another, so this goes on until nothing changes.
+    """
+    for atom, code in zip(mol.GetAtoms(), atom_codes, strict=True):
+        if code is not None:
+            atom.SetChiralTag(Chem.ChiralType.CHI_TETRAHEDRAL_CW)
+    for bond, code in zip(mol.GetBonds(), bond_codes, strict=True):
+        if code is not None:
+            _guess_trans(bond)
+    wrong: list[str] = []
+    for _ in range(1 + sum(code is not None for code in (*atom_codes, *bond_codes))):
+        perceived = _with_codes(mol)
+        wrong = _turn_over_wrong(mol, perceived, atom_codes, bond_codes)
+        if not wrong:
+            return perceived
+    raise MoleculeError(f"no handedness gives the stereo codes of {', '.join(wrong)}")
+
+
+def _with_codes(mol: Chem.RWMol) -> Chem.Mol:
+    """Return a copy with CIP codes; in it a center that only another, still missing one would make a center has lost its guess."""
+    perceived = Chem.Mol(mol)
+    Chem.SetDoubleBondNeighborDirections(perceived)  # what codes of double bonds are worked out from
+    Chem.AssignStereochemistry(perceived, cleanIt=True, force=True)
+    return perceived
+
+
+def _turn_over_wrong(
+    mol: Chem.RWMol, perceived: Chem.Mol, atom_codes: Sequence[str | None], bond_codes: Sequence[str | None]
+) -> list[str]:
+    wrong = []
+    for atom, seen, code in zip(mol.GetAtoms(), perceived.GetAtoms(), atom_codes, strict=True):
+        if code is not None and seen.HasProp("_CIPCode") and seen.GetProp("_CIPCode") != code:
+            atom.InvertChirality()
+            wrong.append(f"atom {atom.GetIdx()} ({code})")
+    for bond, seen, code in zip(mol.GetBonds(), perceived.GetBonds(), bond_codes, strict=True):
+        if code is not None and seen.GetStereo() in _STEREO.values() and seen.GetStereo() != _STEREO.get(code):
+            bond.SetStereo(_OPPOSITE[bond.GetStereo()])
+            wrong.append(f"bond {bond.GetIdx()} ({code})")
+    return wrong
+
+
+def _guess_trans(bond: Chem.Bond) -> None:
+    """Say that some neighbors of a double bond are opposite to each other."""
+    begin, end = bond.GetBeginAtom(), bond.GetEndAtom()
+    sides = [
+        [neighbor.GetIdx() for neighbor in atom.GetNeighbors() if neighbor.GetIdx() != other.GetIdx()]
+        for atom, other in ((begin, end), (end, begin))
+    ]
+    if not all(sides) or bond.GetBondType() != Chem.BondType.DOUBLE:
+        raise MoleculeError(f"bond {bond.GetIdx()} between atoms {begin.GetIdx()} and {end.GetIdx()} cannot have stereo")
+    bond.SetStereoAtoms(sides[0][0], sides[1][0])
+    bond.SetStereo(Chem.BondStereo.STEREOTRANS)
+
+
+def _check_types(values: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    for key, kind in types.items():
+        if not isinstance(values[key], kind):
+            raise TypeError(f"{key} is {values[key]!r}")

@@ -5,17 +5,20 @@ rMD17 (Christensen and von Lilienfeld, Mach. Learn.: Sci. Technol. 1, 045018, 20
 `.tar.bz2`, with `energies` (n,), `forces` and `coords` (n, n_atoms, 3), `nuclear_charges` (n_atoms,), and the five published splits
 as `rmd17/splits/index_{train,test}_0{1..5}.csv`; PBE/def2-SVP. Both are in kcal/mol and Å already, and hold forces.
 
-Frames become rows of at most `MAX_FRAMES_PER_ROW`, with `id` = `<molecule>/<number of the row>` and `frame` = index in the file.
+Frames become rows of at most `MAX_FRAMES_PER_ROW`, with `id` = `<molecule>/<number of the row>` and `frame` = index in the file. Sizes and
+types that an `.npz` file announces are compared with its bytes before memory is allocated.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +31,8 @@ from pesfit.data.dataset import MAX_FRAMES_PER_ROW, Record
 from pesfit.params.preparation import ConvertMD17
 from pesfit.sources.archives import Member, read_members
 from pesfit.sources.download.catalog import md17_name
-from pesfit.sources.npz import read_npz
 
+_SUFFIX = ".npy"
 MD17_MOLECULES = {
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",
     "azobenzene": "c1ccc(cc1)N=Nc1ccccc1",
@@ -43,13 +46,10 @@ MD17_MOLECULES = {
     "uracil": "O=c1cc[nH]c(=O)[nH]1",
 }
 """SMILES of each molecule of MD17 and rMD17; stereo (azobenzene's) is taken from the geometry."""
-
 MD17_LEVELS = {"md17": "PBE+vdW-TS"}
 RMD17_LEVELS = {"rmd17": "PBE/def2-SVP"}
-
 Splits = dict[str, dict[str, list[int]]]
 """Published splits: `splits["1"]["train"]` are indices of frames, the same for every molecule."""
-
 _MAX_MEMBER_BYTES = 2**29
 _NPZ = re.compile(r"(?:.*/)?rmd17_([a-z0-9]+)\.npz")
 _SPLIT = re.compile(r"(?:.*/)?index_(train|test)_0([1-5])\.csv")
@@ -213,3 +213,64 @@ def _check_shapes(stored: dict[str, npt.NDArray[Any]], name: str, keys: _Keys) -
             f"{name}: {keys.energy} has shape {stored[keys.energy].shape}; expected ({n_frames},) or ({n_frames}, 1)"
         )
     return numbers.astype(np.int32)
+
+
+def read_npz(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> dict[str, npt.NDArray[Any]]:
+    """Read some arrays of an `.npz` file, in the types they are stored in.
+
+    Pickled objects are never loaded, and memory is set aside only for bytes the file has.
+
+    Args:
+        stream: the file, open for reading and seekable.
+        name: what error messages call it.
+        wanted: for each key the kinds of number it may hold, as in numpy's `dtype.kind` (`f` float, `i` int, `u` unsigned int).
+
+    Raises:
+        ArchiveError: naming the file, and the key that is missing or damaged or holds something else.
+    """
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            members = _members(archive, name, wanted)
+            return {key: _read_array(archive, members[key], f"{name}: {key}", kinds) for key, kinds in wanted.items()}
+    except ArchiveError:
+        raise
+    except Exception as error:  # zipfile answers damage with some ten kinds of exception
+        raise ArchiveError(f"{name}: truncated or corrupted: {type(error).__name__}: {error}") from error
+
+
+def _members(archive: zipfile.ZipFile, name: str, wanted: Mapping[str, str]) -> dict[str, zipfile.ZipInfo]:
+    members = {info.filename.removesuffix(_SUFFIX): info for info in archive.infolist() if info.filename.endswith(_SUFFIX)}
+    missing = [key for key in wanted if key not in members]
+    if missing:
+        raise ArchiveError(f"{name}: has no {', '.join(missing)}; its keys are {', '.join(sorted(members)) or 'none'}")
+    return members
+
+
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str, kinds: str) -> npt.NDArray[Any]:
+    with cast("zipfile.ZipExtFile", archive.open(info)) as member:
+        version = np.lib.format.read_magic(member)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
+            raise ArchiveError(f"{what}: has npy version {version}; 1.0 and 2.0 are read")
+        shape, is_fortran, dtype = readers[version](member)
+        n_header_bytes = member.tell()
+        if dtype.kind not in kinds or dtype.hasobject:
+            raise ArchiveError(f"{what}: has type {dtype}; expected one of the kinds {', '.join(kinds)} (float, int, uint)")
+        n_bytes = math.prod(shape) * dtype.itemsize
+        # Deflate shortens by a factor of 1032 at most.
+        if (
+            min(shape, default=0) < 0
+            or n_header_bytes + n_bytes != info.file_size
+            or info.file_size > 1100 * (info.compress_size + 1)
+        ):
+            raise ArchiveError(
+                f"{what}: shape {shape} and type {dtype} do not go with {info.file_size} bytes; the file is corrupted"
+            )
+        content = bytearray(n_bytes)
+        view = memoryview(content)
+        n_read = 0
+        while n_read < n_bytes and (n := member.readinto(view[n_read : n_read + 2**20])):
+            n_read += n
+        if n_read != n_bytes or member.read(1):  # the read past the end makes zipfile compare its checksum
+            raise ArchiveError(f"{what}: has {n_read} bytes of {n_bytes}; the file is truncated")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")

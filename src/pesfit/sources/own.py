@@ -18,7 +18,7 @@ from pesfit.core.exceptions import DataError, MoleculeError
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import MAX_FRAMES_PER_ROW, SCHEMA, Record
 from pesfit.params.preparation import OwnData
-from pesfit.sources.converted import Converted, examined, failed
+from pesfit.sources.checks import Converted, examined, failed
 from pesfit.sources.own_folder import DESCENT_COLUMNS, OWN, OwnTable, open_own
 
 _MAY_BE_NULL = frozenset({"smiles", "forces", "charges"})

@@ -1,4 +1,4 @@
-"""The data set that is built on the machine itself: small molecules and one trajectory, labelled with GFN2-xTB.
+"""The data set that is built on the machine itself: small molecules and one trajectory, labeled with GFN2-xTB.
 
 Each molecule is embedded (ETKDG), relaxed, and sampled by short Langevin dynamics that start at the minima found. Ethanol gets one
 long trajectory, which plays MD17's role. Every random number comes from a generator seeded by (seed, molecule, walker), so that
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rdkit import Chem
@@ -25,12 +25,10 @@ from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import MAX_FRAMES_PER_ROW, Record
 from pesfit.params.preparation import ConvertXtb
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY, Gfn2
-from pesfit.sources.xtb_dynamics import Frame, Langevin, relax
-from pesfit.sources.xtb_molecules import MOLECULES, TRAJECTORY_MOLECULE, NamedMolecule
+from pesfit.sources.xtb_dynamics import LabeledFrame, Langevin, relax
 
 XTB_LEVELS = {"xtb/conformers": LEVEL_OF_THEORY, "xtb/trajectory": LEVEL_OF_THEORY}
 """Level of theory of each value of the `source` column."""
-
 _MAX_FORCE = 0.5
 """kcal/mol/Å, at which a conformer counts as relaxed: its energy is then within some 0.01 kcal/mol of the minimum's."""
 _MAX_RELAXATION_STEPS = 1000
@@ -40,13 +38,70 @@ _SAME_INERTIA = 0.02
 """Largest relative difference of the principal moments of inertia of one minimum."""
 _MIN_KEPT = 0.8
 """A molecule fails if a smaller fraction of its frames has the bonds it should have."""
-
 _TRAJECTORY_KEY = 1_000_000
 """What stands for the trajectory where molecules have their index."""
 
 
+class NamedMolecule(NamedTuple):
+    """A molecule of the built-in list.
+
+    Attributes:
+        name: unique, in small letters; part of the `id` of the rows.
+        smiles: isomeric, hydrogens implicit, RDKit's canonical form.
+    """
+
+    name: str
+    smiles: str
+
+
+MOLECULES: tuple[NamedMolecule, ...] = (
+    NamedMolecule("acetamide", "CC(N)=O"),
+    NamedMolecule("1-chloro-2-fluoroethane", "FCCCl"),
+    NamedMolecule("propanoate", "CCC(=O)[O-]"),
+    NamedMolecule("dimethyl-sulfoxide", "CS(C)=O"),
+    NamedMolecule("propylammonium", "CCC[NH3+]"),
+    NamedMolecule("dimethyl-phosphate", "COP(=O)([O-])OC"),
+    NamedMolecule("4-methylimidazole", "Cc1c[nH]cn1"),
+    NamedMolecule("bromobenzene", "Brc1ccccc1"),
+    NamedMolecule("methyl-acetate", "COC(C)=O"),
+    NamedMolecule("3-chloroaniline", "Nc1cccc(Cl)c1"),
+    NamedMolecule("trans-pent-2-ene", "C/C=C/CC"),
+    NamedMolecule("2-methylsulfanylethanethiol", "CSCCS"),
+    NamedMolecule("l-lactic-acid", "C[C@H](O)C(=O)O"),
+    NamedMolecule("propanenitrile", "CCC#N"),
+    NamedMolecule("nitroethane", "CC[N+](=O)[O-]"),
+    NamedMolecule("methylguanidinium", "CNC(N)=[NH2+]"),
+    NamedMolecule("2-methoxypyridine", "COc1ccccn1"),
+    NamedMolecule("1,2-dimethoxyethane", "COCCOC"),
+    NamedMolecule("n-methylmethanesulfonamide", "CNS(C)(=O)=O"),
+    NamedMolecule("alanine-dipeptide", "CNC(=O)[C@H](C)NC(C)=O"),
+    NamedMolecule("but-3-yn-1-ol", "C#CCCO"),
+    NamedMolecule("2-methylthiophene", "Cc1cccs1"),
+    NamedMolecule("furfural", "O=Cc1ccco1"),
+    NamedMolecule("2-dimethylaminoethanol", "CN(C)CCO"),
+    NamedMolecule("1,3-dimethylurea", "CNC(=O)NC"),
+    NamedMolecule("trimethyl-phosphate", "COP(=O)(OC)OC"),
+    NamedMolecule("paracetamol", "CC(=O)Nc1ccc(O)cc1"),
+    NamedMolecule("methyl-n-methylcarbamate", "CNC(=O)OC"),
+    NamedMolecule("dimethyl-disulfide", "CSSC"),
+    NamedMolecule("morpholine", "C1COCCN1"),
+    NamedMolecule("2,2,2-trifluoroethanol", "OCC(F)(F)F"),
+    NamedMolecule("cyclopropyl-methyl-ketone", "CC(=O)C1CC1"),
+    NamedMolecule("betaine", "C[N+](C)(C)CC(=O)[O-]"),
+    NamedMolecule("2-phenoxyethylammonium", "[NH3+]CCOc1ccccc1"),
+    NamedMolecule("uracil", "O=c1cc[nH]c(=O)[nH]1"),
+    NamedMolecule("acetamidinium", "CC(N)=[NH2+]"),
+    NamedMolecule("ethyl-methyl-sulfone", "CCS(C)(=O)=O"),
+    NamedMolecule("methanesulfonate", "CS(=O)(=O)[O-]"),
+    NamedMolecule("butane", "CCCC"),
+    NamedMolecule("2-phenylpyridine", "c1ccc(-c2ccccn2)cc1"),
+)
+TRAJECTORY_MOLECULE = NamedMolecule("ethanol", "CCO")
+"""The molecule of the one long trajectory."""
+
+
 @dataclass(frozen=True)
-class _Task:
+class _SamplingTask:
     """One item of work: the conformers of a molecule, or the trajectory (`index` = `_TRAJECTORY_KEY`)."""
 
     index: int
@@ -64,7 +119,7 @@ class _Task:
 class _System:
     """What all steps of a task share: the molecule, its potential, its dynamics and its seeds."""
 
-    def __init__(self, task: _Task, params: ConvertXtb) -> None:
+    def __init__(self, task: _SamplingTask, params: ConvertXtb) -> None:
         self.task = task
         self.params = params
         self.mol = Chem.AddHs(Chem.MolFromSmiles(task.molecule.smiles))
@@ -75,7 +130,7 @@ class _System:
         self.masses = np.array([atom.GetMass() for atom in self.mol.GetAtoms()])
         self.langevin = Langevin(self.masses, params.temperature_kelvin, params.friction_per_ps, params.timestep_fs)
 
-    def minima(self, n_conformers: int) -> list[Frame]:
+    def minima(self, n_conformers: int) -> list[LabeledFrame]:
         """Embed, relax, and return the distinct minima with the right bonds, lowest first."""
         relaxed = [
             relax(self.gfn2.energy_and_forces, coords, _MAX_FORCE, _MAX_RELAXATION_STEPS)
@@ -101,7 +156,9 @@ class _System:
     def _seeds(self, walker: int) -> np.random.SeedSequence:
         return np.random.SeedSequence(self.params.seed, spawn_key=(self.task.index, walker))
 
-    def sample(self, start: FloatArray, walker: int, equilibration_fs: float, interval_fs: float, n_frames: int) -> list[Frame]:
+    def sample(
+        self, start: FloatArray, walker: int, equilibration_fs: float, interval_fs: float, n_frames: int
+    ) -> list[LabeledFrame]:
         """Run Langevin dynamics; keep frames up to the first one in which a bond has broken or formed.
 
         Args:
@@ -114,14 +171,14 @@ class _System:
         step = self.params.timestep_fs
         skip, every = round(equilibration_fs / step), round(interval_fs / step)
         steps = self.langevin.run(self.gfn2.energy_and_forces, start, np.random.Generator(np.random.PCG64(self._seeds(walker))))
-        kept: list[Frame] = []
+        kept: list[LabeledFrame] = []
         for frame in islice(steps, skip + every - 1, skip + every * n_frames, every):
             if not self.connectivity.holds(frame.coords[None])[0]:
                 break
             kept.append(frame)
         return kept
 
-    def record(self, row_id: str, source: str, frames: list[Frame], numbers: list[int]) -> Record:
+    def record(self, row_id: str, source: str, frames: list[LabeledFrame], numbers: list[int]) -> Record:
         """Make a row of frames; `numbers` are their places in the source's own order."""
         return Record(
             id=row_id,
@@ -152,8 +209,8 @@ def build_xtb(params: ConvertXtb) -> Iterator[Record | Failure]:
     Yields:
         The rows, and a failure for each molecule that has none.
     """
-    trajectory = _Task(_TRAJECTORY_KEY, TRAJECTORY_MOLECULE)
-    molecules = [_Task(index, molecule) for index, molecule in enumerate(MOLECULES[: params.n_molecules])]
+    trajectory = _SamplingTask(_TRAJECTORY_KEY, TRAJECTORY_MOLECULE)
+    molecules = [_SamplingTask(index, molecule) for index, molecule in enumerate(MOLECULES[: params.n_molecules])]
     # What takes longest starts first, so that the last worker to finish finishes soon after the others.
     queue = [trajectory, *sorted(molecules, key=_cost, reverse=True)]
     results = ordered_map(partial(_run_task, params), queue, label="xtb", n_items=len(queue))
@@ -162,13 +219,13 @@ def build_xtb(params: ConvertXtb) -> Iterator[Record | Failure]:
         yield from by_task[task]
 
 
-def _cost(task: _Task) -> float:
+def _cost(task: _SamplingTask) -> float:
     """Estimate the time of one energy: it grows with some 2.5th power of the number of orbitals."""
     mol = Chem.AddHs(Chem.MolFromSmiles(task.molecule.smiles))
     return float(sum(1 if atom.GetAtomicNum() == 1 else 4 if atom.GetAtomicNum() < 10 else 9 for atom in mol.GetAtoms()))
 
 
-def _run_task(params: ConvertXtb, task: _Task) -> list[Record] | list[Failure]:
+def _run_task(params: ConvertXtb, task: _SamplingTask) -> list[Record] | list[Failure]:
     build: Callable[[_System], list[Record]] = _trajectory if task.is_trajectory else _conformers
     try:
         return build(_System(task, params))
@@ -183,7 +240,7 @@ def _run_task(params: ConvertXtb, task: _Task) -> list[Record] | list[Failure]:
 def _conformers(system: _System) -> list[Record]:
     params = system.params
     minima = system.minima(params.n_conformers)
-    frames: list[Frame] = []
+    frames: list[LabeledFrame] = []
     numbers: list[int] = []
     for walker in range(params.n_conformers):
         start = minima[walker % len(minima)].coords
@@ -223,14 +280,14 @@ def _trajectory(system: _System) -> list[Record]:
     ]
 
 
-def distinct_minima(frames: list[Frame], masses: FloatArray) -> list[Frame]:
+def distinct_minima(frames: list[LabeledFrame], masses: FloatArray) -> list[LabeledFrame]:
     """Return the minima without duplicates, lowest first. Mirror images, and copies with like atoms exchanged, are duplicates.
 
     Args:
         frames: relaxed.
         masses: [g/mol], shape (n_atoms,).
     """
-    kept: list[tuple[Frame, FloatArray]] = []
+    kept: list[tuple[LabeledFrame, FloatArray]] = []
     for frame in sorted(frames, key=lambda frame: frame.energy):
         moments = _moments_of_inertia(frame.coords, masses)
         if not any(

@@ -17,7 +17,6 @@ from pesfit.potentials.integrators import langevin, thermal_speed
 
 EnergyFunction: TypeAlias = Callable[[FloatArray], EnergyAndForces]
 """coords [Å], shape (n_atoms, 3) -> energy [kcal/mol] and forces [kcal/mol/Å]."""
-
 _CURVATURE = 1600.0
 """kcal/mol/Å², of a typical stiff coordinate: what the first step assumes."""
 _MEMORY = 30
@@ -26,7 +25,7 @@ _MAX_STEP = 0.2
 
 
 @dataclass(frozen=True)
-class Frame:
+class LabeledFrame:
     """One set of coordinates with its labels.
 
     Attributes:
@@ -40,7 +39,7 @@ class Frame:
     forces: FloatArray
 
 
-def relax(energy_function: EnergyFunction, coords: FloatArray, max_force: float, max_steps: int) -> Frame:
+def relax(energy_function: EnergyFunction, coords: FloatArray, max_force: float, max_steps: int) -> LabeledFrame:
     r"""Follow the forces to a minimum by L-BFGS without a line search (Nocedal, Math. Comput. 35, 773, 1980).
 
     .. math::
@@ -105,7 +104,7 @@ def _newton_step(forces: FloatArray, history: deque[tuple[FloatArray, FloatArray
 
 @dataclass(frozen=True)
 class Langevin:
-    """Langevin dynamics of one molecule (`dynamics.Integrator`).
+    """Langevin dynamics of one molecule (`potentials.integrators`).
 
     Attributes:
         masses: [g/mol], shape (n_atoms,).
@@ -121,7 +120,7 @@ class Langevin:
 
     def run(
         self, energy_function: EnergyFunction, coords: FloatArray, random: np.random.Generator, heating: float = 2.0
-    ) -> Iterator[Frame]:
+    ) -> Iterator[LabeledFrame]:
         """Yield the frame after every step, without end.
 
         Args:
@@ -146,6 +145,6 @@ class Langevin:
             yield frame
 
 
-def _evaluate(energy_function: EnergyFunction, coords: FloatArray) -> Frame:
+def _evaluate(energy_function: EnergyFunction, coords: FloatArray) -> LabeledFrame:
     labels = energy_function(coords)
-    return Frame(coords, labels.energy, labels.forces)
+    return LabeledFrame(coords, labels.energy, labels.forces)

@@ -17,7 +17,7 @@ import numpy as np
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError
 from pesfit.data.topology import ForceField, ParameterizedSet
-from pesfit.parameterize.exact_charges import with_exact_sum
+from pesfit.parameterize.charges import with_exact_sum
 from pesfit.params.fit_smirnoff import Gradient, Objective
 from pesfit.smirnoff.errors import ErrorRow
 from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows

@@ -1,4 +1,4 @@
-"""Why one molecule cannot be parameterized. Where the OpenFF toolkit or Interchange has a class for it, the name is theirs."""
+"""Reasons why one molecule cannot be parameterized. Where the OpenFF toolkit or Interchange has a class for it, the name is theirs."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pesfit.core.exceptions import ParamsError
 from pesfit.data.dataset import ConformerDataset
 from pesfit.data.splits import SPLITS, TEST, TRAIN, UNUSED, VALIDATION, Splits
 from pesfit.params.preparation import Split, SplitRule
-from pesfit.split.build import SPLITS_FILE, split_datasets
+from pesfit.split.stage import SPLITS_FILE, split_datasets
 from tests.split.rows import write_datasets
 
 CHAINS = ["C" * n + "O" for n in range(1, 40)]

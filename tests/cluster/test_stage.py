@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from pesfit.cluster.build import cluster_datasets
+from pesfit.cluster.stage import cluster_datasets, plot_cluster_sizes
 from pesfit.core.exceptions import ParamsError, TooManyFailuresError
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record, open_datasets, read_failures
 from pesfit.params.preparation import Cluster
@@ -137,10 +138,29 @@ def test_a_name_that_is_no_source_is_refused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("worker_pool")
 def test_workers_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = write_data(tmp_path / "arrow", [make_record(f"m{i}", basins=1 + i % 4, seed=i) for i in range(9)])
-    monkeypatch.setattr("pesfit.cluster.build._PAIRS_A_TASK", 150)
+    monkeypatch.setattr("pesfit.cluster.stage._PAIRS_A_TASK", 150)
     results = []
     for workers in ("1", "2"):
         monkeypatch.setenv("PESFIT_WORKERS", workers)
         run(datasets, tmp_path / workers)
         results.append(contents(tmp_path / workers))
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    "sizes", [{}, {"xtb/conformers": []}, {"a": [1]}, {"a": [1, 2, 5000] * 200, "b": [3], "c": [], "d": [1, 1], "e": [7]}]
+)
+def test_same_bytes_and_something_to_see(tmp_path: Path, sizes: dict[str, list[int]]) -> None:
+    for name in ("first.png", "second.png"):
+        plot_cluster_sizes(tmp_path / name, sizes, 0.25)
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
+    with Image.open(tmp_path / "first.png") as image:
+        assert not image.text
+        pixels = np.asarray(image.convert("L"))
+    assert 0.001 < (pixels < 128).mean() < 0.5
+
+
+def test_other_sizes_give_another_picture(tmp_path: Path) -> None:
+    plot_cluster_sizes(tmp_path / "a.png", {"a": [1, 2]}, 0.25)
+    plot_cluster_sizes(tmp_path / "b.png", {"a": [1, 1]}, 0.25)
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()

@@ -13,7 +13,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import ForceFieldError, ParamsError, TooManyFailuresError
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record, read_failures
 from pesfit.data.topology import ParameterizedSet
-from pesfit.parameterize.build import parameterize_datasets
+from pesfit.parameterize.stage import parameterize_datasets
 from pesfit.params.preparation import AssignCharges, Parameterize
 from tests.parameterize import interchange_oracle as oracle
 from tests.parameterize.offxml import write_offxml

@@ -13,8 +13,8 @@ from pesfit.core.exceptions import DataError
 from pesfit.core.units import BOHR, HARTREE, KJ
 from pesfit.data.dataset import Record
 from pesfit.params.preparation import ConvertEspaloma
+from pesfit.sources.checks import PhysicsCheck, check_physics, measure_physics
 from pesfit.sources.espaloma import convert_entry, read_entries
-from pesfit.sources.physical_check import PhysicsCheck, check_physics, measure_physics
 from tests.sources.synthetic import make_frames
 
 FRAMES = make_frames("CCO", 30)

@@ -11,9 +11,8 @@ from pesfit.data.dataset import ConformerDataset
 from pesfit.data.sources import check_source_names, covers
 from pesfit.data.splits import SPLITS, TEST, TRAIN, UNUSED, SplitRow, write_splits
 from pesfit.params.preparation import Split, SplitRule
-from pesfit.split.frames import split_as_rmd17, split_by_block, split_by_frame
-from pesfit.split.molecules import split_as_espaloma, split_by_molecule
-from pesfit.split.rows import Row, read_rows
+from pesfit.split.rows import RowAssignment, read_rows
+from pesfit.split.rules import split_as_espaloma, split_as_rmd17, split_by_block, split_by_frame, split_by_molecule
 from pesfit.split.twins import connectivity_keys, twin_groups
 
 SPLITS_FILE = "splits.arrow"
@@ -40,7 +39,7 @@ def split_datasets(datasets: Mapping[str, ConformerDataset], params: Split, outp
         DataError: where published splits are missing or malformed.
     """
     rows = read_rows(datasets)
-    sources: dict[str, list[Row]] = {}
+    sources: dict[str, list[RowAssignment]] = {}
     for row in rows:
         sources.setdefault(row.source, []).append(row)
     check_source_names("split.rules", (rule.source for rule in params.rules), sources)
@@ -71,7 +70,7 @@ def _rule_of(source: str, rules: Sequence[SplitRule]) -> SplitRule:
 
 
 def _apply_fixed(
-    rule: SplitRule, sources: Mapping[str, Sequence[Row]], datasets: Mapping[str, ConformerDataset], seed: int
+    rule: SplitRule, sources: Mapping[str, Sequence[RowAssignment]], datasets: Mapping[str, ConformerDataset], seed: int
 ) -> None:
     """Apply a rule that does not depend on where other rules put a molecule."""
     if rule.by == "espaloma":
@@ -85,7 +84,9 @@ def _apply_fixed(
             split_as_rmd17(rows, rule, seed, datasets[rows[0].dataset].path / "splits.json")
 
 
-def _metrics(sources: Mapping[str, Sequence[Row]], rules: Mapping[str, SplitRule], twins: Mapping[str, str]) -> dict[str, Any]:
+def _metrics(
+    sources: Mapping[str, Sequence[RowAssignment]], rules: Mapping[str, SplitRule], twins: Mapping[str, str]
+) -> dict[str, Any]:
     everything = [row for rows in sources.values() for row in rows]
     trained = _twins_in(everything, TRAIN, twins)
     tested = _twins_in(everything, TEST, twins)
@@ -105,7 +106,7 @@ def _metrics(sources: Mapping[str, Sequence[Row]], rules: Mapping[str, SplitRule
     }
 
 
-def _counts(rows: Iterable[Row], code: int) -> dict[str, int]:
+def _counts(rows: Iterable[RowAssignment], code: int) -> dict[str, int]:
     used = [(row.group, int((row.split == code).sum())) for row in rows]
     return {
         "molecules": len({group for group, n_conformers in used if n_conformers}),
@@ -113,5 +114,5 @@ def _counts(rows: Iterable[Row], code: int) -> dict[str, int]:
     }
 
 
-def _twins_in(rows: Iterable[Row], code: int, twins: Mapping[str, str]) -> set[str]:
+def _twins_in(rows: Iterable[RowAssignment], code: int, twins: Mapping[str, str]) -> set[str]:
     return {twins[row.group] for row in rows if (row.split == code).any()}

@@ -1,4 +1,4 @@
-"""Whether energies, forces and coordinates belong together: the check every source passes on conversion.
+"""Checks that every row of every source passes on conversion: finite labels, bonds, and energies against forces.
 
 Between two conformers a and b that are close to each other, with forces F = -dE/dx,
 
@@ -7,7 +7,7 @@ Between two conformers a and b that are close to each other, with forces F = -dE
 since the midpoint terms of second order cancel. b is turned onto a first (Kabsch), forces with it, which changes no energy. Over many pairs
 the slope of dE against w = -F·dx is then 1. It is -1 where gradients were taken for forces, the ratio of two units where one was not
 converted, and there is no correlation where atoms or conformers were exchanged. Where no conformers are close to each other the forces
-alone still tell something: a molecule in vacuum feels neither net force nor torque.
+alone can be checked: a molecule in vacuum feels neither net force nor torque.
 
     symbol      variable
     w           work
@@ -19,12 +19,14 @@ alone still tell something: a molecule in vacuum feels neither net force nor tor
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
+from pesfit.chemistry.bonds import Connectivity
+from pesfit.chemistry.smiles import mapped_molecule
 from pesfit.core.arrays import FloatArray, LongArray
-from pesfit.core.exceptions import DataError
+from pesfit.core.exceptions import DataError, Failure
 from pesfit.core.units import BOHR, EV, HARTREE, KJ
 from pesfit.data.dataset import Record
 
@@ -32,7 +34,6 @@ NEAR = 0.15
 """Å. Conformers count as close when the RMSD of all their atoms is below this; the terms left out are then a few per cent."""
 MAX_CONFORMERS = 1000
 """Of a record with more, the first so many are looked at."""
-
 _MIN_PAIRS = 5
 _MIN_RISE = 0.1
 """kcal/mol. Root mean square of dE and of w below which the noise of a quantum-chemical program is too large a part of them."""
@@ -48,7 +49,6 @@ _FORCE_NOISE = 1.0
 """kcal/mol/Å. Net force that quantum chemistry on a grid leaves behind."""
 _TORQUE_NOISE = 3.0
 """kcal/mol, likewise for the torque."""
-
 _WRONG_UNITS = {
     HARTREE: "forces are in hartree/Å, or energies were converted twice",
     1 / HARTREE: "energies are in hartree",
@@ -61,6 +61,11 @@ _WRONG_UNITS = {
     KJ: "forces are in kJ/mol/Å",
     1 / KJ: "energies are in kJ/mol",
 }
+_STAGE = "convert"
+_BLOCK = 100
+"""Conformers whose interatomic distances are held at a time."""
+_MAX_OTHER_BONDS = 0.5
+"""Fraction of conformers with other bonds than the SMILES says, above which the SMILES or the coordinates must be wrong."""
 
 
 @dataclass(frozen=True)
@@ -166,19 +171,71 @@ class PhysicsCheck:
         return None
 
 
-def check_physics(record: Record) -> PhysicsCheck:
-    """Measure one record and refuse it where something is clearly wrong.
+@dataclass(frozen=True)
+class Converted:
+    """One row or entry of a source after conversion.
+
+    Attributes:
+        record: None where the entry failed or was left out.
+        source: value of the record's `source` column, also where there is no record.
+        failure: why there is no record, where that is a failure and not the filter.
+        n_conformers_read: what the source held, before the filter.
+        n_other_bonds: conformers kept in which a bond has broken or formed.
+        physics: of the conformers kept.
+    """
+
+    record: Record | None
+    source: str
+    failure: Failure | None = None
+    n_conformers_read: int = 0
+    n_other_bonds: int = 0
+    physics: PhysicsCheck = field(default_factory=PhysicsCheck)
+
+
+def examined(record: Record, n_conformers_read: int | None = None) -> Converted:
+    """Examine one record: finite labels, bonds, energies against forces.
 
     Args:
-        record: validated. Without forces there is nothing to check.
+        record: as converted.
+        n_conformers_read: what the source held; None where nothing was filtered.
+
+    Returns:
+        With the record, or with a failure where its bonds or its forces are clearly wrong.
 
     Raises:
-        DataError: naming the molecule and what looks wrong.
+        DataError: where a shape is wrong or a label is not finite.
     """
-    check = measure_physics(record)
-    if check.problem:
-        raise DataError(f"{record.id}: {check.problem}")
-    return check
+    record.validate()
+    n_read = record.n_conformers if n_conformers_read is None else n_conformers_read
+    physics = measure_physics(record)
+    kind, problem = "PhysicsError", physics.problem
+    n_other_bonds = _n_other_bonds(record)
+    if n_other_bonds > _MAX_OTHER_BONDS * record.n_conformers:
+        kind, problem = (
+            "BondsError",
+            (
+                f"in {n_other_bonds} of {record.n_conformers} conformers distances are not those of the bonds of {record.smiles} "
+                "(are atoms in another order, or coordinates in another unit?)"
+            ),
+        )
+    if problem:
+        return Converted(None, record.source, Failure(record.id, _STAGE, kind, problem), n_read, n_other_bonds, physics)
+    return Converted(record, record.source, None, n_read, n_other_bonds, physics)
+
+
+def failed(entry: str, source: str, error: Exception, n_conformers_read: int = 0) -> Converted:
+    """Keep the exception that one molecule caused."""
+    return Converted(None, source, Failure.from_exception(entry, _STAGE, error), n_conformers_read)
+
+
+def _n_other_bonds(record: Record) -> int:
+    if record.smiles is None:
+        return 0
+    connectivity = Connectivity(mapped_molecule(record.smiles))
+    return sum(
+        int((~connectivity.holds(record.coords[start : start + _BLOCK])).sum())
+        for start in range(0, record.n_conformers, _BLOCK)
+    )
 
 
 def measure_physics(record: Record) -> PhysicsCheck:
@@ -206,6 +263,21 @@ def measure_physics(record: Record) -> PhysicsCheck:
         torque2=float((moments.sum(axis=1) ** 2).sum()),
         moment2=float((moments**2).sum()),
     )
+
+
+def check_physics(record: Record) -> PhysicsCheck:
+    """Measure one record and refuse it where something is clearly wrong.
+
+    Args:
+        record: validated. Without forces there is nothing to check.
+
+    Raises:
+        DataError: naming the molecule and what looks wrong.
+    """
+    check = measure_physics(record)
+    if check.problem:
+        raise DataError(f"{record.id}: {check.problem}")
+    return check
 
 
 def _work_and_rise(coords: FloatArray, energy: FloatArray, forces: FloatArray) -> tuple[FloatArray, FloatArray]:

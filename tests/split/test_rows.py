@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pesfit.core.exceptions import ParamsError
-from pesfit.split.shares import digest, quotas, uniform
+from pesfit.split.rows import digest, quotas, uniform
 
 EIGHTY = (0.8, 0.1, 0.1)
 
