@@ -67,14 +67,14 @@ def test_velocity_verlet_conserves_energy(smirnoff: Path) -> None:
 def test_deviations_are_there_where_the_model_has_a_posterior(smirnoff: Path, network: Path) -> None:
     atoms = with_model(molecule(), smirnoff, "CCO")
     (expected,) = predict(open_model(smirnoff), [embedded("CCO", "CCO", 0)])
-    assert expected.deviations is not None
+    assert expected.std is not None
     atoms.get_forces()
     assert "forces_std" not in atoms.calc.results
-    assert atoms.calc.get_property("energy_std", atoms) == pytest.approx(expected.deviations.energy / EV)
-    np.testing.assert_allclose(atoms.calc.get_property("forces_std", atoms), expected.deviations.forces / EV)
+    assert atoms.calc.get_property("energy_std", atoms) == pytest.approx(expected.std.energy / EV)
+    np.testing.assert_allclose(atoms.calc.get_property("forces_std", atoms), expected.std.forces / EV)
     moved = atoms.copy()
     moved.positions[0] += 0.1
-    assert not np.allclose(atoms.calc.get_property("forces_std", moved), expected.deviations.forces / EV)
+    assert not np.allclose(atoms.calc.get_property("forces_std", moved), expected.std.forces / EV)
     learned = with_model(molecule(), network, None)
     with pytest.raises(PropertyNotImplementedError):
         learned.calc.get_property("energy_std", learned)

@@ -15,10 +15,14 @@ import pytest
 from pesfit.__main__ import main
 from pesfit.application import md as md_module
 from pesfit.application.geometries import embedded
+from pesfit.application.md import run_md
 from pesfit.application.predict import predict
 from pesfit.core.units import EV
+from pesfit.data.dataset import ConformerDataset
 from pesfit.models.open import open_model
+from pesfit.potentials.gfn2 import Gfn2
 from pesfit.uncertainty.calibration import Calibration
+from tests.application.label_samples import row, write
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -29,14 +33,14 @@ def test_predict_prints_a_table(smirnoff: Path, capsys: pytest.CaptureFixture[st
     assert main(["predict", str(smirnoff), "CO"]) == 0
     captured = capsys.readouterr()
     (expected,) = predict(open_model(smirnoff), [embedded("CO", "CO", 0)])
-    assert expected.deviations is not None
+    assert expected.std is not None
     lines = captured.out.splitlines()
-    assert f"energy           {expected.energy:.4f} ± {expected.deviations.energy:.4f}" in lines
+    assert f"energy           {expected.energy:.4f} ± {expected.std.energy:.4f}" in lines
     atoms = [line.split() for line in lines[5:]]
     assert [row[0] for row in atoms] == ["C", "O", "H", "H", "H", "H"]
     values = np.array([row[1:] for row in atoms], dtype=float)
     np.testing.assert_allclose(values[:, 3:6], expected.forces, atol=6e-5)
-    np.testing.assert_allclose(values[:, 6:], expected.deviations.forces, atol=6e-5)
+    np.testing.assert_allclose(values[:, 6:], expected.std.forces, atol=6e-5)
     assert captured.err == "CO: conformer by ETKDG, seed 0, not relaxed\n"
 
 
@@ -45,11 +49,11 @@ def test_predict_writes_extxyz_that_can_be_read_again(smirnoff: Path, network: P
     assert main(["predict", str(smirnoff), "CCO", "CO", "--output", str(output)]) == 0
     first, second = ase.io.read(output, index=":")
     (expected,) = predict(open_model(smirnoff), [embedded("CCO", "CCO", 0)])
-    assert expected.deviations is not None
+    assert expected.std is not None
     assert first.get_potential_energy() == pytest.approx(expected.energy / EV, abs=1e-7)
     np.testing.assert_allclose(first.get_forces(), expected.forces / EV, atol=1e-7)
-    np.testing.assert_allclose(first.arrays["forces_std"], expected.deviations.forces / EV, atol=1e-7)
-    assert first.info["energy_std"] == pytest.approx(expected.deviations.energy / EV)
+    np.testing.assert_allclose(first.arrays["forces_std"], expected.std.forces / EV, atol=1e-7)
+    assert first.info["energy_std"] == pytest.approx(expected.std.energy / EV)
     assert second.info["relative_energy"] == 0.0
     assert expected.charges is not None
     np.testing.assert_allclose(first.calc.results["charges"], expected.charges, atol=1e-8)
@@ -59,6 +63,16 @@ def test_predict_writes_extxyz_that_can_be_read_again(smirnoff: Path, network: P
     assert main(["predict", str(network), str(output), "--output", str(tmp_path / "learned.xyz")]) == 0
     assert "forces_std" not in ase.io.read(tmp_path / "learned.xyz", index=0).arrays
     assert left_behind(tmp_path) == ["again.extxyz", "learned.xyz", "out.extxyz"]
+
+
+def test_energies_by_term_add_up(smirnoff: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (expected,) = predict(open_model(smirnoff), [embedded("CCO", "CCO", 0)], by_term=True)
+    assert sum(expected.by_term.values()) == pytest.approx(expected.energy, abs=1e-9)
+    assert list(expected.by_term) == ["Bonds", "Angles", "ProperTorsions", "ImproperTorsions", "vdW", "Electrostatics"]
+    assert main(["predict", str(smirnoff), "CCO", "--by-term"]) == 0
+    assert f"  {'Angles':<18}{expected.by_term['Angles']:12.4f}" in capsys.readouterr().out.splitlines()
+    assert main(["predict", str(smirnoff), "CCO", "--by-term", "--output", str(tmp_path / "out.extxyz")]) == 0
+    assert ase.io.read(tmp_path / "out.extxyz").info["energy_vdW"] == pytest.approx(expected.by_term["vdW"] / EV)
 
 
 def test_md_writes_frames(smirnoff: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,7 +98,7 @@ def test_what_is_outside_of_the_training_domain_is_said(
     folder = tmp_path / "smirnoff"
     shutil.copytree(smirnoff, folder)
     geometries = [embedded(smiles, smiles, 0) for smiles in ("CC", "CSC")]  # the fit has seen no sulfur
-    near, far = (np.linalg.norm(of.deviations.forces, axis=1).max() for of in predict(open_model(smirnoff), geometries))  # type: ignore[union-attr]
+    near, far = (np.linalg.norm(of.std.forces, axis=1).max() for of in predict(open_model(smirnoff), geometries))  # type: ignore[union-attr]
     Calibration(domain_threshold=0.5 * (near + far)).write(folder)
     assert main(["predict", str(folder), "CC", "CSC", "--output", str(tmp_path / "out.extxyz")]) == 0
     assert [atoms.info["outside_domain"] for atoms in ase.io.read(tmp_path / "out.extxyz", index=":")] == [False, True]
@@ -104,15 +118,13 @@ def test_md_keeps_frames_when_it_ends_early(
     assert "flown apart" in capsys.readouterr().err
     assert len(ase.io.read(output, index=":")) >= 1
 
-    frames = md_module.Simulation.frames
-
-    def interrupted(self: Any, advanced: Any) -> Any:
-        for number, frame in enumerate(frames(self, advanced)):
+    def interrupted(*arguments: Any) -> Any:
+        for number, frame in enumerate(run_md(*arguments)):
             if number == 3:
                 raise KeyboardInterrupt
             yield frame
 
-    monkeypatch.setattr(md_module.Simulation, "frames", interrupted)
+    monkeypatch.setattr(md_module, "run_md", interrupted)
     assert main([*arguments, "--steps", "10"]) == 130
     assert "the frames so far are kept" in capsys.readouterr().err
     assert len(ase.io.read(output, index=":")) == 3
@@ -131,6 +143,8 @@ def test_md_keeps_frames_when_it_ends_early(
         (["md", "{smirnoff}", "{water}", "--steps", "5"], 1, "says nothing of bonds"),
         (["md", "{network}", "CN", "--steps", "5"], 1, "not trained on N"),
         (["md", "{network}", "CO", "--steps", "0"], 2, "n_steps = 0; at least 1 is needed"),
+        (["md", "{network}", "CO", "--steps", "5", "--every", "0"], 2, "--every 0: at least 1 is needed"),
+        (["predict", "{network}", "CO", "--by-term"], 2, "--by-term: {network} is no SMIRNOFF force field"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_written(  # noqa: PLR0917 - three of them are fixtures
@@ -163,7 +177,7 @@ def test_outputs_that_cannot_be_written_are_refused_first(tmp_path: Path, capsys
     for output, message in (
         (tmp_path / "a.csv", "expected a name that ends in .xyz or .extxyz"),
         (tmp_path / "no" / "a.xyz", "does not exist"),
-        (water, "is what is read"),
+        (water, "is an input"),
     ):
         assert main(["predict", "model", str(water), "--output", str(output)]) == 2
         assert message in capsys.readouterr().err
@@ -182,3 +196,89 @@ print(sorted({"torch", "rdkit", "ase", "numpy"} & set(sys.modules)))
     environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+def test_a_data_set_is_labeled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = row("CO", 4)
+    write(tmp_path / "set", [given])
+    assert main(["label", "gfn2", str(tmp_path / "set"), str(tmp_path / "a/new"), "--source", "mine", "--every", "3"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[-1] == f"{tmp_path}/a/new: 2 conformers in 1 rows, labeled with GFN2-xTB"
+    (found,) = ConformerDataset(tmp_path / "a/new")
+    assert (found.source, found.frame.tolist()) == ("mine", [0, 30])
+    assert found.energy[1] == Gfn2(given.atomic_numbers, 0).energy_and_forces(given.coords[3]).energy
+    assert left_behind(tmp_path / "a") == ["new"]
+
+
+def test_label_reports_what_is_left_out(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "set", [row("CN", 2), row("CO", 4)])
+    arguments = ["--max-conformers", "3", "--charges", "gasteiger"]
+    assert main(["label", str(network), str(tmp_path / "set"), str(tmp_path / "new"), *arguments]) == 0
+    lines = capsys.readouterr().err.splitlines()[-2:]
+    assert lines[0].endswith(f"new: 2 conformers in 1 rows, labeled with pesfit {network}")
+    assert lines[1].startswith(
+        f"1 conformers are left out; 1 rows are in {tmp_path}/new/failures.csv, the first: CN: this potential was not trained on N"
+    )
+
+
+def test_the_most_uncertain_are_taken(smirnoff: Path, network: Path, tmp_path: Path) -> None:
+    given = row("CCO", 4)
+    given.coords[2] *= 1.4
+    write(tmp_path / "set", [given])
+    new = tmp_path / "new"
+    arguments = ["label", str(network), str(tmp_path / "set"), str(new), "--most-uncertain", "1", "--by", str(smirnoff)]
+    assert main(arguments) == 0
+    (found,) = ConformerDataset(new)
+    np.testing.assert_array_equal(found.coords, given.coords[2:3])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["gfn2", "{missing}", "{new}"], 1, "missing does not exist; a data set is a folder such as data/arrow/xtb"),
+        (["gfn2", "{empty}", "{new}"], 1, "empty has no state.json"),
+        (["gfn2", "{other}", "{new}"], 1, "other lacks the columns id, atomic_numbers"),
+        (["{missing}", "{set}", "{new}"], 1, "model {missing} does not exist; expected a folder such as outputs/smirnoff"),
+        (["{empty}", "{set}", "{new}"], 1, "has neither force-field.offxml nor config.json"),
+        (
+            ["{network}", "{nitrogen}", "{new}"],
+            1,
+            "labels none of the 3 conformers of {nitrogen}; the first failed: CN: this pot",
+        ),
+        (["gfn2", "{set}", "{empty}"], 2, "{empty} exists already; expected the name of a folder to be made"),
+        (["gfn2", "{set}", "{set}/new"], 2, "{set}/new lies in {set}, which is read; expected a folder elsewhere"),
+        (["gfn2", "{set}", "{new}", "--every", "0"], 2, "--every 0: at least 1 is needed"),
+        (["gfn2", "{set}", "{new}", "--most-uncertain", "2"], 1, "--most-uncertain: gfn2 has no posterior; name a model"),
+        (["gfn2", "{set}", "{new}", "--by", "gfn2"], 2, "--by gfn2: only --most-uncertain asks a model"),
+        (["gfn2", "{set}", "{new}", "--source", " "], 2, "--source ' ': expected a name that is not empty"),
+    ],
+)
+def test_label_what_is_wrong_is_said_and_nothing_is_written(  # noqa: PLR0917 - two of them are fixtures
+    arguments: list[str], status: int, message: str, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+
+    write(tmp_path / "set", [row("CO")])
+    write(tmp_path / "nitrogen", [row("CN")])
+    datasets.Dataset.from_dict({"smiles": ["C"], "coords": [[0.0]]}).save_to_disk(tmp_path / "other")
+    (tmp_path / "empty").mkdir()
+    names = {name: tmp_path / name for name in ("set", "nitrogen", "other", "empty", "missing", "new")} | {"network": network}
+    capsys.readouterr()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(["label", *(argument.format(**names) for argument in arguments)]) == status
+    assert message.format(**names) in capsys.readouterr().err
+    assert left_behind(tmp_path) == ["empty", "nitrogen", "other", "set"]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_label_leaves_nothing_where_it_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pesfit.application import label_dataset as module
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    write(tmp_path / "set", [row("CO")])
+    monkeypatch.setattr(module, "write_failures", interrupted)
+    assert main(["label", "gfn2", str(tmp_path / "set"), str(tmp_path / "new")]) == 130
+    assert left_behind(tmp_path) == ["set"]

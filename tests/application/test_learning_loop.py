@@ -1,4 +1,4 @@
-"""Data of one's own and labelled trajectories through stages 01 to 05, and from there into a fit's view of the data."""
+"""Data of one's own and labeled trajectories through stages 01 to 05, and from there into a fit's view of the data."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import datasets
 import numpy as np
 import pytest
 
-from pesfit.application.label import label_dataset
-from pesfit.application.teacher import Teacher
+from pesfit.application.label_dataset import label_dataset
+from pesfit.application.labeler import Labeler
 from pesfit.chemistry.smiles import mapped_smiles
 from pesfit.cluster.stage import cluster_datasets
 from pesfit.core.exceptions import ParamsError
@@ -98,8 +98,8 @@ def test_a_source_without_a_rule_is_refused_by_name(mine: OwnData, tmp_path: Pat
 
 
 @pytest.fixture(scope="module")
-def labelled(mine: OwnData, tmp_path_factory: pytest.TempPathFactory) -> OwnData:
-    """Frames of dynamics of the one test molecule, labelled with GFN2-xTB."""
+def labeled(mine: OwnData, tmp_path_factory: pytest.TempPathFactory) -> OwnData:
+    """Frames of dynamics of the one test molecule, labeled with GFN2-xTB."""
     folder = tmp_path_factory.mktemp("loop")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PESFIT_WORKERS", "1")
@@ -114,18 +114,18 @@ def labelled(mine: OwnData, tmp_path_factory: pytest.TempPathFactory) -> OwnData
             for record in frames(run, "gfn2", "nve", like):
                 assert record.forces is not None
                 writer.write(replace(record, energy=0.0 * record.energy, forces=0.0 * record.forces))
-        label_dataset(Teacher("gfn2"), ConformerDataset(folder / "trajectory"), folder / "labelled")
-    label_energy = np.concatenate([record.energy for record in ConformerDataset(folder / "labelled")])
+        label_dataset(Labeler("gfn2"), ConformerDataset(folder / "trajectory"), folder / "labeled")
+    label_energy = np.concatenate([record.energy for record in ConformerDataset(folder / "labeled")])
     np.testing.assert_allclose(label_energy, run.potential_energy.ravel(), rtol=0, atol=1e-6)
-    return OwnData(name="round-1", path=str(folder / "labelled"))
+    return OwnData(name="round-1", path=str(folder / "labeled"))
 
 
-def test_a_labelled_trajectory_comes_back_as_a_source(labelled: OwnData, mine: OwnData, tmp_path: Path) -> None:
+def test_a_labeled_trajectory_comes_back_as_a_source(labeled: OwnData, mine: OwnData, tmp_path: Path) -> None:
     rules = (BY_MOLECULE, SplitRule(source="round-1", by="frame", train=1.0, validation=0.0, test=0.0))
-    metrics = run_stages((mine, labelled), rules, tmp_path)
-    found, given = ConformerDataset(tmp_path / "arrow" / "round-1"), ConformerDataset(Path(labelled.path))
+    metrics = run_stages((mine, labeled), rules, tmp_path)
+    found, given = ConformerDataset(tmp_path / "arrow" / "round-1"), ConformerDataset(Path(labeled.path))
     assert found.level_of_theory == {"round-1": "GFN2-xTB"}
-    trajectory = ConformerDataset(Path(labelled.path).parent / "trajectory")
+    trajectory = ConformerDataset(Path(labeled.path).parent / "trajectory")
     for one, label, frame in zip(found, given, trajectory, strict=True):
         np.testing.assert_array_equal(one.coords, frame.coords)
         np.testing.assert_array_equal(one.energy, label.energy)
@@ -144,7 +144,7 @@ def test_a_labelled_trajectory_comes_back_as_a_source(labelled: OwnData, mine: O
     assert metrics["test_molecules_in_training"] == 0
 
 
-def test_by_molecule_its_frames_go_where_their_molecule_is(labelled: OwnData, mine: OwnData, tmp_path: Path) -> None:
-    metrics = run_stages((mine, labelled), (BY_MOLECULE, SplitRule(source="round-1", by="molecule")), tmp_path)
+def test_by_molecule_its_frames_go_where_their_molecule_is(labeled: OwnData, mine: OwnData, tmp_path: Path) -> None:
+    metrics = run_stages((mine, labeled), (BY_MOLECULE, SplitRule(source="round-1", by="molecule")), tmp_path)
     assert molecules_in(tmp_path, "round-1", TEST) == molecules_in(tmp_path, "mine", TEST)
     assert metrics["sources"]["round-1"]["train"]["conformers"] == 0

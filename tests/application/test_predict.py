@@ -41,13 +41,13 @@ def test_energies_are_openmms(smirnoff: Path) -> None:
 
 def test_molecules_the_fit_has_not_seen_are_less_sure(smirnoff: Path) -> None:
     known, unknown = (predict(open_model(smirnoff), conformers(smiles, 2)) for smiles in ("CCO", "CC(=O)NC"))
-    assert known[1].deviations is not None
-    assert unknown[1].deviations is not None
-    assert 0.0 < known[1].deviations.relative_energy < unknown[1].deviations.relative_energy
-    assert known[1].deviations.forces.max() < unknown[1].deviations.forces.max()
-    assert known[0].deviations is not None
-    assert known[0].deviations.relative_energy < 1e-12
-    assert known[0].deviations.energy > 0.0
+    assert known[1].std is not None
+    assert unknown[1].std is not None
+    assert 0.0 < known[1].std.relative_energy < unknown[1].std.relative_energy
+    assert known[1].std.forces.max() < unknown[1].std.forces.max()
+    assert known[0].std is not None
+    assert known[0].std.relative_energy < 1e-12
+    assert known[0].std.energy > 0.0
 
 
 @pytest.mark.parametrize("which", ["smirnoff", "network"])
@@ -63,9 +63,9 @@ def test_company_does_not_matter(request: pytest.FixtureRequest, which: str, mon
         assert one.energy == pytest.approx(other.energy, abs=1e-9)
         assert one.relative_energy == pytest.approx(other.relative_energy, abs=1e-9)
         np.testing.assert_allclose(one.forces, other.forces, atol=1e-9)
-        assert (one.deviations is None) == (other.deviations is None) == (which == "network")
-        if one.deviations is not None and other.deviations is not None:
-            assert one.deviations.relative_energy == pytest.approx(other.deviations.relative_energy, abs=1e-9)
+        assert (one.std is None) == (other.std is None) == (which == "network")
+        if one.std is not None and other.std is not None:
+            assert one.std.relative_energy == pytest.approx(other.std.relative_energy, abs=1e-9)
     assert [together[i].relative_energy for i in (0, 3, 5)] == [0.0, 0.0, 0.0]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from openmm import unit
 
-from pesfit.core.exceptions import DataError
+from pesfit.core.exceptions import ParamsError
 from pesfit.core.units import ACCELERATION, BOLTZMANN
 from pesfit.painn.potential import PaiNNConfig, Variant, build_painn
 from pesfit.params.train_learned import Network
@@ -237,11 +237,26 @@ def test_atoms_that_start_at_one_place_are_refused_or_stopped_at_the_start() -> 
     assert runs[0].n_observed.tolist() == [3, 0]
 
 
-def test_protocols_that_do_not_add_up_are_refused() -> None:
-    with pytest.raises(DataError, match="n_steps = 10 is not a multiple of observe_every = 3"):
-        Protocol(0.5, 10, 3)
-    with pytest.raises(DataError, match="n_steps = 0; at least 1"):
-        Protocol(0.5, 0)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"n_steps": 0}, "n_steps = 0; at least 1"),
+        ({"observe_every": 0}, "observe_every = 0; at least 1"),
+        ({"timestep_fs": 0.0}, "timestep_fs = 0.0; a number above 0"),
+        ({"timestep_fs": float("nan")}, "timestep_fs = nan"),
+        ({"temperature_kelvin": -1.0}, "temperature_kelvin = -1.0"),
+        ({"friction_per_ps": 0.0}, "friction_per_ps = 0.0"),
+        ({"seed": -1}, "seed = -1"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(wrong, message) -> None:
+    with pytest.raises(ParamsError, match=message):
+        replace(Protocol(0.5, 1), **wrong)
+
+
+def test_the_end_is_observed_though_the_steps_do_not_divide() -> None:
+    (run,) = simulate(samples.Springs(10.0), [samples.free_atoms()], Protocol(0.5, 10, 4))
+    assert run.step.tolist() == run.frame_step.tolist() == [0, 4, 8, 10]
 
 
 def test_the_batch_is_evaluated_once_a_step() -> None:

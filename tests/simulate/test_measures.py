@@ -9,7 +9,7 @@ from pesfit.core.exceptions import MoleculeError
 from pesfit.core.units import BOLTZMANN
 from pesfit.potentials.gfn2 import Gfn2
 from pesfit.simulate.loop import Protocol, Trajectories
-from pesfit.simulate.measures import Wanted, force_error_over_time, gfn2_forces, measure, spread_frames, summarize
+from pesfit.simulate.measures import MeasureSettings, force_error_over_time, gfn2_forces, measure, spread_frames, summarize
 from pesfit.simulate.observables import DistanceHistogram
 from pesfit.simulate.replicas import Replicas, standard_masses
 from tests.sources.synthetic import make_frames
@@ -40,16 +40,16 @@ def run(n_observed: tuple[int, ...], slopes: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
 def test_time_until_a_replica_was_stopped_and_the_share_that_was_not() -> None:
-    measures = measure(run((21, 7, 0)), two_atoms(), NVE, Wanted())
+    measures = measure(run((21, 7, 0)), two_atoms(), NVE, MeasureSettings())
     assert measures.stable_fs == (100.0, 35.0, 0.0)
-    summary = summarize([measures, measure(run((21, 21, 20)), two_atoms(), NVE, Wanted())])
+    summary = summarize([measures, measure(run((21, 21, 20)), two_atoms(), NVE, MeasureSettings())])
     assert summary["stable_fraction"] == 0.5
     assert summary["stable_time_ps"] == pytest.approx((100 + 35 + 0 + 100 + 100 + 100) / 6e3)
     assert summary["n_stopped"] == {"not_finite": 0, "bond": 3, "energy": 0}
 
 
 def test_drift_is_per_atom_and_picosecond_and_leaves_out_what_was_too_short() -> None:
-    measures = measure(run((21, 15, 7), (4.0, 8.0, 99.0)), two_atoms(), NVE, Wanted())
+    measures = measure(run((21, 15, 7), (4.0, 8.0, 99.0)), two_atoms(), NVE, MeasureSettings())
     summary = summarize([measures])
     assert summary["n_replicas_with_drift"] == 2
     assert summary["drift_kcal_per_mol_per_ps_per_atom"] == pytest.approx(3.0)
@@ -59,7 +59,7 @@ def test_drift_is_per_atom_and_picosecond_and_leaves_out_what_was_too_short() ->
 
 
 def test_the_temperature_leaves_out_equilibration_and_what_was_stopped_in_it() -> None:
-    measures = measure(run((21, 15, 7)), two_atoms(), NVT, Wanted(equilibration_fs=50.0))
+    measures = measure(run((21, 15, 7)), two_atoms(), NVT, MeasureSettings(equilibration_fs=50.0))
     kinetic = 2.0 + np.sin(np.arange(10, 21))
     assert measures.temperatures == pytest.approx(
         [2.0 * energies.mean() / (6 * BOLTZMANN) for energies in (kinetic, kinetic[:5])]
@@ -73,23 +73,23 @@ def test_the_temperature_leaves_out_equilibration_and_what_was_stopped_in_it() -
 def test_distances_are_compared_after_the_equilibration_and_before_the_stop() -> None:
     reference = DistanceHistogram(0.1)
     reference.add(np.array([[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]))
-    same = measure(run((21, 15, 0)), two_atoms(), NVT, Wanted(25.0, reference))
-    other = measure(run((21, 15, 0), distance=1.5), two_atoms(), NVT, Wanted(25.0, reference))
+    same = measure(run((21, 15, 0)), two_atoms(), NVT, MeasureSettings(25.0, reference))
+    other = measure(run((21, 15, 0), distance=1.5), two_atoms(), NVT, MeasureSettings(25.0, reference))
     assert (same.distances_mae, other.distances_mae) == pytest.approx((0.0, 2.0))
-    nothing_left = measure(run((1, 0, 2)), two_atoms(), NVT, Wanted(25.0, reference))
+    nothing_left = measure(run((1, 0, 2)), two_atoms(), NVT, MeasureSettings(25.0, reference))
     assert nothing_left.distances_mae is None
     assert summarize([same, other, nothing_left])["distances_mae"] == pytest.approx(1.0)
 
 
 def test_forces_are_compared_with_gfn2_where_frames_are_left() -> None:
     """A stretched hydrogen molecule pulls; the run says there are no forces."""
-    measures = measure(run((21, 12, 0)), two_atoms(), NVE, Wanted(label_frames=6))
+    measures = measure(run((21, 12, 0)), two_atoms(), NVE, MeasureSettings(label_frames=6))
     assert len(measures.force_errors) == 4
     assert np.ptp(measures.force_errors) < 1e-6
     assert 10.0 < measures.force_errors[0] < 100.0
     over_time = force_error_over_time(measures)
     assert [time for time, _ in over_time] == sorted({time * 1e-3 for time in measures.label_times_fs})
-    assert measure(run((0, 0, 0)), two_atoms(), NVE, Wanted(label_frames=6)).force_errors == ()
+    assert measure(run((0, 0, 0)), two_atoms(), NVE, MeasureSettings(label_frames=6)).force_errors == ()
 
 
 def test_frames_to_label_are_spread_over_replicas_and_time() -> None:

@@ -1,4 +1,4 @@
-"""The ASE calculator: any model of ours for ASE's optimisers and dynamics."""
+"""The ASE calculator: any model for ASE's optimizers and dynamics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pesfit.potentials.interface import Prediction, collate
 from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.smirnoff.model import CHARGE_METHODS
 
-_DEVIATIONS = ("energy_std", "forces_std")
+_STD = ("energy_std", "forces_std")
 
 
 def calculator(
@@ -59,11 +59,11 @@ def calculator(
 class PesfitCalculator(Calculator):
     """Energy [eV] and forces [eV/Å] of a molecule in vacuum, and standard deviations where the model has a posterior.
 
-    `get_property("energy_std")` [eV] and `get_property("forces_std")` [eV/Å, shape (n_atoms, 3)] are computed when asked for. What
-    the deviation of an energy means, `uncertainty.standard_deviations.StandardDeviations` says.
+    `get_property("energy_std")` [eV] and `get_property("forces_std")` [eV/Å, shape (n_atoms, 3)] are computed when asked for
+    (`uncertainty.standard_deviations.StandardDeviations`).
 
     Args:
-        model: what is evaluated.
+        model: any.
         bonds: None where the model needs none.
     """
 
@@ -71,7 +71,7 @@ class PesfitCalculator(Calculator):
 
     def __init__(self, model: Model, bonds: BondsFromSmiles | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.implemented_properties = ["energy", "free_energy", "forces", *(_DEVIATIONS if model.has_posterior else ())]
+        self.implemented_properties = ["energy", "free_energy", "forces", *(_STD if model.has_posterior else ())]
         self._model = model
         self._bonds = bonds
         self._molecule: Geometry | None = None
@@ -98,13 +98,13 @@ class PesfitCalculator(Calculator):
         if not torch.isfinite(prediction.energy).all() or not torch.isfinite(prediction.forces).all():
             raise DataError(f"{self._model.name} gives no finite energy and forces; do atoms coincide?")
         self.results = {"energy": energy / EV, "free_energy": energy / EV, "forces": forces / EV}
-        if prepared.uncertainty is not None and set(properties) & set(_DEVIATIONS):
-            deviations = prepared.uncertainty(coords.numpy()[None])
-            self.results["energy_std"] = float(deviations.energy[0]) / EV
-            self.results["forces_std"] = deviations.forces[0] / EV
+        if prepared.uncertainty is not None and set(properties) & set(_STD):
+            std = prepared.uncertainty(coords.numpy()[None])
+            self.results["energy_std"] = float(std.energy[0]) / EV
+            self.results["forces_std"] = std.forces[0] / EV
 
     def _prepare(self, atoms: Any) -> tuple[PreparedMolecule, Callable[[Tensor], Prediction]]:
-        """Parameterize what is new; the same molecule at other positions is ready."""
+        """Prepare a molecule that is not the one of the last call."""
         bare = checked("the atoms", atoms.numbers, atoms.positions, None)
         smiles = None if self._bonds is None else self._bonds.assign(bare.atomic_numbers, bare.coords, bare.where)
         geometry = Geometry(bare.where, bare.atomic_numbers, bare.coords, smiles)
@@ -115,7 +115,7 @@ class PesfitCalculator(Calculator):
             or not geometry.is_same_molecule(self._molecule)
         ):
             self._prepared = self._model.prepare(geometry.atomic_numbers, smiles, geometry.where)
-            predict_molecule(self._model, self._prepared, [geometry])  # says clearly what the model cannot do
+            predict_molecule(self._model, self._prepared, [geometry])  # names what the model cannot evaluate
             self._evaluate = self._model.potential.bind(collate([self._prepared.conformers(geometry.coords[None])]))
             self._molecule = geometry
         return self._prepared, self._evaluate

@@ -1,14 +1,15 @@
-"""`python -m pesfit predict`, `md` and `label`."""
+"""The commands `predict`, `md` and `label`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from pesfit.core.exceptions import ParamsError
 from pesfit.params.preparation import ChargeMethod
 
 _MODEL = "an output folder, such as outputs/smirnoff or outputs/learned/conservative, or an .offxml (path or installed name)"
@@ -36,26 +37,35 @@ def add_commands(commands: Any) -> None:
     predict.add_argument(
         "--output", metavar="FILE", type=Path, help="write extxyz (eV, eV/Å) here instead of a table (kcal/mol) to the terminal"
     )
+    predict.add_argument(
+        "--by-term", action="store_true", help="the energy of each kind of SMIRNOFF term too: bonds, angles, ..."
+    )
     _add_common(predict, seed="of ETKDG", run=_predict)
 
     md = commands.add_parser(
         "md",
         help="run dynamics of one molecule and write frames",
         description="Run Langevin dynamics (BAOAB), or velocity Verlet with --nve, and write extxyz: energy, forces, momenta, time, "
-        "temperature, and standard deviations where the model has a posterior. The file appears when the run ends; Ctrl-C ends it early "
-        "and keeps the frames so far.",
+        "temperature, and standard deviations where the model has a posterior. The file appears when the simulation ends; Ctrl-C ends it "
+        "early and keeps the frames so far.",
     )
     md.add_argument("model", metavar="MODEL", help=_MODEL)
-    md.add_argument("file", metavar="FILE", help="what `predict` takes; the first molecule and frame is where it starts")
-    md.add_argument("--steps", type=int, required=True, help="how many")
+    md.add_argument("file", metavar="FILE", help="as for `predict`; the first geometry is the start")
+    md.add_argument("--steps", type=int, required=True, help="number of steps")
     md.add_argument("--timestep", metavar="FS", type=float, default=0.5, help="time step, fs (%(default)s)")
     md.add_argument(
-        "--temperature", metavar="K", type=float, default=300.0, help="of the first velocities and of the bath, K (%(default)s)"
+        "--temperature",
+        metavar="K",
+        type=float,
+        default=300.0,
+        help="of the initial velocities and of the thermostat, K (%(default)s)",
     )
     md.add_argument("--friction", metavar="1/PS", type=float, default=1.0, help="of Langevin dynamics, 1/ps (%(default)s)")
-    md.add_argument("--nve", action="store_true", help="constant energy: no bath")
+    md.add_argument("--nve", action="store_true", help="velocity Verlet, without a thermostat")
     md.add_argument("--every", metavar="N", type=int, default=10, help="steps between frames (%(default)s)")
-    md.add_argument("--output", metavar="FILE", type=Path, default=Path("traj.extxyz"), help="where frames go (%(default)s)")
+    md.add_argument(
+        "--output", metavar="FILE", type=Path, default=Path("traj.extxyz"), help="extxyz file of the frames (%(default)s)"
+    )
     _add_common(md, seed="of velocities, noise and ETKDG", run=_md)
     _add_label(commands)
 
@@ -80,7 +90,7 @@ def _add_label(commands: Any) -> None:
         "dataset", metavar="DATASET", type=Path, help="a data set, such as outputs/rollouts/trajectories/conservative"
     )
     label.add_argument("output", metavar="OUTPUT", type=Path, help="folder to be made")
-    label.add_argument("--source", metavar="NAME", help="`source` of the new rows (labelled/<what it was>)")
+    label.add_argument("--source", metavar="NAME", help="`source` of the new rows (labeled/<the old source>)")
     label.add_argument(
         "--every",
         metavar="N",
@@ -95,12 +105,12 @@ def _add_label(commands: Any) -> None:
         "--most-uncertain",
         metavar="N",
         type=int,
-        help="of these, take the N with the largest deviation of the force on an atom",
+        help="of these, take the N with the largest standard deviation of the force on an atom",
     )
     label.add_argument(
         "--by",
         metavar="MODEL",
-        help="the model with a posterior that says how unsure it is, for --most-uncertain (MODEL itself)",
+        help="the model with a posterior that gives the standard deviations, for --most-uncertain (MODEL itself)",
     )
     _add_charges(label)
     label.set_defaults(run=_label)
@@ -118,84 +128,77 @@ def _add_charges(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from pesfit.application.extxyz import Frame, write_frame
+    from pesfit.application.frames import table, write_frame
     from pesfit.application.geometries import read_geometries
     from pesfit.application.predict import predict
-    from pesfit.application.table import table
-    from pesfit.application.whole_file import check_output, whole_file
-    from pesfit.core.units import EV
+    from pesfit.core.files import atomic_write
     from pesfit.models.open import open_model
 
     if options.output is not None:
-        check_output(options.output, tuple(options.files))
+        _check_output(options.output, options.files)
     model = open_model(options.model, options.charges)
     geometries = read_geometries(options.files, options.smiles, options.seed)
-    predicted = predict(model, geometries)
+    evaluated = predict(model, geometries, by_term=options.by_term)
     for geometry in geometries:
-        _say(geometry.note)
+        _report(geometry.note)
     if options.output is None:
-        for line in table(model.name, predicted):
+        for line in table(model.name, evaluated):
             print(line)
         return
-    with whole_file(options.output) as stream:
-        for of in predicted:
-            info = {
-                "model": model.name,
-                "relative_energy": of.relative_energy / EV,
-                "smiles": of.geometry.smiles,
-                "charges_from": of.charge_method,
-            }
-            geometry = of.geometry
-            frame = Frame(geometry.atomic_numbers, geometry.coords, of.energy, of.forces, of.deviations, of.charges, info=info)
-            write_frame(stream, frame)
-    _say(f"{options.output}: {len(predicted)} frames, in eV and Å")
+    with atomic_write(options.output) as new, new.open("w", encoding="utf-8") as stream:
+        for of in evaluated:
+            write_frame(stream, model.name, of)
+    _report(f"{options.output}: {len(evaluated)} frames, in eV and Å")
 
 
 def _md(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from pesfit.application.extxyz import write_frame
+    from pesfit.application.frames import OUTSIDE, write_frame
     from pesfit.application.geometries import read_geometries
-    from pesfit.application.md import ExplodedError, Run, Simulation
-    from pesfit.application.table import OUTSIDE
-    from pesfit.application.whole_file import check_output, whole_file
+    from pesfit.application.md import ExplodedError, run_md
+    from pesfit.core.files import atomic_write
     from pesfit.models.open import open_model
+    from pesfit.simulate.loop import Protocol
 
-    run = Run(
-        options.steps,
-        options.timestep,
-        options.temperature,
-        None if options.nve else options.friction,
-        options.every,
-        options.seed,
+    if options.every < 1:
+        raise ParamsError(f"--every {options.every}: at least 1 is needed")
+    protocol = Protocol(
+        timestep_fs=options.timestep,
+        n_steps=options.steps,
+        observe_every=options.every,
+        temperature_kelvin=options.temperature,
+        friction_per_ps=None if options.nve else options.friction,
+        seed=options.seed,
     )
-    check_output(options.output, (options.file,))
+    _check_output(options.output, [options.file])
     model = open_model(options.model, options.charges)
     geometries = read_geometries([options.file], options.smiles, options.seed)
     start = geometries[0]
-    simulation = Simulation(model, start, run)
-    _say(start.note)
+    _report(start.note)
     if len(geometries) > 1:
-        _say(f"{start.where}: starts here; {options.file} holds {len(geometries)} geometries")
+        _report(f"{start.where}: starts here; {options.file} holds {len(geometries)} geometries")
     n_frames, outside = 0, None
     ended: KeyboardInterrupt | ExplodedError | None = None
-    with whole_file(options.output) as stream:
-        bar = tqdm(total=run.n_steps, desc="md", unit="step", dynamic_ncols=True, mininterval=0.5)
+    with atomic_write(options.output) as new, new.open("w", encoding="utf-8") as stream:
+        bar = tqdm(total=protocol.n_steps, desc="md", unit="step", dynamic_ncols=True, mininterval=0.5)
         try:
-            for frame in simulation.frames(bar.update):
-                write_frame(stream, frame)
+            for frame in run_md(model, start, protocol, bar.update):
+                state = frame.state
+                info = {"step": frame.step, "time_fs": frame.time_fs, "temperature_kelvin": frame.temperature_kelvin}
+                write_frame(stream, model.name, state, frame.masses, frame.velocities, **info)
                 n_frames += 1
-                if outside is None and frame.deviations is not None and frame.deviations.outside_domain:
-                    outside = frame.info["time_fs"]
+                if outside is None and state.std is not None and state.std.outside_domain:
+                    outside = frame.time_fs
         except (KeyboardInterrupt, ExplodedError) as error:
             ended = error
         finally:
             bar.close()
-    _say(f"{options.output}: {n_frames} frames, in eV and Å")
+    _report(f"{options.output}: {n_frames} frames, in eV and Å")
     if outside is not None:
-        _say(f"at {outside:g} fs first {OUTSIDE}")
+        _report(f"at {outside:g} fs first {OUTSIDE}")
     if ended is not None:
-        _say("the frames so far are kept")
+        _report("the frames so far are kept")
         raise ended
 
 
@@ -203,27 +206,46 @@ def _label(options: argparse.Namespace) -> None:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")  # processes use the cores; these read it when they start
 
-    from pesfit.application.choice import Choice
-    from pesfit.application.label import label_dataset
-    from pesfit.application.teacher import Teacher
+    from pesfit.application.label_dataset import Selection, label_dataset
+    from pesfit.application.labeler import Labeler
     from pesfit.core.files import FAILURES_FILE
     from pesfit.data.dataset import ConformerDataset
 
-    by = None if options.by is None else Teacher(options.by, tuple(options.charges))
-    choice = Choice(options.every, options.max_conformers, options.most_uncertain, by)
-    teacher = Teacher(options.model, tuple(options.charges))
-    summary = label_dataset(teacher, ConformerDataset(options.dataset), options.output, choice, options.source)
-    _say(
-        f"{options.output}: {summary.n_conformers} conformers in {summary.n_rows} rows, labelled with {teacher.level_of_theory}"
+    charges = tuple(options.charges)
+    by = None if options.by is None else Labeler(options.by, charges)
+    selection = Selection(options.every, options.max_conformers, options.most_uncertain, by)
+    labeler = Labeler(options.model, charges)
+    summary = label_dataset(labeler, ConformerDataset(options.dataset), options.output, selection, options.source)
+    _report(
+        f"{options.output}: {summary.n_conformers} conformers in {summary.n_rows} rows, labeled with {labeler.level_of_theory}"
     )
     if summary.failures:
-        _say(
+        _report(
             f"{summary.n_left_out} conformers are left out; {len(summary.failures)} rows are in {options.output / FAILURES_FILE}, the "
             f"first: {summary.failures[0].id}: {summary.failures[0].message}"
         )
 
 
-def _say(line: str) -> None:
-    """Tell what is not a result, apart from the results."""
+def _check_output(path: Path, inputs: Sequence[str]) -> None:
+    """Check, before work starts, that a geometry file can be written.
+
+    Raises:
+        ParamsError: where it has another suffix than .xyz or .extxyz, its folder is missing or cannot be written to, or it is an input.
+    """
+    from pesfit.application.geometries import XYZ
+
+    if path.suffix.lower() not in XYZ:
+        raise ParamsError(f"--output {path}: expected a name that ends in {' or '.join(XYZ)}")
+    if not path.parent.is_dir():
+        raise ParamsError(f"--output {path}: the folder {path.parent} does not exist")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ParamsError(f"--output {path} cannot be written")
+    for given in inputs:
+        if path.exists() and Path(given).exists() and path.samefile(given):
+            raise ParamsError(f"--output {path} is an input; expected another file")
+
+
+def _report(line: str) -> None:
+    """Print a message to stderr, apart from the results; an empty one is none."""
     if line:
         print(line, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a user gives: geometries in xyz or SDF files, or SMILES, of which geometries are made."""
+"""Geometries that a user gives: xyz or SDF files, or SMILES, for which conformers are made."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _MAX_SEED = 2**31 - 1
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """One conformer that is asked about.
+    """One conformer to evaluate.
 
     Attributes:
-        where: what messages call it, such as `ethanol.xyz, frame 3`.
+        where: its name in messages, such as `ethanol.xyz, frame 3`.
         atomic_numbers: shape (n_atoms,).
         coords: [Å], shape (n_atoms, 3).
         smiles: mapped; None where bonds are not known.
-        note: what should be said of how it came about; empty for nothing.
+        note: how it was made, to be reported; empty where it was read.
     """
 
     where: str
@@ -39,7 +39,7 @@ class Geometry:
     note: str = ""
 
     def is_same_molecule(self, other: Geometry) -> bool:
-        """Tell whether both are conformers of one molecule, with atoms in the same order."""
+        """Return whether both are conformers of one molecule, with atoms in the same order."""
         return self.smiles == other.smiles and np.array_equal(self.atomic_numbers, other.atomic_numbers)
 
 
@@ -161,7 +161,7 @@ def embedded(smiles: str, where: str, seed: int) -> Geometry:
 
     Args:
         smiles: with or without map numbers.
-        where: what messages call it.
+        where: its name in messages.
         seed: 0 to 2³¹ - 1; same seed, same conformer.
 
     Raises:

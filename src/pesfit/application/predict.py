@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from pesfit.application.geometries import Geometry
 from pesfit.core.arrays import FloatArray
-from pesfit.core.exceptions import DataError, PesfitError
+from pesfit.core.exceptions import DataError, ParamsError, PesfitError
+from pesfit.potentials.interface import collate
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 from pesfit.potentials.model import Model, PreparedMolecule
+from pesfit.smirnoff.potential import SmirnoffPotential
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 
 @dataclass(frozen=True)
-class FrameDeviations:
-    """Standard deviations of one conformer; what they mean, `uncertainty.standard_deviations.StandardDeviations` says.
+class GeometryStd:
+    """Standard deviations of one geometry (`uncertainty.standard_deviations.StandardDeviations`).
 
     Attributes:
         energy: [kcal/mol].
         relative_energy: [kcal/mol].
         forces: [kcal/mol/Å], shape (n_atoms, 3).
-        outside_domain: whether the model is less sure of an atom's force than on nearly all of its training data
-            (`Calibration.domain_threshold`); None where it does not know.
+        outside_domain: whether the force on some atom is more uncertain than on nearly all of the training data
+            (`Calibration.domain_threshold`); None where that is not known.
     """
 
     energy: float
@@ -33,29 +36,30 @@ class FrameDeviations:
     outside_domain: bool | None = None
 
     @classmethod
-    def of(cls, model: Model, deviations: StandardDeviations, conformer: int) -> FrameDeviations:
+    def of(cls, model: Model, found: StandardDeviations, conformer: int) -> GeometryStd:
         """Take those of one conformer."""
         threshold = None if model.calibration is None else model.calibration.domain_threshold
         return cls(
-            float(deviations.energy[conformer]),
-            float(deviations.relative_energy[conformer]),
-            deviations.forces[conformer],
-            None if threshold is None else bool(deviations.score[conformer] > threshold),
+            float(found.energy[conformer]),
+            float(found.relative_energy[conformer]),
+            found.forces[conformer],
+            None if threshold is None else bool(found.score[conformer] > threshold),
         )
 
 
 @dataclass(frozen=True, eq=False)
-class Predicted:
-    """What a model says of one conformer.
+class EvaluatedGeometry:
+    """Energy and forces of one geometry.
 
     Attributes:
         geometry: the conformer.
         energy: [kcal/mol].
-        relative_energy: [kcal/mol], minus that of the first conformer in an unbroken row of the same molecule.
+        relative_energy: [kcal/mol], minus that of the first of successive conformers of the same molecule.
         forces: [kcal/mol/Å], shape (n_atoms, 3).
         charges: partial charges, [e], shape (n_atoms,); None where the model has none.
         charge_method: where they come from; None where there are none.
-        deviations: None where the model has no posterior.
+        std: standard deviations; None where the model has no posterior.
+        by_term: energy of each kind of SMIRNOFF term [kcal/mol]; empty where not asked for.
     """
 
     geometry: Geometry
@@ -64,21 +68,30 @@ class Predicted:
     forces: FloatArray
     charges: FloatArray | None
     charge_method: str | None
-    deviations: FrameDeviations | None
+    std: GeometryStd | None
+    by_term: Mapping[str, float]
 
 
-def predict(model: Model, geometries: Sequence[Geometry]) -> list[Predicted]:
-    """Evaluate geometries; conformers of one molecule that follow one another are prepared and evaluated together.
+def predict(model: Model, geometries: Sequence[Geometry], *, by_term: bool = False) -> list[EvaluatedGeometry]:
+    """Evaluate geometries; successive conformers of one molecule are prepared and evaluated together.
+
+    Args:
+        model: any.
+        geometries: of any molecules.
+        by_term: evaluate the energy of each kind of SMIRNOFF term too.
 
     Raises:
+        ParamsError: where `by_term` is asked of a model that is no SMIRNOFF force field.
         DataError: where the model lacks an element or needs bonds, two atoms coincide, or a result is not finite; names the geometry.
         MoleculeError: where a molecule cannot be parameterized.
     """
-    found: list[Predicted] = []
+    if by_term and not isinstance(model.potential, SmirnoffPotential):
+        raise ParamsError(f"--by-term: {model.name} is no SMIRNOFF force field, whose energy is a sum of terms")
+    found: list[EvaluatedGeometry] = []
     for conformers in _molecules(geometries):
         first = conformers[0]
         prepared = model.prepare(first.atomic_numbers, first.smiles, first.where)
-        found += predict_molecule(model, prepared, conformers)
+        found += predict_molecule(model, prepared, conformers, by_term=by_term)
     return found
 
 
@@ -92,7 +105,9 @@ def _molecules(geometries: Sequence[Geometry]) -> Iterator[list[Geometry]]:
         yield list(geometries[start:])
 
 
-def predict_molecule(model: Model, prepared: PreparedMolecule, conformers: Sequence[Geometry]) -> list[Predicted]:
+def predict_molecule(
+    model: Model, prepared: PreparedMolecule, conformers: Sequence[Geometry], *, by_term: bool = False
+) -> list[EvaluatedGeometry]:
     """Evaluate conformers of one molecule that is prepared.
 
     Raises:
@@ -100,14 +115,29 @@ def predict_molecule(model: Model, prepared: PreparedMolecule, conformers: Seque
     """
     coords = np.stack([geometry.coords for geometry in conformers])
     energies, forces = _evaluate(model, prepared, coords, conformers)
-    deviations = None if prepared.uncertainty is None else prepared.uncertainty(coords)
+    found = None if prepared.uncertainty is None else prepared.uncertainty(coords)
     charges = None if prepared.terms is None else prepared.terms.charges.numpy()
-    found = []
-    for i, geometry in enumerate(conformers):
-        of_frame = None if deviations is None else FrameDeviations.of(model, deviations, i)
-        energy, relative = float(energies[i]), float(energies[i] - energies[0])
-        found.append(Predicted(geometry, energy, relative, forces[i], charges, prepared.charge_method, of_frame))
-    return found
+    return [
+        EvaluatedGeometry(
+            geometry=geometry,
+            energy=float(energies[i]),
+            relative_energy=float(energies[i] - energies[0]),
+            forces=forces[i],
+            charges=charges,
+            charge_method=prepared.charge_method,
+            std=None if found is None else GeometryStd.of(model, found, i),
+            by_term=_by_term(model, prepared, coords[i]) if by_term else {},
+        )
+        for i, geometry in enumerate(conformers)
+    ]
+
+
+def _by_term(model: Model, prepared: PreparedMolecule, coords: FloatArray) -> dict[str, float]:
+    if not isinstance(model.potential, SmirnoffPotential):
+        return {}
+    with torch.no_grad():
+        terms = model.potential.decompose(collate([prepared.conformers(coords[None])]))
+    return {handler: float(term.energy[0]) for handler, term in terms.items()}
 
 
 def _evaluate(

@@ -6,6 +6,7 @@ what is kept of it ends with the observation before. `Simulation` yields observa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pesfit.core.arrays import FloatArray, IntArray
-from pesfit.core.exceptions import DataError
+from pesfit.core.exceptions import ParamsError
 from pesfit.core.units import ACCELERATION
 from pesfit.potentials.integrators import Integrator, langevin, verlet
 from pesfit.potentials.interface import Potential, Prediction
@@ -58,16 +59,20 @@ class Protocol:
     max_energy_change: float = 20.0
 
     def __post_init__(self) -> None:
-        for name in ("n_steps", "observe_every", "frame_every"):
-            if getattr(self, name) < 1:
-                raise DataError(f"{name} = {getattr(self, name)}; at least 1 is needed")
-        if self.n_steps % self.observe_every:
-            raise DataError(f"n_steps = {self.n_steps} is not a multiple of observe_every = {self.observe_every}")
+        """Check the numbers.
 
-    @property
-    def n_observations(self) -> int:
-        """Number of observations after the one at the start."""
-        return self.n_steps // self.observe_every
+        Raises:
+            ParamsError: naming the value.
+        """
+        for name, low in (("n_steps", 1), ("observe_every", 1), ("frame_every", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise ParamsError(f"{name} = {getattr(self, name)}; at least {low} is needed")
+        for name in ("timestep_fs", "friction_per_ps"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < math.inf:
+                raise ParamsError(f"{name} = {value}; a number above 0 is needed")
+        if not 0.0 <= self.temperature_kelvin < math.inf:
+            raise ParamsError(f"temperature_kelvin = {self.temperature_kelvin}; a number of at least 0 is needed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +141,12 @@ def simulate(potential: Potential, molecules: Sequence[Replicas], protocol: Prot
     """
     simulation = Simulation(potential, molecules, protocol)
     batch = simulation.batch
+    steps: list[int] = []
     energies: list[tuple[Tensor, ...]] = []
     frame_steps: list[int] = []
     frames: list[tuple[Tensor, ...]] = []
     for number, seen in enumerate(simulation.observations()):
+        steps.append(seen.step)
         energies.append(
             tuple(values.masked_fill(seen.stopped, torch.nan) for values in (seen.prediction.energy, seen.kinetic_energy))
         )
@@ -154,7 +161,7 @@ def simulate(potential: Potential, molecules: Sequence[Replicas], protocol: Prot
         [torch.stack(of_molecule, dim=1).numpy() for of_molecule in zip(*map(batch.split_atoms, values), strict=True)]
         for values in zip(*frames, strict=True)
     )
-    step = np.arange(len(energies), dtype=np.int32) * protocol.observe_every
+    step, frame_step = (np.array(values, dtype=np.int32) for values in (steps, frame_steps))
     results, first = [], 0
     for i, molecule in enumerate(molecules):
         results.append(
@@ -165,7 +172,7 @@ def simulate(potential: Potential, molecules: Sequence[Replicas], protocol: Prot
                 kinetic_energy=kinetic_energy[i].numpy(),
                 stops=tuple(simulation.stops.get(first + replica) for replica in range(molecule.n_replicas)),
                 n_observed=np.isfinite(potential_energy[i].numpy()).sum(axis=1, dtype=np.int32),
-                frame_step=np.array(frame_steps, dtype=np.int32),
+                frame_step=frame_step,
                 coords=coords[i],
                 forces=forces[i],
             )
@@ -217,14 +224,14 @@ class Simulation:
         self._first_energy = self._prediction.energy + self._kinetic_energy()
 
     def observations(self, advanced: Callable[[], object] | None = None) -> Iterator[Observation]:
-        """Yield the start, and the replicas after every `observe_every` steps.
+        """Yield the start, the replicas after every `observe_every` steps, and the end.
 
         Args:
             advanced: called after each step.
         """
         yield self._observe()
-        for _ in range(self._protocol.n_observations):
-            for _ in range(self._protocol.observe_every):
+        while self._n_steps_done < self._protocol.n_steps:
+            for _ in range(min(self._protocol.observe_every, self._protocol.n_steps - self._n_steps_done)):
                 self._advance()
                 if advanced is not None:
                     advanced()

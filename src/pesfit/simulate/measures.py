@@ -21,7 +21,7 @@ from pesfit.uncertainty.standard_deviations import Uncertainty
 
 
 @dataclass(frozen=True)
-class Wanted:
+class MeasureSettings:
     """Settings of the measures of one molecule.
 
     Attributes:
@@ -85,7 +85,7 @@ def uncertainty_along(
     Args:
         run: of one molecule.
         uncertainty: of the potential that made it, for this molecule.
-        threshold: [kcal/mol/Å], as in `Wanted`.
+        threshold: [kcal/mol/Å], as in `MeasureSettings`.
         timestep_fs: [fs].
     """
     shape = run.coords.shape[:2]
@@ -105,7 +105,7 @@ def uncertainty_along(
 
 
 def measure(
-    run: Trajectories, molecule: Replicas, protocol: Protocol, wanted: Wanted, along: UncertaintyAlong | None = None
+    run: Trajectories, molecule: Replicas, protocol: Protocol, wanted: MeasureSettings, along: UncertaintyAlong | None = None
 ) -> Measures:
     """Measure the trajectories of a molecule.
 

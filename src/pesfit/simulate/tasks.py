@@ -15,7 +15,7 @@ from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
 from pesfit.potentials.interface import Potential
 from pesfit.potentials.model import Model
 from pesfit.simulate.loop import Protocol, Trajectories, simulate
-from pesfit.simulate.measures import Measures, UncertaintyAlong, Wanted, measure, uncertainty_along
+from pesfit.simulate.measures import Measures, MeasureSettings, UncertaintyAlong, measure, uncertainty_along
 from pesfit.simulate.molecules import SimulatedMolecule
 from pesfit.simulate.observables import DistanceHistogram
 from pesfit.simulate.replicas import Replicas, as_batch
@@ -38,7 +38,7 @@ class Participant:
 
     replicas: Replicas
     uncertainty: Uncertainty | None
-    wanted: Mapping[Dynamics, Wanted]
+    wanted: Mapping[Dynamics, MeasureSettings]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def prepare(model: Model, name: str, molecule: SimulatedMolecule, params: Rollou
         return Failure.from_exception(f"{name}/{molecule.name}", STAGE, error)
     has_labels = molecule.level_of_theory == LEVEL_OF_THEORY and name != GFN2
     threshold = None if model.calibration is None else model.calibration.threshold_of(first.group)
-    nve = Wanted(label_frames=params.label_frames if has_labels else 0, domain_threshold=threshold)
+    nve = MeasureSettings(label_frames=params.label_frames if has_labels else 0, domain_threshold=threshold)
     nvt = replace(nve, equilibration_fs=params.nvt.equilibration_fs, reference=_reference(molecule, params))
     return Participant(replicas, prepared.uncertainty, {"nve": nve, "nvt": nvt})
 

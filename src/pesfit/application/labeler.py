@@ -1,4 +1,4 @@
-"""A model that is asked about rows of data sets, in worker processes that open it for themselves."""
+"""Labels and uncertainties for rows of data sets, from a model that each worker process opens for itself."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pesfit.smirnoff.model import CHARGE_METHODS
 GFN2 = "gfn2"
 """Name of GFN2-xTB itself, which needs no file."""
 STAGE = "label"
-"""What failures call it."""
+"""`stage` of failures."""
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """What names a model; the same for every process.
+class Labeler:
+    """A model by name, which worker processes open.
 
     Attributes:
         name: `gfn2`, or what `open_model` takes.
@@ -38,14 +38,14 @@ class Teacher:
 
     @property
     def level_of_theory(self) -> str:
-        """What data sets say of its labels: `GFN2-xTB`, or `pesfit` and the model's name."""
+        """Level of theory of its labels: `GFN2-xTB`, or `pesfit` and the model's name."""
         return LEVEL_OF_THEORY if self.name == GFN2 else f"pesfit {self.name}"
 
     def open(self) -> Model:
-        """Open the model anew, to be kept for the rows that follow.
+        """Open the model anew, and keep it for the rows that follow.
 
         Raises:
-            DataError: as `open_model`, and likewise ForceFieldError and ParamsError.
+            DataError: as `open_model`; also ForceFieldError and ParamsError.
         """
         _opened.cache_clear()
         _prepared.cache_clear()
@@ -53,12 +53,12 @@ class Teacher:
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class LabeledRow:
     """One row with new labels.
 
     Attributes:
         record: the conformers that have finite ones; None where there are none.
-        failure: why the row, or some of its conformers, are left out; None where nothing is.
+        failure: the reason why the row, or some of its conformers, are left out; None where nothing is.
         n_left_out: conformers that are left out.
     """
 
@@ -67,10 +67,10 @@ class Labelled:
     n_left_out: int = 0
 
 
-def label(teacher: Teacher, record: Record) -> Labelled:
+def label(labeler: Labeler, record: Record) -> LabeledRow:
     """Replace a row's energies and forces by those of a model."""
     try:
-        prepared, model = _prepare(teacher, record), _opened(teacher)
+        prepared, model = _prepare(labeler, record), _opened(labeler)
 
         def energy_and_forces(coords: FloatArray) -> FloatArray:
             energy, forces = model.evaluate(prepared, coords)
@@ -78,25 +78,22 @@ def label(teacher: Teacher, record: Record) -> Labelled:
 
         found = _ask(energy_and_forces, record.coords, 1 + 3 * record.n_atoms)
     except PesfitError as error:
-        return Labelled(None, Failure.from_exception(record.id, STAGE, error), record.n_conformers)
+        return LabeledRow(None, Failure.from_exception(record.id, STAGE, error), record.n_conformers)
     finite = np.isfinite(found.values).all(axis=1)
     kept, lost = np.flatnonzero(finite), np.flatnonzero(~finite)
-    failure = _left_out(teacher, record, lost.tolist(), found.problem) if len(lost) else None
+    failure = _left_out(labeler, record, lost.tolist(), found.problem) if len(lost) else None
     if not len(kept):
-        return Labelled(None, failure, len(lost))
-    labelled = replace(record, energy=found.values[:, 0], forces=found.values[:, 1:].reshape(record.coords.shape))
-    return Labelled(labelled.select(kept), failure, len(lost))
+        return LabeledRow(None, failure, len(lost))
+    labeled = replace(record, energy=found.values[:, 0], forces=found.values[:, 1:].reshape(record.coords.shape))
+    return LabeledRow(labeled.select(kept), failure, len(lost))
 
 
-def score(teacher: Teacher, record: Record) -> FloatArray | Failure:
-    """Return how unsure a model with a posterior is of each conformer [kcal/mol/Å], shape (n_conformers,): `StandardDeviations.score`.
-
-    It is NaN for conformers that it cannot say anything of.
-    """
+def score(labeler: Labeler, record: Record) -> FloatArray | Failure:
+    """Return `StandardDeviations.score` of each conformer [kcal/mol/Å], shape (n_conformers,), NaN where the model has none."""
     try:
-        uncertainty = _prepare(teacher, record).uncertainty
+        uncertainty = _prepare(labeler, record).uncertainty
         if uncertainty is None:
-            raise DataError(f"{teacher.name} has no posterior, so that it cannot say how unsure it is")
+            raise DataError(f"{labeler.name} has no posterior, and so no standard deviations")
         found = _ask(lambda coords: uncertainty(coords).score[:, None], record.coords, 1)
     except PesfitError as error:
         return Failure.from_exception(record.id, STAGE, error)
@@ -105,14 +102,14 @@ def score(teacher: Teacher, record: Record) -> FloatArray | Failure:
 
 @dataclass(frozen=True, eq=False)
 class _Answers:
-    """Numbers for each conformer, NaN where there are none, shape (n_conformers, width), and the first reason, to end a sentence with."""
+    """Numbers for each conformer, NaN where there are none, shape (n_conformers, width), and the first reason: the end of a sentence."""
 
     values: FloatArray
     problem: str
 
 
 def _ask(ask: Callable[[FloatArray], FloatArray], coords: FloatArray, width: int) -> _Answers:
-    """Ask about conformers together, and one by one where one of them is refused (two atoms at the same place)."""
+    """Evaluate conformers together, or one by one where the model refuses one of them (two atoms at the same place)."""
     values = np.full((len(coords), width), np.nan)
     problem = ""
     usable = np.flatnonzero(np.isfinite(coords).all(axis=(1, 2)))
@@ -131,27 +128,27 @@ def _ask(ask: Callable[[FloatArray], FloatArray], coords: FloatArray, width: int
     return _Answers(values, problem)
 
 
-def _left_out(teacher: Teacher, record: Record, lost: list[int], why: str) -> Failure:
+def _left_out(labeler: Labeler, record: Record, lost: list[int], why: str) -> Failure:
     frames = ", ".join(str(record.frame[i]) for i in lost[:10]) + (", ..." if len(lost) > 10 else "")
-    message = f"{teacher.name} gives no finite energy and forces for {len(lost)} of {record.n_conformers} conformers (frames {frames})"
+    message = f"{labeler.name} gives no finite energy and forces for {len(lost)} of {record.n_conformers} conformers (frames {frames})"
     return Failure.from_exception(record.id, STAGE, MoleculeError(f"{message}{why}"))
 
 
 @lru_cache(maxsize=1)
-def _opened(teacher: Teacher) -> Model:
-    return open_gfn2() if teacher.name == GFN2 else open_model(teacher.name, teacher.charge_methods)
+def _opened(labeler: Labeler) -> Model:
+    return open_gfn2() if labeler.name == GFN2 else open_model(labeler.name, labeler.charge_methods)
 
 
-def _prepare(teacher: Teacher, record: Record) -> PreparedMolecule:
+def _prepare(labeler: Labeler, record: Record) -> PreparedMolecule:
     charges = None if record.charges is None else record.charges.tobytes()
     numbers = record.atomic_numbers.astype(np.int32).tobytes()
-    return replace(_prepared(teacher, numbers, record.smiles, charges), total_charge=record.total_charge)
+    return replace(_prepared(labeler, numbers, record.smiles, charges), total_charge=record.total_charge)
 
 
 @lru_cache(maxsize=64)
-def _prepared(teacher: Teacher, numbers: bytes, smiles: str | None, charges: bytes | None) -> PreparedMolecule:
+def _prepared(labeler: Labeler, numbers: bytes, smiles: str | None, charges: bytes | None) -> PreparedMolecule:
     """Prepare a molecule once, however many rows it has."""
-    return _opened(teacher).prepare(
+    return _opened(labeler).prepare(
         np.frombuffer(numbers, dtype=np.int32),
         smiles,
         "a row without SMILES" if smiles is None else smiles,
