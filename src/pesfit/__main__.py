@@ -1,10 +1,11 @@
-"""The command line: `python -m pesfit`."""
+"""The command line: `pesfit`, or `python -m pesfit`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pesfit.application.commands import add_commands
@@ -14,6 +15,7 @@ from pesfit.core.exceptions import ParamsError, PesfitError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, or 1 or 2 after one message on stderr (see `errors`), or 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="pesfit", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"pesfit {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     params = commands.add_parser("params", help="print every parameter with its default, what it allows, and its meaning")
@@ -40,6 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `pesfit params | head`
         sys.stderr.close()
     return 0
+
+
+def _version() -> str:
+    try:
+        return version("pesfit")
+    except PackageNotFoundError:  # run from a checkout that is on PYTHONPATH alone
+        return "(not installed)"
 
 
 def _params(options: argparse.Namespace) -> None:

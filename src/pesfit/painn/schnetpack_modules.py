@@ -49,7 +49,9 @@ def import_schnetpack() -> SchNetPack:
     try:
         found = version("schnetpack")
     except PackageNotFoundError as error:
-        raise PesfitError("schnetpack is not installed; requirements.lock names the version for PaiNN") from error
+        raise PesfitError(
+            "schnetpack is not installed: pip install 'pesfit[painn]', or pip install --no-deps schnetpack==2.1.1 for Python 3.11"
+        ) from error
     if found not in _SUPPORTED:
         raise PesfitError(f"schnetpack {found} is installed; expected one of {', '.join(_SUPPORTED)}")
     with _LOCK, warnings.catch_warnings():
