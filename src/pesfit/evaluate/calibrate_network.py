@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pesfit.evaluate.calibrate import Labels, calibrate
-from pesfit.painn.ensemble import ENSEMBLE_FOLDER
-from pesfit.painn.ensemble_model import has_ensemble, open_ensemble
-from pesfit.painn.model import open_network
+from pesfit.painn.model import ENSEMBLE_FOLDER, has_ensemble, open_ensemble, open_network
 
 
 def calibrate_network(name: str, folder: Path, labels: Labels) -> dict[str, Any]:

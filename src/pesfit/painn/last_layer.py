@@ -1,7 +1,7 @@
-r"""The last layer of a conservative network as linear regression: its features, its posterior, and the deviations that follow.
+r"""The last layer of a conservative network as linear regression: features, posterior and the standard deviations that follow.
 
 The last layer is linear, y_i = w·h_i + b with h_i what enters it at atom i. So are the energy and the forces in x = (Δw, Δb), the change
-of the last layer from what training left::
+of the last layer from the trained one::
 
     E(x) - E(0) = φᵀx        φ = scale · (Σ_i h_i, n_atoms)
     F(x) - F(0) = fᵀx        f = -∂φ/∂coords
@@ -11,7 +11,7 @@ and with x ~ N(x̂, Σ)
     var F = fᵀ Σ f,    var (E - E_ref) = (φ - φ_ref)ᵀ Σ (φ - φ_ref),    var E = φᵀ Σ φ
 
 D. J. C. MacKay, Neural Computation 4, 448, 1992, and the last layer alone: J. Snoek et al., ICML 2015, arXiv:1502.05700. The features
-themselves are taken as known, so this is what the data leave open about the last layer, a part of what they leave open.
+are taken as known, so this is the uncertainty of the last layer alone, a part of the uncertainty of the network.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ FORMAT_VERSION = 1
 LAST_LAYER_FILE = "last-layer.npz"
 
 _PAIRS_AT_ONCE = 2048
-"""Possible pairs of atoms computed with in one go: what they need stays in a processor's cache."""
+"""Possible pairs of atoms computed at once: small enough for a processor's cache."""
 
 
 def atom_features(potential: PaiNNPotential, element: Tensor, r: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Compute what each atom adds to φ.
+    """Compute the contribution of each atom to φ.
 
     Args:
         potential: whose last layer it is.
         element: index in `config.elements`, int64, shape (n_atoms,).
         r: [Å], x[second] - x[first], shape (n_pairs, 3); features can be differentiated where it asks for that.
         first: of each pair within the cutoff, once; int64, shape (n_pairs,).
-        second: likewise.
+        second: same shape.
 
     Returns:
         [kcal/mol], float64, shape (n_atoms, n_features); the last column is that of the bias.
@@ -59,16 +59,16 @@ def atom_features(potential: PaiNNPotential, element: Tensor, r: Tensor, first: 
 def features_and_slopes(
     potential: PaiNNPotential, element: Tensor, r: Tensor, first: Tensor, second: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Compute what each atom adds to φ, and f, by one pass backward for each feature.
+    """Compute the contribution of each atom to φ, and f, by one backward pass for each feature.
 
     A loop, because vmap over the features takes twice as long: its arrays do not stay in the cache.
 
     Args:
         potential: whose last layer it is.
         element: as of `atom_features`; conformers are disjoint parts of one graph.
-        r: likewise.
-        first: likewise.
-        second: likewise.
+        r: as of `atom_features`.
+        first: as of `atom_features`.
+        second: as of `atom_features`.
 
     Returns:
         [kcal/mol], float64, shape (n_atoms, n_features), and [kcal/mol/Å], float64, shape (n_atoms, 3, n_features).
@@ -94,13 +94,13 @@ def last_layer(potential: PaiNNPotential) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class LastLayerPosterior:
-    """What is believed of x, the change of the last layer; x = 0 is what training left and what the potential uses.
+    """The posterior of x, the change of the last layer; x = 0 is the trained layer, which the potential uses.
 
     Attributes:
         mean: x̂, shape (n_features,).
         covariance: Σ, shape (n_features, n_features).
         energy_noise_variance: of energies about the network, chosen by evidence, [(kcal/mol)²].
-        force_noise_variance: of components of forces, [(kcal/mol/Å)²]; NaN where no label said it.
+        force_noise_variance: of components of forces, [(kcal/mol/Å)²]; NaN without labels.
         strength: λ of the prior.
         energy_weight: weight of a row of energies beside 1 for a row of forces, in Å².
     """
@@ -168,7 +168,7 @@ class LastLayerPosterior:
         return cls(mean, covariance, *(float(stored[name]) for name in names))
 
     def of(self, potential: PaiNNPotential, atomic_numbers: IntArray) -> NetworkUncertainty:
-        """Return what it says of one molecule.
+        """Return the uncertainty of one molecule.
 
         Args:
             potential: the network it belongs to.
@@ -183,22 +183,17 @@ class LastLayerPosterior:
 
 
 class NetworkUncertainty:
-    """What is not known of a network's last layer, as standard deviations (a `uncertainty.standard_deviations.Uncertainty`).
+    """Standard deviations that follow from the posterior of the last layer (an `uncertainty.standard_deviations.Uncertainty`).
 
-    Forces take one pass backward for each feature: about as long as 15 evaluations of the network for 32 features.
+    Forces take one backward pass for each feature: about as long as 15 evaluations of the network for 32 features.
 
     Args:
         potential: the network.
         posterior: of its last layer.
         atomic_numbers: of the molecule, shape (n_atoms,).
-
-    Attributes:
-        energy_noise_variance, force_noise_variance: as of the posterior; deviations are without them.
     """
 
     def __init__(self, potential: PaiNNPotential, posterior: LastLayerPosterior, atomic_numbers: IntArray) -> None:
-        self.energy_noise_variance = posterior.energy_noise_variance
-        self.force_noise_variance = posterior.force_noise_variance
         self._potential = potential
         self._device = potential.scale.device
         self._atomic_numbers = torch.from_numpy(atomic_numbers.astype(np.int64)).to(self._device)
@@ -217,33 +212,31 @@ class NetworkUncertainty:
         energy, relative, forces = [], [], []
         for start in range(0, len(coords), at_once):
             part = coords[start : start + at_once]
-            graph, spoilt = self._graph(part)
+            graph, nan_where_invalid = self._graph(part)
             of_atoms, slopes = features_and_slopes(self._potential, *graph)
-            phi = (of_atoms + spoilt).view(len(part), n_atoms, -1).sum(1)
-            energy.append(self._deviation(phi))
-            relative.append(self._deviation(phi - origin))
-            forces.append(self._deviation(slopes + spoilt.unsqueeze(2)).reshape(len(part), n_atoms, 3))
+            phi = (of_atoms + nan_where_invalid).view(len(part), n_atoms, -1).sum(1)
+            energy.append(self._standard_deviation(phi))
+            relative.append(self._standard_deviation(phi - origin))
+            forces.append(self._standard_deviation(slopes + nan_where_invalid.unsqueeze(2)).reshape(len(part), n_atoms, 3))
         return StandardDeviations(*(np.concatenate(parts) for parts in (energy, relative, forces)))
 
     def _graph(self, coords: FloatArray) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
         """Return element, r, first and second of conformers, and 0 for each atom, NaN where its coordinates are not finite."""
         x = torch.from_numpy(np.array(coords, dtype=np.float64)).reshape(-1, 3).to(self._device)
-        edges = find_edges(x, ((len(coords), len(self._atomic_numbers)),), self._potential.config.network.cutoff_angstrom)
-        once = edges.first < edges.second
-        first, second = edges.first[once], edges.second[once]
+        sizes, cutoff = ((len(coords), len(self._atomic_numbers)),), self._potential.config.network.cutoff_angstrom
+        first, second = find_edges(x, sizes, cutoff).pairs()
         element = self._potential.element_index(self._atomic_numbers).repeat(len(coords))
         return (element, x[second] - x[first], first, second), (0.0 * x).sum(1, keepdim=True)
 
     def _energy_features(self, coords: FloatArray) -> Tensor:
-        graph, spoilt = self._graph(coords)
+        graph, nan_where_invalid = self._graph(coords)
         with torch.no_grad():
             of_atoms = atom_features(self._potential, *graph)
-        return (of_atoms + spoilt).view(len(coords), len(self._atomic_numbers), -1).sum(1)
+        return (of_atoms + nan_where_invalid).view(len(coords), len(self._atomic_numbers), -1).sum(1)
 
-    def _deviation(self, features: Tensor) -> FloatArray:
+    def _standard_deviation(self, features: Tensor) -> FloatArray:
         projected = features @ self._root
-        deviation: FloatArray = (projected * projected).sum(-1).sqrt().cpu().numpy()
-        return deviation
+        return np.asarray((projected * projected).sum(-1).sqrt().cpu().numpy())
 
 
 def _digest(folder: Path) -> str:

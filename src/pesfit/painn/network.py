@@ -11,8 +11,8 @@ and mixing, with V and U linear maps of the vectors' features::
     (s, t, p)_i = ψ(q_i, |V μ_i|)       q_i += s_i + p_i <V μ_i, U μ_i>        μ_i += t_i U μ_i
 
 schnetpack's own forward does all of this for each directed edge, and from the first layer on. Here W(d), which both directions share, is
-computed once a pair; φ of the first layer, where q is the embedding of the element, once an element; and what is multiplied by vectors
-that are still zero, or leads to vectors that nothing reads, not at all. On ethanol the whole training step takes 20 % less time for it.
+computed once a pair; φ of the first layer, where q is the embedding of the element, once an element; and products with vectors that
+are still zero, or that lead to vectors that nothing reads, not at all. On ethanol the whole training step takes 20 % less time for it.
 
 | symbol | here | | symbol | here |
 | --- | --- | --- | --- | --- |
@@ -23,18 +23,32 @@ that are still zero, or leads to vectors that nothing reads, not at all. On etha
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import sys
+import threading
+import types
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-from pesfit.painn.schnetpack_modules import import_schnetpack
+from pesfit.core.exceptions import PesfitError
 from pesfit.params.train_learned import Network
+
+_SUPPORTED = ("2.1.1", "2.2.0")
+_BARE_PARENTS = ("schnetpack", "schnetpack.representation")
+_LOCK = threading.Lock()
 
 
 class PaiNNNetwork(nn.Module):
-    """The representation and the heads, without units: what a potential scales.
+    """The representation and the heads, without units: a potential scales the outputs.
 
     Args:
         shape: F, rounds of interaction and mixing, Gaussians evenly spaced from 0 to the cutoff, and the cosine cutoff itself.
@@ -70,7 +84,7 @@ class PaiNNNetwork(nn.Module):
             element: index in `elements` of each atom, int64, shape (n_atoms,).
             r: [Å], x[second] - x[first], in the network's type, shape (n_pairs, 3).
             first: of each pair of atoms within the cutoff, once; int64, shape (n_pairs,).
-            second: likewise.
+            second: same shape.
 
         Returns:
             A scalar for each atom, shape (n_atoms,), and with a force head a vector for each, shape (n_atoms, 3).
@@ -84,7 +98,7 @@ class PaiNNNetwork(nn.Module):
         return energy, vectors.squeeze(2)
 
     def hidden(self, element: Tensor, r: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        """Return what enters the last layer of the energy head, shape (n_atoms, F/2); arguments as of `forward`."""
+        """Return the input of the last layer of the energy head, shape (n_atoms, F/2); arguments as of `forward`."""
         return self._hidden(self.represent(element, r, first, second)[0])
 
     def _hidden(self, scalars: Tensor) -> Tensor:
@@ -167,3 +181,63 @@ def _gated(block: Any, scalars: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor
     joined = torch.cat([scalars, torch.linalg.vector_norm(v, dim=1)], dim=1)
     scalars, gate = torch.split(_mlp(block.scalar_net, joined), [block.n_sout, block.n_vout], dim=1)
     return (scalars if block.sactivation is None else silu(scalars)), gate.unsqueeze(1) * u
+
+
+@dataclass(frozen=True)
+class SchNetPack:
+    """Classes and functions of schnetpack.
+
+    Attributes:
+        representation: `schnetpack.representation.painn`.
+        nn: `schnetpack.nn`.
+    """
+
+    representation: Any
+    nn: Any
+
+
+@cache
+def import_schnetpack() -> SchNetPack:
+    """Import the representation and the layers of schnetpack alone.
+
+    `import schnetpack` also imports its data sets, trainer and simulations (lightning, matplotlib, h5py: 6 s of CPU beside the 0.6 s that
+    its networks need), and in 2.1.1 fails beside a current torch, whose `torch.utils.data.dataloader` has no `T_co` any more. So its `nn`
+    and `representation.painn` are imported under bare parent packages, which are removed again: a later `import schnetpack` gets all of it.
+
+    Raises:
+        PesfitError: where schnetpack is missing, or is a version that is not supported.
+    """
+    try:
+        found = version("schnetpack")
+    except PackageNotFoundError as error:
+        raise PesfitError(
+            "schnetpack is not installed: pip install 'pesfit[painn]', or pip install --no-deps schnetpack==2.1.1 for Python 3.11"
+        ) from error
+    if found not in _SUPPORTED:
+        raise PesfitError(f"schnetpack {found} is installed; expected one of {', '.join(_SUPPORTED)}")
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escapes in its docstrings, torch.jit.script in its scatter_add
+        if "schnetpack" in sys.modules:
+            return _modules()
+        try:
+            _put_bare_parents()
+            return _modules()
+        finally:
+            for name in [name for name in sys.modules if name.split(".")[0] == "schnetpack"]:
+                del sys.modules[name]
+
+
+def _modules() -> SchNetPack:
+    return SchNetPack(
+        representation=importlib.import_module("schnetpack.representation.painn"), nn=importlib.import_module("schnetpack.nn")
+    )
+
+
+def _put_bare_parents() -> None:
+    spec = importlib.util.find_spec("schnetpack")
+    if spec is None or spec.origin is None:
+        raise PesfitError("schnetpack is installed but cannot be found; is it a namespace package left by an uninstallation?")
+    for name in _BARE_PARENTS:
+        parent = types.ModuleType(name)
+        parent.__path__ = [str(Path(spec.origin).parent.joinpath(*name.split(".")[1:]))]
+        sys.modules[name] = parent

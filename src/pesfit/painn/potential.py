@@ -1,11 +1,11 @@
-"""PaiNN as a potential: atomrefs, units and forces around the network, and files that hold it.
+"""PaiNN as a potential: atomrefs, units and forces around the network, and its files.
 
 ::
 
     E = Σ_i (e_i + scale · y_i)        conservative: F = -dE/dx        direct: F_i = scale · v_i
 
-y_i and v_i are what the network says of atom i, e_i the atomref of its element. Pair vectors are differences in float64, and atoms are
-summed in float64, so that neither large coordinates nor large energies cost digits; in between the network has its own precision.
+y_i and v_i are the outputs of the network for atom i, e_i the atomref of its element. Pair vectors are differences in float64, and sums
+over atoms are in float64, so that neither large coordinates nor large energies cost digits; in between the network has its own precision.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pesfit.core.files import write_json
 from pesfit.painn.network import PaiNNNetwork
 from pesfit.params.train_learned import Network
 from pesfit.potentials.interface import Batch, Potential, Prediction
-from pesfit.potentials.neighbors import Edges, find_edges
+from pesfit.potentials.neighbors import find_edges
 
 FORMAT = "pesfit-painn"
 FORMAT_VERSION = 1
@@ -40,10 +40,10 @@ _MAX_ELEMENT = 99
 
 @dataclass(frozen=True)
 class PaiNNConfig:
-    """What a potential is, but for its numbers.
+    """A potential but for its numbers.
 
     Attributes:
-        variant: how forces come out.
+        variant: forces as -dE/dx (conservative) or from a head of their own (direct).
         elements: atomic numbers it knows, ascending.
         network: shape and precision.
     """
@@ -74,10 +74,10 @@ class PaiNNPotential(Potential):
     """PaiNN with atomrefs and a scale; `ConservativePaiNN` and `DirectPaiNN` are its two kinds, `build_painn` makes either.
 
     Attributes:
-        config: what it is.
-        network: what is trained.
+        config: variant, elements and shape.
+        network: the trained part.
         atomrefs: [kcal/mol], energy of each element of `config.elements`, float64, shape (n_elements,).
-        scale: [kcal/mol] of energies and [kcal/mol/Å] of direct forces where the network says 1; float64, shape ().
+        scale: [kcal/mol] of energies and [kcal/mol/Å] of direct forces for an output of 1; float64, shape ().
     """
 
     def __init__(self, config: PaiNNConfig) -> None:
@@ -127,29 +127,32 @@ class PaiNNPotential(Potential):
             UnknownElementError: naming an element that was not in training.
         """
         element = self.element_index(batch.atomic_numbers)
-        first, second = _pairs(batch, self.config.network.cutoff_angstrom)
+        cutoff, edges = self.config.network.cutoff_angstrom, batch.edges
+        if edges is None or edges.cutoff != cutoff:
+            edges = find_edges(batch.coords, batch.sizes, cutoff)
+        first, second = edges.pairs()
         keep = torch.is_grad_enabled() and batch.coords.requires_grad
         coords = batch.coords if keep else batch.coords.detach()
         r = coords[second] - coords[first]
         output, forces = self.evaluate(element, r, first, second, keep_graph=keep)
-        # Atoms without finite coordinates have no neighbors; their conformer must not look healthy for it.
-        spoilt = 0.0 * coords
-        energy = self.atomrefs[element] + self.scale * output + spoilt.sum(1)
+        # Atoms without finite coordinates have no neighbors, but their conformer has no finite energy either.
+        nan_where_invalid = 0.0 * coords
+        energy = self.atomrefs[element] + self.scale * output + nan_where_invalid.sum(1)
         return Prediction(
             energy=torch.zeros(batch.n_conformers, dtype=torch.float64, device=coords.device).index_add(
                 0, batch.conformer, energy
             ),
-            forces=forces + spoilt,
+            forces=forces + nan_where_invalid,
         )
 
     def evaluate(self, element: Tensor, r: Tensor, first: Tensor, second: Tensor, *, keep_graph: bool) -> tuple[Tensor, Tensor]:
-        """Evaluate a graph given as flat tensors: what training and `forward` share.
+        """Evaluate a graph given as flat tensors, for training and `forward`.
 
         Args:
             element: index in `config.elements`, int64, shape (n_atoms,).
             r: [Å], x[second] - x[first], float64, shape (n_pairs, 3).
             first: of each pair within the cutoff, once; int64, shape (n_pairs,).
-            second: likewise.
+            second: same shape.
             keep_graph: whether results shall be differentiated.
 
         Returns:
@@ -177,7 +180,7 @@ class PaiNNPotential(Potential):
         save_file({name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()}, folder / WEIGHTS_FILE)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # schnetpack's classes cannot be found by name, see `schnetpack_modules`.
+        # schnetpack's classes cannot be found by name, see `network.import_schnetpack`.
         return _rebuild, (
             self.config,
             {name: tensor.detach().clone() for name, tensor in self.state_dict().items()},
@@ -189,7 +192,7 @@ class ConservativePaiNN(PaiNNPotential):
     """Forces are exactly -dE/dx."""
 
     def evaluate(self, element: Tensor, r: Tensor, first: Tensor, second: Tensor, *, keep_graph: bool) -> tuple[Tensor, Tensor]:
-        """Evaluate; as the base class says."""
+        """Evaluate; see `PaiNNPotential.evaluate`."""
         with torch.enable_grad():
             r = r.to(self.config.dtype)
             r = r if r.requires_grad else r.requires_grad_()
@@ -209,7 +212,7 @@ class DirectPaiNN(PaiNNPotential):
     conservative: ClassVar[bool] = False
 
     def evaluate(self, element: Tensor, r: Tensor, first: Tensor, second: Tensor, *, keep_graph: bool) -> tuple[Tensor, Tensor]:
-        """Evaluate; as the base class says."""
+        """Evaluate; see `PaiNNPotential.evaluate`."""
         with torch.set_grad_enabled(keep_graph):
             output, vectors = self.network(element, r.to(self.config.dtype), first, second)
         return output.double(), self.scale * vectors.double()
@@ -219,7 +222,7 @@ def build_painn(config: PaiNNConfig, *, atomrefs: Tensor | None = None, scale: f
     """Make a potential with random weights, which depend on the config and the seed alone.
 
     Args:
-        config: what it is.
+        config: variant, elements and shape.
         atomrefs: [kcal/mol], one for each element; zeros where None.
         scale: [kcal/mol], positive.
         seed: of the weights; torch's global random state is left as it is.
@@ -286,15 +289,6 @@ def transfer_weights(source: PaiNNPotential, target: PaiNNPotential) -> list[str
             else:
                 parameter.copy_(available[name])
     return missing
-
-
-def _pairs(batch: Batch, cutoff: float) -> tuple[Tensor, Tensor]:
-    """Return each pair within the cutoff once."""
-    edges: Edges | None = batch.edges
-    if edges is None or edges.cutoff != cutoff:
-        edges = find_edges(batch.coords, batch.sizes, cutoff)
-    once = edges.first < edges.second
-    return edges.first[once], edges.second[once]
 
 
 def _empty(config: PaiNNConfig) -> PaiNNPotential:

@@ -32,6 +32,11 @@ class Edges:
     second: Tensor
     cutoff: float
 
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Return `first` and `second` of each pair once, with first < second."""
+        once = self.first < self.second
+        return self.first[once], self.second[once]
+
     def to(self, device: torch.device | str) -> Edges:
         """Copy to a device."""
         return Edges(self.first.to(device), self.second.to(device), self.cutoff)

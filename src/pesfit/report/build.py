@@ -19,7 +19,7 @@ from pesfit.evaluate.predictions import Predictions, predict_test
 from pesfit.evaluate.sureness import TrainedOn, judge_models
 from pesfit.evaluate.test_rows import count_training_sizes
 from pesfit.models.open import LEARNED, SMIRNOFF, open_fitted
-from pesfit.painn.ensemble_model import has_ensemble, open_ensemble
+from pesfit.painn.model import has_ensemble, open_ensemble
 from pesfit.painn.potential import Variant
 from pesfit.params.evaluation import PotentialName
 from pesfit.params.load import Params

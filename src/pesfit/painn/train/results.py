@@ -9,7 +9,7 @@ from typing import Any
 
 from pesfit.core.files import FAILURES_FILE
 from pesfit.data.dataset import write_failures
-from pesfit.painn.ensemble import companion_folder
+from pesfit.painn.model import companion_folder
 from pesfit.painn.potential import PaiNNPotential
 from pesfit.painn.train.datasets import Sets
 from pesfit.painn.train.evaluate import Evaluation

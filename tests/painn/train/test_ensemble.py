@@ -14,9 +14,7 @@ from pesfit.data.dataset import ConformerDataset
 from pesfit.data.splits import Splits
 from pesfit.evaluate.calibrate import Labels
 from pesfit.evaluate.calibrate_network import calibrate_network
-from pesfit.painn.ensemble import ENSEMBLE_FOLDER
-from pesfit.painn.ensemble_model import has_ensemble, open_ensemble
-from pesfit.painn.model import open_network
+from pesfit.painn.model import ENSEMBLE_FOLDER, has_ensemble, open_ensemble, open_network
 from pesfit.painn.potential import load_painn
 from pesfit.painn.train.learned import Folders, train_learned
 from pesfit.params.train_learned import TrainLearned

@@ -1,4 +1,4 @@
-"""Deviations of an ensemble against members that are evaluated one by one, and companions that cannot be read."""
+"""Standard deviations of an ensemble against members that are evaluated one by one, and companions that cannot be read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, UnknownElementError
-from pesfit.painn import ensemble as module
-from pesfit.painn.ensemble import EnsembleUncertainty, companion_folder, load_companions
+from pesfit.painn import model as module
+from pesfit.painn.model import EnsembleUncertainty, companion_folder, load_companions
 from pesfit.painn.potential import CONFIG_FILE, WEIGHTS_FILE, PaiNNConfig, PaiNNPotential, build_painn
 from pesfit.params.train_learned import Network
 from pesfit.potentials.interface import Conformers, collate
@@ -92,7 +92,7 @@ def test_coordinates_that_are_no_numbers_spoil_their_conformer_alone() -> None:
 
 
 def test_one_network_or_a_strange_element_is_refused() -> None:
-    with pytest.raises(DataError, match="deviations of 1 network; an ensemble needs at least 2"):
+    with pytest.raises(DataError, match="standard deviations of 1 network; an ensemble needs at least 2"):
         EnsembleUncertainty([network(1)], NUMBERS)
     with pytest.raises(UnknownElementError, match="N"):
         EnsembleUncertainty([network(1), network(2)], np.array([7, 1], dtype=np.int32))(conformers(1)[:, :2])
@@ -130,7 +130,7 @@ def test_a_missing_member_is_named(folder: Path) -> None:
     with pytest.raises(DataError, match=r"ensemble/1 does not hold a PaiNN potential"):
         load_companions(folder, network(1))
     shutil.rmtree(companion_folder(folder, 2))
-    with pytest.raises(DataError, match=r"ensemble holds no networks; train_learned\.ensemble says how many"):
+    with pytest.raises(DataError, match=r"ensemble holds no networks; train_learned\.ensemble is the number"):
         load_companions(folder, network(1))
 
 
