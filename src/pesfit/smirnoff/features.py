@@ -240,5 +240,5 @@ class _Nonbonded:
         repulsion, attraction, coulomb = self._a * inverse6 * inverse6, self._b * inverse6, self._q * inverse
         energy = (repulsion - attraction + coulomb).sum(-1)
         slope = (6.0 * attraction - 12.0 * repulsion - coulomb) * inverse
-        pull = (slope[..., None] * rows[..., 1, :]).permute(1, 2, 0).reshape(len(self._pairs), -1)
+        pull = (slope[..., None] * rows[..., 1, :]).permute(1, 2, 0).reshape(len(self._pairs), 3 * len(coords))
         return energy.numpy(), (self._incidence @ pull).view(-1, 3, len(coords)).numpy()
