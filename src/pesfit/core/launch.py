@@ -84,12 +84,12 @@ def together(
     if size == 1:
         yield ProcessGroup(device="cuda:0" if on_gpus else "cpu")
     elif started is not None:
-        place = _Member(started.rank, size, started.local_rank if on_gpus else None)
+        place = _Process(started.rank, size, started.local_rank if on_gpus else None)
         with _joined_and_told(place, (), memory_param) as group:
             yield group
     else:
         with tempfile.TemporaryDirectory(prefix="pesfit-") as folder:
-            place = _Member(0, size, 0 if on_gpus else None, Path(folder), os.getpid())
+            place = _Process(0, size, 0 if on_gpus else None, Path(folder), os.getpid())
             with _children(others, job, place) as children, _joined_and_told(place, children, memory_param) as group:
                 yield group
 
@@ -141,7 +141,7 @@ def _number(name: str) -> int:
 
 
 @dataclass(frozen=True)
-class _Member:
+class _Process:
     """Where a process belongs.
 
     Attributes:
@@ -170,7 +170,7 @@ class _Member:
 
 
 @contextlib.contextmanager
-def _joined(place: _Member, store: Store) -> Iterator[ProcessGroup]:
+def _joined(place: _Process, store: Store) -> Iterator[ProcessGroup]:
     """Be one of the group in the block; tell the others if it fails."""
     backend, device = ("gloo", torch.device("cpu")) if place.gpu is None else ("nccl", torch.device("cuda", place.gpu))
     if place.gpu is not None:
@@ -195,7 +195,7 @@ def _joined(place: _Member, store: Store) -> Iterator[ProcessGroup]:
 
 
 @contextlib.contextmanager
-def _joined_and_told(place: _Member, children: Sequence[BaseProcess], memory_param: str | None) -> Iterator[ProcessGroup]:
+def _joined_and_told(place: _Process, children: Sequence[BaseProcess], memory_param: str | None) -> Iterator[ProcessGroup]:
     """Be one of the group in the block, and explain the failure of another."""
     store = place.open_store()
     try:
@@ -225,7 +225,7 @@ def _wait_for_others(store: Store, size: int) -> None:
                 return
 
 
-def _cause(store: Store, place: _Member, children: Sequence[BaseProcess], besides: str) -> str | None:
+def _cause(store: Store, place: _Process, children: Sequence[BaseProcess], besides: str) -> str | None:
     """Return why another process ended, where that comes to be known."""
     for _ in _looks():
         statuses = [child.exitcode for child in children]
@@ -252,7 +252,7 @@ def _looks() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _children(work: Callable[[ProcessGroup, Job], object], job: Job, place: _Member) -> Iterator[list[BaseProcess]]:
+def _children(work: Callable[[ProcessGroup, Job], object], job: Job, place: _Process) -> Iterator[list[BaseProcess]]:
     """Start the other processes; they are gone when the block ends."""
     # Spawned, not forked: torch has started threads, and a forked child of a process with threads can hang.
     context = multiprocessing.get_context("spawn")
@@ -271,7 +271,7 @@ def _children(work: Callable[[ProcessGroup, Job], object], job: Job, place: _Mem
             child.join()
 
 
-def _child(work: Callable[[ProcessGroup, Job], object], job: Job, place: _Member) -> None:
+def _child(work: Callable[[ProcessGroup, Job], object], job: Job, place: _Process) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the first process too, which ends this one
     if place.parent is not None:
         die_with_parent(place.parent)

@@ -57,7 +57,7 @@ _SPLIT_NAMES = [f"index_{part}_0{number}.csv" for number in range(1, 6) for part
 
 
 @dataclass(frozen=True)
-class _Keys:
+class _ArrayNames:
     """What the files of a source call things, and the value of its `source` column."""
 
     source: str
@@ -67,8 +67,8 @@ class _Keys:
     forces: str
 
 
-_MD17_KEYS = _Keys("md17", "z", "R", "E", "F")
-_RMD17_KEYS = _Keys("rmd17", "nuclear_charges", "coords", "energies", "forces")
+_MD17_KEYS = _ArrayNames("md17", "z", "R", "E", "F")
+_RMD17_KEYS = _ArrayNames("rmd17", "nuclear_charges", "coords", "energies", "forces")
 
 
 def read_md17(folder: Path, molecules: Sequence[str], params: ConvertMD17) -> Iterator[Record]:
@@ -171,7 +171,7 @@ def _read_indices(member: Member, name: str) -> list[int]:
     return indices
 
 
-def _read_frames(stream: IO[bytes], name: str, molecule: str, keys: _Keys, params: ConvertMD17) -> Iterator[Record]:
+def _read_frames(stream: IO[bytes], name: str, molecule: str, keys: _ArrayNames, params: ConvertMD17) -> Iterator[Record]:
     kinds = {keys.atomic_numbers: "iuf", keys.coords: "f", keys.energy: "f", keys.forces: "f"}
     stored = read_npz(stream, name, kinds)
     atomic_numbers = _check_shapes(stored, name, keys)
@@ -196,7 +196,7 @@ def _read_frames(stream: IO[bytes], name: str, molecule: str, keys: _Keys, param
         )
 
 
-def _check_shapes(stored: dict[str, npt.NDArray[Any]], name: str, keys: _Keys) -> IntArray:
+def _check_shapes(stored: dict[str, npt.NDArray[Any]], name: str, keys: _ArrayNames) -> IntArray:
     """Check that shapes agree and return the atomic numbers."""
     numbers, coords = stored[keys.atomic_numbers], stored[keys.coords]
     if numbers.ndim != 1 or not ((numbers >= 1) & (numbers <= 118) & (numbers == np.floor(numbers))).all():
