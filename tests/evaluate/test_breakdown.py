@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pesfit.evaluate.breakdown import breakdown, by_element, by_energy, by_size, count_training
+from pesfit.evaluate.breakdown import breakdown, by_element, by_energy, by_size, count_training, molecule_errors, worst
 from tests.report.samples import ETHANOL, ETHANOL_SMILES, predicted, predictions, row
 
 
@@ -48,3 +48,18 @@ def test_potentials_count_what_they_can_do() -> None:
     rows = [row("a/0"), row("b/0")]
     made = predictions(rows, {"smirnoff": [None, None], "direct": [predicted(rows[0], 0.0, 1.0), None]})
     assert [(part.potential, part.n_conformers) for part in breakdown(made, by_element())] == [("direct", 4), ("direct", 4)]
+
+
+def test_errors_of_atoms_and_molecules_are_roots_of_mean_squares() -> None:
+    rows = [row("a/0", n_conformers=3), row("a/1", n_conformers=1), row("b/0", ETHANOL, 2, smiles=ETHANOL_SMILES)]
+    of_atoms = np.array([2.0, 0.0, -1.0])[None, :, None]
+    said = [predicted(rows[0], 0.0, of_atoms), predicted(rows[1], 0.0, 3.0 * of_atoms), predicted(rows[2], 0.0, 5.0)]
+    found = molecule_errors(predictions(rows, {"direct": said, "smirnoff": [said[0], None, said[2]]}))
+    assert [(one.id, one.n_conformers) for one in found] == [("a/0", 4), ("b/0", 2)]
+    # Three conformers with 2, 0, 1 and one with thrice that: squares 4 (3 + 9) / 4 = 12, 0 and 3.
+    assert found[0].of_atoms["direct"] == pytest.approx(np.sqrt([12.0, 0.0, 3.0]))
+    assert found[0].force_rmse == pytest.approx({"direct": np.sqrt(5.0)})
+    assert found[1].force_rmse == pytest.approx({"direct": 5.0, "smirnoff": 5.0})
+    assert [one.id for one in worst(found, "direct", 1)] == ["b/0"]
+    assert [one.id for one in worst(found, "smirnoff", 9)] == ["b/0"]
+    assert worst(found, "direct", 0) == []

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure as Canvas
 
-from pesfit.report.page.blocks import Column, Drawing, Facts, Figure, Gallery, Section, Table, Text
-from pesfit.report.page.figures import Palette, panels
+from pesfit.report.page.blocks import Drawing, Facts, Figure, Gallery, Layout, PageSection, Table, TableColumn, Text
+from pesfit.report.page.figures import panels
 
 HOSTILE = "</td></style><script>alert('x')</script><img src=https://example.org/x onerror=alert(1)>&amp;\"'`<b>`"
 LONG = "phenylmethylsulfanyl" * 12
 DRAWING = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 10 10"><path id="a" d="M 0 0 L 9 9" style="stroke: currentColor"/></svg>'
 
 COLUMNS = (
-    Column("potential", HOSTILE),
-    Column("error", "force MAE", "kcal/mol/Å", interval="error", best="lowest"),
-    *(Column(f"more{number}", f"another long heading {number}", "kcal/mol/ps/atom") for number in range(8)),
+    TableColumn("potential", HOSTILE),
+    TableColumn("error", "force MAE", "kcal/mol/Å", interval="error", best="lowest"),
+    *(TableColumn(f"more{number}", f"another long heading {number}", "kcal/mol/ps/atom") for number in range(8)),
 )
 
 
@@ -24,24 +24,24 @@ def row(name: str, error: float | None, **more: str) -> dict[str, str | float | 
     return {"potential": name, "error": error, "error_low": low, "error_high": high, **numbers, **more}
 
 
-def draw(palette: Palette) -> Canvas:
-    canvas, axes = panels(palette, 3)
+def draw(layout: Layout) -> Canvas:
+    canvas, axes = panels(layout, 3)
     for each in axes:
         each.plot([0.0, 1.0], [0.0, 1.0], label=HOSTILE[:40])
         each.set_title(HOSTILE[:30])
     return canvas
 
 
-def draw_fixed(_: Palette) -> Canvas:
+def draw_fixed(_: Layout) -> Canvas:
     canvas = Canvas(figsize=(8.0, 2.0))
     canvas.add_subplot().plot([0.0, 1.0], [1.0, 0.0])
     return canvas
 
 
-def sections() -> list[Section]:
+def sections() -> list[PageSection]:
     rows = [row("a", 1.0, source="one"), row(HOSTILE, 0.5, source="one"), row(LONG, None, source=HOSTILE)]
     return [
-        Section(
+        PageSection(
             "first",
             "The first section",
             [
@@ -53,7 +53,7 @@ def sections() -> list[Section]:
                 Table("empty", "An empty table", COLUMNS, []),
             ],
         ),
-        Section(
+        PageSection(
             "second",
             HOSTILE,
             [

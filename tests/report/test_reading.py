@@ -1,4 +1,4 @@
-"""Files of earlier stages as plain values."""
+"""Metrics and tables of earlier stages as plain values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from pesfit.core.exceptions import DataError
-from pesfit.evaluate.names import in_order, label_of
 from pesfit.report.reading import read_json, read_rows
 
 
@@ -24,8 +23,3 @@ def test_columns_that_are_missing_are_named(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "a.csv", ("y",)) == [{"x": "1", "y": "2"}]
     with pytest.raises(DataError, match=r"a\.csv has no column z, w"):
         read_rows(tmp_path / "a.csv", ("x", "z", "w"))
-
-
-def test_potentials_have_one_order() -> None:
-    assert in_order(["direct", "other", "gfn2", "direct"]) == ["gfn2", "direct", "other"]
-    assert label_of("other") == "other"

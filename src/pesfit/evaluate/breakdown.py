@@ -1,14 +1,14 @@
-"""Where errors are: by element, by energy above a molecule's lowest label, by number of atoms."""
+"""Errors by element, by energy above a molecule's lowest label, by number of atoms, and by molecule."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ase.data import chemical_symbols
 
-from pesfit.core.arrays import FloatArray, LongArray
+from pesfit.core.arrays import FloatArray, IntArray, LongArray
 from pesfit.evaluate.errors import centered
 from pesfit.evaluate.predictions import Predicted, Predictions
 from pesfit.evaluate.test_rows import TestRow
@@ -151,3 +151,59 @@ def count_training(counts: Mapping[int, int], width: int) -> dict[int, int]:
     for n_atoms, n_conformers in sorted(counts.items()):
         gathered[(n_atoms - 1) // width] = gathered.get((n_atoms - 1) // width, 0) + n_conformers
     return gathered
+
+
+@dataclass(frozen=True, eq=False)
+class MoleculeForceErrors:
+    """Force errors of every potential on one molecule of the test set.
+
+    Attributes:
+        id: of its first row.
+        source: data set and part of it.
+        smiles: mapped; None where bonds are not known.
+        atomic_numbers: shape (n_atoms,).
+        n_conformers: test conformers with force labels.
+        force_rmse: by potential, [kcal/mol/Å]; potentials without predictions are not in it.
+        of_atoms: by potential, root mean square of the force error's components on each atom [kcal/mol/Å], shape (n_atoms,).
+    """
+
+    id: str
+    source: str
+    smiles: str | None
+    atomic_numbers: IntArray
+    n_conformers: int
+    force_rmse: dict[str, float]
+    of_atoms: dict[str, FloatArray]
+
+
+def molecule_errors(predictions: Predictions) -> list[MoleculeForceErrors]:
+    """Gather force errors by molecule, in the order of the data; rows of one molecule with other atom orders count by themselves."""
+    gathered: dict[tuple[object, ...], list[int]] = {}
+    for i, row in enumerate(predictions.rows):
+        if row.forces is not None:
+            gathered.setdefault((*row.molecule, row.smiles, row.atomic_numbers.tobytes()), []).append(i)
+    found = []
+    for indices in gathered.values():
+        first = predictions.rows[indices[0]]
+        n_conformers = sum(predictions.rows[i].n_conformers for i in indices)
+        of_atoms: dict[str, FloatArray] = {}
+        for potential, of_rows in predictions.predicted.items():
+            squares = np.zeros(first.n_atoms)
+            for i in indices:
+                predicted, forces = of_rows[i], predictions.rows[i].forces
+                if predicted is None or forces is None:
+                    break
+                squares += ((predicted.forces - forces) ** 2).sum(axis=(0, 2))
+            else:
+                of_atoms[potential] = np.sqrt(squares / (3 * n_conformers))
+        rmse = {name: float(np.sqrt((errors**2).mean())) for name, errors in of_atoms.items()}
+        found.append(
+            MoleculeForceErrors(first.id, first.source, first.smiles, first.atomic_numbers, n_conformers, rmse, of_atoms)
+        )
+    return found
+
+
+def worst(errors: Sequence[MoleculeForceErrors], potential: str, n_molecules: int) -> list[MoleculeForceErrors]:
+    """Return the molecules with the largest force errors of a potential, worst first."""
+    known = [error for error in errors if potential in error.force_rmse]
+    return sorted(known, key=lambda error: (-error.force_rmse[potential], error.source, error.id))[:n_molecules]

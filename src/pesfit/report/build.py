@@ -1,4 +1,4 @@
-"""The whole of stage 09: everything that the pipeline left, as one page with its figures and numbers."""
+"""Stage 09: evaluate everything that was fitted on the test set, and write one page with its figures and numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet
 from pesfit.evaluate.errors import summaries
 from pesfit.evaluate.out_of_distribution import training_groups
-from pesfit.evaluate.predictions import Predictions, predict_test
+from pesfit.evaluate.predictions import predict_test
 from pesfit.evaluate.sureness import TrainedOn, judge_models
 from pesfit.evaluate.test_rows import count_training_sizes
 from pesfit.models.open import LEARNED, SMIRNOFF, open_fitted
@@ -24,14 +24,9 @@ from pesfit.painn.potential import Variant
 from pesfit.params.evaluation import PotentialName
 from pesfit.params.load import Params
 from pesfit.report.page.output import TABLES, write_report
-from pesfit.report.parity import parity, write_parity
-from pesfit.report.published import count_frames
-from pesfit.report.sections import errors, failures, learning, parameters, rollouts, run, summary, uncertainty
-from pesfit.report.sections.learning import Training
-from pesfit.report.sections.parameter_changes import Fit
-from pesfit.report.sections.rollout_measures import Rollouts
-from pesfit.report.sections.run import Run
-from pesfit.report.sections.summary import ForceError, Headlines
+from pesfit.report.reading import read_failures_by_stage
+from pesfit.report.sections import breakdown, errors, learning, parameters, rollouts, run, summary, uncertainty
+from pesfit.report.sections.parity import parity, parity_section, write_parity
 from pesfit.statistics.errors import ALL, FORCE_UNIT, interval_of
 
 TITLE = "Fitted potential-energy surfaces"
@@ -41,8 +36,8 @@ _MAE = f"force_mae_{FORCE_UNIT}"
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Where the report reads; by default as the stages write it.
+class StageOutputs:
+    """Outputs of earlier stages that the report reads; by default where the stages write them.
 
     Attributes:
         data: with `arrow`, `parameterized`, `clustered` and `splits`.
@@ -58,16 +53,27 @@ class Inputs:
     rollouts: Path = Path("outputs/rollouts")
     metrics: Path = METRICS
 
+    def failure_files(self) -> dict[str, list[Path]]:
+        """Return the files of failures, by stage."""
+        return {
+            "02_convert": sorted((self.data / "arrow").glob(f"*/{FAILURES_FILE}")),
+            "03_parameterize": [self.data / "parameterized" / FAILURES_FILE],
+            "04_cluster": [self.data / "clustered" / FAILURES_FILE],
+            "06_fit_smirnoff": [self.smirnoff / FAILURES_FILE],
+            **{f"07_train_learned@{variant}": [self.learned / variant / FAILURES_FILE] for variant in get_args(Variant)},
+            "08_rollout": [self.rollouts / FAILURES_FILE, self.rollouts / PROBES / FAILURES_FILE],
+        }
 
-def analyse(params: Params, output: Path, inputs: Inputs = Inputs()) -> dict[str, Any]:
+
+def analyse(params: Params, output: Path, inputs: StageOutputs = StageOutputs()) -> dict[str, Any]:
     """Evaluate what was fitted on the test set, and write the report.
 
-    Writes to `output` what `output.write_report` says, and `tables/parity-*.csv` for `dvc plots`.
+    Writes to `output` the files of `output.write_report`, and `tables/parity-*.csv` for `dvc plots`.
 
     Args:
-        params: all of params.yaml: the report says what was run.
+        params: all of params.yaml: the report lists what differs from the defaults.
         output: folder.
-        inputs: what earlier stages left.
+        inputs: outputs of earlier stages.
 
     Returns:
         Metrics: test errors of each potential, by source.
@@ -78,82 +84,57 @@ def analyse(params: Params, output: Path, inputs: Inputs = Inputs()) -> dict[str
     """
     datasets = open_datasets(inputs.data / "clustered")
     splits = Splits.open(inputs.data / "splits/splits.arrow")
-    models = open_fitted(FITTED, inputs.data / "parameterized", inputs.smirnoff, inputs.learned)
-    predictions = predict_test(
-        models,
-        datasets,
-        splits,
-        ParameterizedSet.open(inputs.data / "parameterized"),
-        max_failed_fraction=params.analyse.max_failed_fraction,
-    )
+    parameterized = inputs.data / "parameterized"
+    models = open_fitted(FITTED, parameterized, inputs.smirnoff, inputs.learned)
+    limit = params.analyse.max_failed_fraction
+    predictions = predict_test(models, datasets, splits, ParameterizedSet.open(parameterized), max_failed_fraction=limit)
     found = summaries(predictions)
     if has_ensemble(inputs.learned / "conservative"):
         models[ENSEMBLE] = open_ensemble(inputs.learned / "conservative")
     trained = _trained_on(models, datasets, splits, params.train_learned.sources)
     sureness = judge_models(models, predictions, ConformerDataset(inputs.rollouts / PROBES), trained)
-    simulated = Rollouts.read(inputs.rollouts, inputs.metrics / "rollout.json")
+    simulated = rollouts.Rollouts.read(inputs.rollouts, inputs.metrics / "rollout.json")
+    points = [parity(predictions, "energy"), parity(predictions, "forces")]
+    trainings = [
+        learning.Training.read(variant, inputs.learned / variant, inputs.metrics / f"train_learned-{variant}.json")
+        for variant in get_args(Variant)
+    ]
+    headlines = summary.Headlines(
+        "force MAE", _force_errors(found), simulated.drifts(), simulated.stable(), [*sureness.sentences()]
+    )
     sections = [
-        summary.section(
-            Headlines("force MAE", _headlines(found), simulated.drifts(), simulated.stable(), [*sureness.sentences()])
-        ),
-        run.section(Run.read(params, inputs.data / "arrow", inputs.metrics)),
-        *errors.sections(
-            predictions, found, params.analyse, count_frames(datasets, splits), count_training_sizes(datasets, splits)
-        ),
+        summary.section(headlines),
+        run.run_section(run.RunSummary.read(params, inputs.data / "arrow", inputs.metrics)),
+        errors.section(predictions, found, errors.count_frames(datasets, splits)),
+        parity_section(points),
+        *breakdown.sections(predictions, found, params.analyse, count_training_sizes(datasets, splits)),
         rollouts.section(simulated),
         uncertainty.section(sureness.judged, sureness.separations, sureness.calibrations),
-        learning.section([_training(variant, inputs) for variant in get_args(Variant)]),
-        parameters.section(Fit.read(inputs.smirnoff, inputs.metrics / "fit_smirnoff.json", params.fit_smirnoff)),
-        failures.section(failures.read_all(_failure_files(inputs)) | {"09_analyse": predictions.failures}),
+        learning.section(trainings),
+        parameters.section(parameters.SmirnoffFit.read(inputs.smirnoff, inputs.metrics / "fit_smirnoff.json")),
+        run.failures_section(read_failures_by_stage(inputs.failure_files()) | {"09_analyse": predictions.failures}),
     ]
-    write_report(
-        output,
-        TITLE,
-        f"Profile `{params.profile}`: SMIRNOFF and PaiNN fitted to quantum-chemical energies and forces",
-        sections,
-    )
-    _write_parity(predictions, params, output / TABLES)
-    return {
-        "failures": len(predictions.failures),
-        "errors": found,
-        "uncertainty": sureness.metrics(),
-    }
+    subtitle = f"Profile `{params.profile}`: SMIRNOFF and PaiNN fitted to quantum-chemical energies and forces"
+    write_report(output, TITLE, subtitle, sections)
+    for each in points:
+        path = output / TABLES / f"parity-{each.quantity}.csv"
+        write_parity(path, each, params.analyse.parity_points, params.analyse.seed)
+    return {"failures": len(predictions.failures), "errors": found, "uncertainty": sureness.metrics()}
 
 
 def _trained_on(
     names: Iterable[str], datasets: Mapping[str, ConformerDataset], splits: Splits, networks: Sequence[str]
 ) -> TrainedOn:
-    """Say what was trained on; the networks may have seen some of the sources alone."""
+    """Gather the training molecules of each model; the networks may be trained on some of the sources alone."""
     by_fit, by_networks = training_groups(datasets, splits), training_groups(datasets, splits, networks)
     levels = {level for dataset in datasets.values() for level in dataset.level_of_theory.values()}
     return TrainedOn({name: by_fit if name == "smirnoff" else by_networks for name in names}, levels)
 
 
-def _headlines(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[ForceError]:
+def _force_errors(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[summary.ForceError]:
     return [
-        ForceError(potential, source, errors[_MAE], *(interval_of(errors, _MAE) or (None, None)))
+        summary.ForceError(potential, source, values[_MAE], *(interval_of(values, _MAE) or (None, None)))
         for potential, of_sources in found.items()
-        for source, errors in of_sources.items()
-        if source != ALL and _MAE in errors
+        for source, values in of_sources.items()
+        if source != ALL and _MAE in values
     ]
-
-
-def _training(variant: str, inputs: Inputs) -> Training:
-    return Training.read(variant, inputs.learned / variant, inputs.metrics / f"train_learned-{variant}.json")
-
-
-def _failure_files(inputs: Inputs) -> dict[str, list[Path]]:
-    return {
-        "02_convert": sorted((inputs.data / "arrow").glob(f"*/{FAILURES_FILE}")),
-        "03_parameterize": [inputs.data / "parameterized" / FAILURES_FILE],
-        "04_cluster": [inputs.data / "clustered" / FAILURES_FILE],
-        "06_fit_smirnoff": [inputs.smirnoff / FAILURES_FILE],
-        **{f"07_train_learned@{variant}": [inputs.learned / variant / FAILURES_FILE] for variant in get_args(Variant)},
-        "08_rollout": [inputs.rollouts / FAILURES_FILE, inputs.rollouts / PROBES / FAILURES_FILE],
-    }
-
-
-def _write_parity(predictions: Predictions, params: Params, tables: Path) -> None:
-    for quantity in ("energy", "forces"):
-        points = parity(predictions, quantity)
-        write_parity(tables / f"parity-{quantity}.csv", points, params.analyse.parity_points, params.analyse.seed)

@@ -1,21 +1,22 @@
-"""The sections on the test set, as blocks."""
+"""Tables of test errors, ours and published ones."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import units
 
+from pesfit.data.dataset import ConformerDataset, DatasetWriter
+from pesfit.data.splits import SplitRow, Splits
 from pesfit.evaluate.errors import summaries
 from pesfit.evaluate.predictions import Predictions
-from pesfit.params.evaluation import Analyse
-from pesfit.report.page.blocks import Block, Figure, Gallery, Table, Text
-from pesfit.report.page.figures import Palette, render, style
-from pesfit.report.sections.errors import sections
+from pesfit.report.page.blocks import Block, Table, Text
+from pesfit.report.sections.errors import PUBLISHED, FrameCounts, count_frames, molecule_of, published_table, section
+from tests.painn.train.samples import record
 from tests.report.samples import ETHANOL, ETHANOL_SMILES, predicted, predictions, row
-
-PARAMS = Analyse(worst_molecules=2)
 
 
 def _two_sources() -> Predictions:
@@ -25,9 +26,8 @@ def _two_sources() -> Predictions:
     return predictions(rows, {"smirnoff-initial": wrong, "smirnoff": exact, "conservative": wrong})
 
 
-def _blocks(found: Predictions, params: Analyse = PARAMS) -> list[Block]:
-    errors = summaries(found)
-    blocks = [block for section in sections(found, errors, params, training_sizes={9: 70}) for block in section.blocks]
+def _blocks(found: Predictions) -> list[Block]:
+    blocks = list(section(found, summaries(found)).blocks)
     _check_cells(blocks)
     return blocks
 
@@ -59,25 +59,12 @@ def test_tables_have_a_row_for_each_source_and_potential() -> None:
     total = [r["total_energy_mae_kcal_per_mol"] for r in energies.rows if r["source"] == "all"]
     assert total == [None, None, pytest.approx(1.0)]
     assert [r["energies"] for r in energies.rows if r["source"] == "toy"] == [4, 4, 4]
-    by_size = _table(blocks, "errors-by-size")
-    assert {(r["n_atoms"], r["training_conformers"]) for r in by_size.rows} == {("1–5", 0), ("6–10", 70)}
 
 
 def test_one_source_is_not_said_twice() -> None:
     rows = [row("a/0")]
     blocks = _blocks(predictions(rows, {"smirnoff": [predicted(rows[0])]}))
     assert {r["source"] for block in blocks if isinstance(block, Table) for r in block.rows} == {"toy"}
-
-
-def test_the_worst_molecules_of_the_better_potentials_are_drawn() -> None:
-    blocks = _blocks(_two_sources())
-    galleries = [block for block in blocks if isinstance(block, Gallery)]
-    assert [gallery.title.split(":")[0] for gallery in galleries] == ["SMIRNOFF, fitted", "PaiNN, conservative"]
-    assert [drawing.caption.split(" ")[0] for drawing in galleries[1].drawings] == ["c/0", "b/0"]
-    assert "no SMILES" in galleries[1].drawings[0].svg
-    assert "2 of 3 molecules" in galleries[1].title
-    none = _blocks(_two_sources(), Analyse(worst_molecules=0))
-    assert not [block for block in none if isinstance(block, Gallery)]
 
 
 def test_potentials_that_lack_molecules_are_compared_on_what_all_can_do() -> None:
@@ -93,31 +80,47 @@ def test_potentials_that_lack_molecules_are_compared_on_what_all_can_do() -> Non
     assert not [block for block in _blocks(whole) if isinstance(block, Text)]
 
 
-def test_nothing_stops_the_figures() -> None:
-    bare = [row("a/0", with_forces=False), row("b/0", n_conformers=1, with_forces=False)]
-    many = [row(f"m{i}/0", ETHANOL[: 2 + i % 8], 3, source=f"s{i}", smiles=None) for i in range(9)]
-    cases = [
-        predictions(bare, {"smirnoff": [predicted(one) for one in bare]}),
-        predictions(bare, {"smirnoff": [None, None], "direct": [None, predicted(bare[1])]}),
-        predictions(many, {"direct": [predicted(one, 0.0, 10.0 ** (i - 4)) for i, one in enumerate(many)]}),
-    ]
-    for case in cases:
-        for block in _blocks(case):
-            if isinstance(block, Figure):
-                with style(Palette()):
-                    block.draw(Palette(narrow=True)).draw_without_rendering()
-                assert block.alt
-    figure = next(block for block in _blocks(cases[2]) if isinstance(block, Figure) and block.name == "errors-by-element")
-    assert "the table has all 9" in figure.note
-    assert render(figure).narrow is not None
+def test_numbers_are_in_our_units_whatever_they_were_published_in() -> None:
+    found = {(one.source, one.molecule, one.method): one for one in PUBLISHED}
+    assert len(found) == len(PUBLISHED)
+    in_kcal = units.kcal / units.mol / 1e-3  # meV in one kcal/mol
+    mace = found["rmd17", "aspirin", "MACE"]
+    assert (mace.energy_mae * in_kcal, mace.force_mae * in_kcal) == pytest.approx((2.2, 6.6), rel=1e-6)
+    painn = found["md17", "aspirin", "PaiNN"]
+    assert (painn.energy_mae, painn.force_mae) == (0.167, 0.338)
 
 
-def test_panels_show_what_the_table_says() -> None:
-    rows = [row("a/0", energy=np.array([0.0, 1.0, 6.0, 7.0]))]
-    said = predicted(rows[0], 0.0, np.array([1.0, 1.0, 3.0, 3.0])[:, None, None])
-    blocks = _blocks(predictions(rows, {"direct": [said]}))
-    figure = next(block for block in blocks if isinstance(block, Figure) and block.name == "errors-by-energy")
-    with style(Palette()):
-        (axes,) = figure.draw(Palette()).axes
-    assert axes.lines[0].get_ydata() == pytest.approx([1.0, 3.0])
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["0–5\n2", "5–10\n2"]
+def test_molecules_are_those_of_md17_alone() -> None:
+    assert molecule_of("rmd17", "ethanol/00003") == "ethanol"
+    assert molecule_of("xtb/trajectory", "trajectory/ethanol/00000") is None
+
+
+def test_frames_are_counted_over_rows(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "rmd17", {"rmd17": "PBE"}) as writer:
+        for number in range(2):
+            writer.write(record(f"ethanol/0000{number}", "rmd17", [6, 8], 4, seed=number))
+    split = np.array([0, 0, 1, 2], dtype=np.uint8)
+    splits = Splits([SplitRow("rmd17", f"ethanol/0000{number}", "ethanol", split) for number in range(2)])
+    counted = count_frames({"rmd17": ConformerDataset(tmp_path / "rmd17")}, splits)
+    assert counted == {("rmd17", "ethanol"): FrameCounts(4, 2, 2)}
+
+
+def test_ours_stand_beside_those_of_the_same_data_with_the_protocol_named() -> None:
+    rows = [row("ethanol/00000", source="rmd17"), row("ethanol/00001", source="md17"), row("aspirin/00000", source="toy")]
+    said = [predicted(rows[0], 1.0, 2.0), predicted(rows[1], 3.0, 4.0), predicted(rows[2])]
+    made = predictions(rows, {"conservative": said, "smirnoff": said})
+    table = published_table(made, {("rmd17", "ethanol"): FrameCounts(700, 50, 4)})
+    assert table is not None
+    ours = {(r["source"], r["method"]): r for r in table.rows if str(r["method"]).startswith("this run")}
+    assert {r["molecule"] for r in table.rows} == {"ethanol"}
+    network = ours["rmd17", "this run: PaiNN, conservative"]
+    assert network["energy_mae_kcal_per_mol"] == pytest.approx(1.0)
+    assert network["force_mae_mev_per_angstrom"] == pytest.approx(2.0 * 43.3641, rel=1e-5)
+    assert network["trained_on"] == "700 frames + 50 for validation"
+    assert ours["md17", "this run: PaiNN, conservative"]["energy_mae_kcal_per_mol"] == pytest.approx(3.0)
+    relative = ours["rmd17", "this run: SMIRNOFF, fitted (energies relative)"]
+    assert relative["energy_mae_kcal_per_mol"] == pytest.approx(0.0, abs=1e-12)
+    assert {r["method"] for r in table.rows if r["source"] == "rmd17"} >= {"MACE", "NequIP", "PaiNN"}
+    assert "950 + 50" in table.note
+    assert all({column.key for column in table.columns} <= set(r) for r in table.rows)
+    assert published_table(predictions(rows[2:], {"smirnoff": said[2:]}), {}) is None

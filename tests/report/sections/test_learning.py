@@ -9,7 +9,7 @@ import pytest
 
 from pesfit.core.exceptions import DataError
 from pesfit.report.page.blocks import Figure, Table, Text
-from pesfit.report.page.figures import Palette, style
+from pesfit.report.page.figures import style
 from pesfit.report.sections.learning import Training, section
 
 LOSSES = [9.0, 4.0, 5.0]
@@ -46,8 +46,8 @@ def test_the_epoch_that_was_kept_is_told_and_marked(tmp_path: Path) -> None:
     assert table.rows[0]["best_epoch"] == 2
     assert table.rows[0]["validation_force_mae_kcal_per_mol_per_angstrom"] == pytest.approx(0.8)
     assert "0.8 kcal/mol/Å at epoch 2" in figure.alt
-    with style(Palette()):
-        loss, error = figure.draw(Palette()).axes
+    with style():
+        loss, error = figure.draw("wide").axes
     for axes, value in ((loss, 4.0), (error, 0.8)):
         marks = [line for line in axes.lines if line.get_marker() == "o"]
         assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in marks] == [(2, pytest.approx(value))]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
 
-from pesfit.params.fit_smirnoff import FitSmirnoff
-from pesfit.report.page.blocks import Block, Facts, Figure, Table, Text
-from pesfit.report.page.figures import Palette, style
-from pesfit.report.sections.parameter_changes import Fit
-from pesfit.report.sections.parameters import section
+from pesfit.report.page.blocks import Block, Facts, Figure, Layout, Table, Text
+from pesfit.report.page.figures import style
+from pesfit.report.sections.parameters import SmirnoffFit, section
 
 HEADER = "handler,id,smirks,periodicity,column,unit,before,after,standard_error,prior_width,uses,determined,at_bound"
 ROWS = (
@@ -24,10 +21,10 @@ ROWS = (
 METRICS = {"prior_strength": 4.0, "noise_variance": 1.0, "parameters": {"effective": 2.5}}
 
 
-def read(folder: Path, rows: tuple[str, ...] = ROWS, metrics: dict[str, object] = METRICS) -> Fit:
+def read(folder: Path, rows: tuple[str, ...] = ROWS, metrics: dict[str, object] = METRICS) -> SmirnoffFit:
     (folder / "parameters.csv").write_text("\n".join((HEADER, *rows)) + "\n")
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    return Fit.read(folder, folder / "metrics.json", FitSmirnoff())
+    return SmirnoffFit.read(folder, folder / "metrics.json")
 
 
 def named(blocks: list[Block], name: str) -> Table:
@@ -35,18 +32,23 @@ def named(blocks: list[Block], name: str) -> Table:
     return table
 
 
-def test_the_prior_has_the_strength_that_was_chosen(tmp_path: Path) -> None:
+def test_changes_are_told_in_widths_of_the_prior(tmp_path: Path) -> None:
     k, length, angle, torsion = read(tmp_path).changes
-    factor = math.sqrt(1.0 / 4.0)  # the posterior of no data: variance σ²/λ times the width squared
-    assert k.prior_deviation == pytest.approx(factor * 200.0)
-    assert length.prior_deviation == pytest.approx(factor * 0.05 * 400 / 200)  # the prior is one of k times the change
-    assert k.in_prior_deviations == pytest.approx(-2.0)
+    assert (k.prior_width, length.prior_width) == (100.0, 0.05)
+    assert k.in_prior_widths == pytest.approx(-2.0)
     assert torsion.prior_left == pytest.approx(0.9)
     assert angle.prior_left is None
     assert (torsion.label, length.label) == ("t1 k2", "b1 length")
+    assert (torsion.kind, length.kind) == (("ProperTorsions", "k"), ("Bonds", "length"))
 
 
-def test_bounds_of_params_are_known(tmp_path: Path) -> None:
+def test_parameters_without_a_prior_are_listed(tmp_path: Path) -> None:
+    rows = (*ROWS, "vdW,n1,[#6:1],,epsilon,kcal/mol,0.1,0.2,,,9,,")
+    table = named(list(section(read(tmp_path, rows)).blocks), "parameters")
+    assert (table.rows[-1]["kind"], table.rows[-1]["change_in_prior_widths"]) == ("Van der Waals: epsilon (kcal/mol)", None)
+
+
+def test_parameters_at_bounds_have_no_standard_error(tmp_path: Path) -> None:
     assert [change.at_bound for change in read(tmp_path).changes] == [False, True, False, False]
     blocks = list(section(read(tmp_path)).blocks)
     table = named(blocks, "parameters-at-bounds")
@@ -73,27 +75,26 @@ def test_counts_are_told(tmp_path: Path) -> None:
         "angles": "1 trained, 0 determined by the data",
         "proper torsions": "1 trained, 0 determined by the data",
         "effective number of parameters": "2.5",
-        "strength of the prior": "4.00",
+        "prior strength": "4.00",
     }
 
 
 def test_a_fit_without_posterior_is_shown_too(tmp_path: Path) -> None:
     rows = tuple(row.replace(",20,", ",,").replace(",0.01,", ",,").replace(",0.9,", ",,") for row in ROWS)
     fit = read(tmp_path, rows, {})
-    assert fit.changes[0].in_prior_deviations == pytest.approx(-1.0)
+    assert fit.changes[0].in_prior_widths == pytest.approx(-2.0)
     for block in section(fit).blocks:
         if isinstance(block, Figure):
-            with style(Palette()):
-                block.draw(Palette())
+            with style():
+                block.draw("wide")
 
 
-@pytest.mark.parametrize("narrow", [False, True])
-def test_figures_show_changes_with_their_errors(tmp_path: Path, narrow: bool) -> None:
+@pytest.mark.parametrize("layout", ["wide", "narrow"])
+def test_figures_show_changes_with_their_errors(tmp_path: Path, layout: Layout) -> None:
     largest, by_kind = [block for block in section(read(tmp_path)).blocks if isinstance(block, Figure)]
-    palette = Palette(narrow=narrow)
-    with style(palette):
-        labels = [label.get_text() for axes in largest.draw(palette).axes for label in axes.get_yticklabels()]
-        panels = by_kind.draw(palette).axes
+    with style():
+        labels = [label.get_text() for axes in largest.draw(layout).axes for label in axes.get_yticklabels()]
+        panels = by_kind.draw(layout).axes
     assert labels[0] == "b1 length"  # 0.2 Å in 0.05
     assert sorted(labels) == ["a1 k", "b1 k", "b1 length", "t1 k2"]
     assert len(panels) == 4

@@ -12,10 +12,10 @@ import pytest
 
 from pesfit.core.exceptions import DataError
 from pesfit.data.rollouts import ENERGIES_SCHEMA, write_energies
-from pesfit.report.page.blocks import Figure, Table, Text
-from pesfit.report.page.figures import Palette, style
+from pesfit.report.page.blocks import Figure, Layout, Table, Text
+from pesfit.report.page.figures import style
 from pesfit.report.sections import rollouts
-from pesfit.report.sections.rollout_measures import Rollouts
+from pesfit.report.sections.rollouts import Rollouts
 
 MOLECULES = {"toy/breaks": 3, "toy/lasts": 2}
 POTENTIALS = ("direct", "conservative", "gfn2")
@@ -86,8 +86,10 @@ def _read(tmp_path: Path) -> Rollouts:
 
 
 def test_total_energies_are_changes_for_each_atom(read: Rollouts) -> None:
-    assert {trace.potential for trace in read.traces} == set(POTENTIALS)
-    (trace,) = [each for each in read.traces if (each.potential, each.molecule, each.stopped) == ("direct", "toy/breaks", True)]
+    assert {trace.potential for trace in read.energies} == set(POTENTIALS)
+    (trace,) = [
+        each for each in read.energies if (each.potential, each.molecule, each.stopped) == ("direct", "toy/breaks", True)
+    ]
     np.testing.assert_allclose(trace.change, 2e-3 * np.array([0.0, 20.0, 40.0]), atol=1e-12)
     np.testing.assert_allclose(trace.time_ps, [0.0, 0.02, 0.04])
 
@@ -123,13 +125,12 @@ def test_many_molecules_are_listed_in_a_closed_table(tmp_path: Path) -> None:
     assert len({row["molecule"] for row in tables[2].rows}) == 5
 
 
-@pytest.mark.parametrize("narrow", [False, True])
-def test_a_potential_that_runs_away_is_left_out_where_one_looks_closer(read: Rollouts, narrow: bool) -> None:
+@pytest.mark.parametrize("layout", ["wide", "narrow"])
+def test_a_potential_that_runs_away_is_left_out_where_one_looks_closer(read: Rollouts, layout: Layout) -> None:
     energy, errors = [block for block in rollouts.section(read).blocks if isinstance(block, Figure)]
-    palette = Palette(narrow=narrow)
-    with style(palette):
-        panels = energy.draw(palette).axes
-        errors.draw(palette)
+    with style():
+        panels = energy.draw(layout).axes
+        errors.draw(layout)
     assert [axes.get_title(loc="left") for axes in panels] == [
         "toy/lasts",
         "without PaiNN, direct",
@@ -144,10 +145,14 @@ def test_a_potential_that_runs_away_is_left_out_where_one_looks_closer(read: Rol
 
 def test_where_a_replica_leaves_the_domain_is_marked(tmp_path: Path) -> None:
     read = Rollouts.read(*written(tmp_path, MOLECULES, with_deviations=True))
-    (figure,) = [block for block in rollouts.section(read).blocks if isinstance(block, Figure) and block.name == "certainty"]
+    (figure,) = [
+        block
+        for block in rollouts.section(read).blocks
+        if isinstance(block, Figure) and block.name == "force-uncertainty-over-time"
+    ]
     assert "4 of 8 replicas leave" in figure.alt
-    with style(Palette()):
-        panels = figure.draw(Palette()).axes
+    with style():
+        panels = figure.draw("wide").axes
     assert len(panels) == 4
     for axes in panels:
         marks = [line for line in axes.lines if line.get_marker() == "o"]

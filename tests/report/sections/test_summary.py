@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pesfit.report.page.blocks import Figure, Text
-from pesfit.report.page.figures import Palette, style
-from pesfit.report.sections.rollout_measures import Drift
+from pesfit.report.page.blocks import Figure, Layout, Text
+from pesfit.report.page.figures import style
+from pesfit.report.sections.rollouts import MoleculeDrift
 from pesfit.report.sections.summary import ForceError, Headlines, section
 
 ERRORS = [
@@ -15,7 +15,7 @@ ERRORS = [
     ForceError("conservative", "one", 1.2, 1.1, 1.3),
     ForceError("direct", "two", 2.0),
 ]
-DRIFTS = [Drift("conservative", "ethanol", 0.002), Drift("direct", "ethanol", 0.5)]
+DRIFTS = [MoleculeDrift("conservative", "ethanol", 0.002), MoleculeDrift("direct", "ethanol", 0.5)]
 
 
 def told(headlines: Headlines) -> list[str]:
@@ -26,14 +26,14 @@ def test_each_result_is_one_sentence() -> None:
     one, two, drift, stable, more = told(
         Headlines("force MAE", ERRORS, DRIFTS, {"direct": 0.5, "gfn2": 1.0}, ["And one more."])
     )
-    assert one.startswith("Force MAE on test conformers of `one`: ")
-    assert one.endswith(": the fit takes SMIRNOFF from 13.1 to 8.49 kcal/mol/Å, the network reaches 1.20 (conservative).")
-    assert two == "Force MAE on test conformers of `two`: the network reaches 2.00 (direct)."
+    assert one.startswith("Force MAE on test conformers of `one`, kcal/mol/Å: ")
+    assert one.endswith(": SMIRNOFF 13.1 before the fit, 8.49 after; PaiNN 1.20 (conservative).")
+    assert two == "Force MAE on test conformers of `two`, kcal/mol/Å: PaiNN 2.00 (direct)."
     assert drift.startswith(
-        "At constant energy the total energy of `ethanol` drifts by 0.0020 kcal/mol/ps/atom with the conservative"
+        "Drift of the total energy in NVE simulations of `ethanol`: 0.0020 kcal/mol/ps/atom with the conservative"
     )
-    assert drift.endswith("and 0.50 with the direct one, 250 times as much.")
-    assert stable == "Replicas that came to their end whole: GFN2-xTB 100\u202f%; PaiNN, direct 50\u202f%."
+    assert drift.endswith("network, 0.50 with the direct one (250 times as much).")
+    assert stable == "Replicas that were stable to the end of the simulation: GFN2-xTB 100\u202f%; PaiNN, direct 50\u202f%."
     assert more == "And one more."
 
 
@@ -42,12 +42,11 @@ def test_what_was_not_run_is_not_told() -> None:
     assert section(Headlines("force MAE", [], [], {})).blocks == []
 
 
-@pytest.mark.parametrize("narrow", [False, True])
-def test_the_figure_has_a_row_for_each_potential(narrow: bool) -> None:
+@pytest.mark.parametrize("layout", ["wide", "narrow"])
+def test_the_figure_has_a_row_for_each_potential(layout: Layout) -> None:
     (figure,) = [block for block in section(Headlines("force MAE", ERRORS, DRIFTS, {})).blocks if isinstance(block, Figure)]
-    palette = Palette(narrow=narrow)
-    with style(palette):
-        panels = figure.draw(palette).axes
+    with style():
+        panels = figure.draw(layout).axes
     labels = [label.get_text() for label in panels[0].get_yticklabels()]
     assert labels == ["SMIRNOFF, initial", "SMIRNOFF, fitted", "PaiNN, conservative", "PaiNN, direct"]
     assert len(panels) == 3

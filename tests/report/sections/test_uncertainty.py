@@ -6,8 +6,8 @@ import numpy as np
 
 from pesfit.evaluate.out_of_distribution import INSIDE, OTHER_MOLECULES, Scored, Separation, separate
 from pesfit.evaluate.uncertainty import Judged, judge_predictions
-from pesfit.report.page.blocks import Figure, Section, Table, Text
-from pesfit.report.page.figures import Palette, render
+from pesfit.report.page.blocks import Figure, PageSection, Table, Text
+from pesfit.report.page.figures import render
 from pesfit.report.sections import uncertainty
 from pesfit.uncertainty.calibration import Calibration, Scale
 from tests.report.samples import predictions, row, unsure
@@ -36,7 +36,7 @@ def separations() -> list[Separation]:
     return [one for name in CALIBRATIONS for one in separate(name, sets)]
 
 
-def tables(section: Section) -> dict[str, Table]:
+def tables(section: PageSection) -> dict[str, Table]:
     return {block.name: block for block in section.blocks if isinstance(block, Table)}
 
 
@@ -62,12 +62,12 @@ def test_columns_are_there_and_figures_can_be_drawn_on_wide_and_narrow_pages() -
         for column in table.columns:
             assert all(column.key in one for one in table.rows)
     figures = [block for block in section.blocks if isinstance(block, Figure)]
-    assert [figure.name for figure in figures] == ["calibration-curve", "error-by-deviation", "out-of-domain"]
+    assert [figure.name for figure in figures] == ["calibration-curve", "error-by-uncertainty", "out-of-distribution"]
     for figure in figures:
         rendered = render(figure)
         assert rendered.png.startswith(b"\x89PNG")
         assert "SMIRNOFF, fitted" in figure.alt
-        assert figure.draw(Palette(narrow=True)).get_size_inches()[0] < 4.0
+        assert figure.draw("narrow").get_size_inches()[0] < 4.0
 
 
 def test_without_a_posterior_the_section_says_so() -> None:

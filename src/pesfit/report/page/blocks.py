@@ -1,4 +1,4 @@
-"""What a report is made of: sections of text, tables and figures, before anything is written."""
+"""The blocks that sections of a report are made of (text, facts, tables, figures, galleries), before anything is written."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any, Literal, TypeAlias
 
 Cell: TypeAlias = str | float | int | bool | None
 Tone: TypeAlias = Literal["plain", "warning"]
+Layout: TypeAlias = Literal["wide", "narrow"]
+"""Room for a figure: a page of 1280 pixels, or a phone."""
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column of a table.
 
     Attributes:
         key: its name in CSV and JSON, with the unit: `force_mae_kcal_per_mol_per_angstrom`.
-        label: what a reader sees, such as `force MAE`.
+        label: its head on the page, such as `force MAE`.
         unit: shown beside the label; empty where there is none.
         digits: significant digits of numbers on the page; CSV and JSON have all.
         interval: key of a column pair `<interval>_low`, `<interval>_high` that the page shows as a range behind the number; None without.
@@ -40,16 +42,16 @@ class Table:
     Attributes:
         name: file name without suffix: small letters, digits and hyphens.
         title: one line above it.
-        columns: what the page shows, in order.
+        columns: shown on the page, in order.
         rows: by key; keys that no column shows go to CSV and JSON alone. A value None is an empty cell.
-        note: what a reader has to know, below it.
+        note: definitions and remarks below it.
         folded: whether the page shows it closed (`<details>`).
         group: key whose value stands as a line of its own above the rows that share it (they are next to each other); none without.
     """
 
     name: str
     title: str
-    columns: Sequence[Column]
+    columns: Sequence[TableColumn]
     rows: Sequence[dict[str, Cell]]
     note: str = ""
     folded: bool = False
@@ -61,19 +63,18 @@ class Figure:
     """A figure: vector graphics on the page that follow its light and dark theme, and `figures/<name>.png`.
 
     Attributes:
-        name: file name without suffix, likewise.
+        name: file name without suffix: small letters, digits and hyphens.
         title: one line above it.
-        alt: what it shows, in words, for those who do not see it.
-        draw: returns a matplotlib figure; called with the style's rcParams active and the palette (`figures.Palette`) as its argument,
-            twice: for a wide page and for a phone. `figures.panels`, `figures.legend` and `figures.log_axis` know both. Text is shown as
-            it is, without TeX.
-        note: below it.
+        alt: its content in words, for readers who do not see it.
+        draw: returns a matplotlib figure; called once for each layout, with the page's rcParams active. `figures.panels` and
+            `figures.legend` arrange things for either. Text is shown as it is, without TeX.
+        note: definitions and remarks below it.
     """
 
     name: str
     title: str
     alt: str
-    draw: Callable[[Any], Any]
+    draw: Callable[[Layout], Any]
     note: str = ""
 
 
@@ -87,7 +88,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values side by side, such as what was run; also an entry of `numbers.json`.
+    """Names and values side by side, such as the force field and the versions of a run; also an entry of `numbers.json`.
 
     Attributes:
         name: key in `numbers.json`.
@@ -108,7 +109,13 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Drawings side by side."""
+    """Drawings side by side.
+
+    Attributes:
+        title: one line above them.
+        drawings: in order.
+        note: definitions and remarks below them.
+    """
 
     title: str
     drawings: Sequence[Drawing]
@@ -119,7 +126,7 @@ Block: TypeAlias = Text | Facts | Table | Figure | Gallery
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A section of the page.
 
     Attributes:

@@ -1,21 +1,22 @@
-"""The sections on the test set: errors, parity, where errors are, and the worst molecules."""
+"""The section on errors of the test set: tables of forces and energies, and published errors for MD17 and rMD17 beside ours.
+
+Published are mean absolute errors of networks trained on one molecule each. MD17 numbers are published in kcal/mol, those of rMD17 in
+meV; here all are in kcal/mol and Å. Ours compare only where the protocol is the same, which `PROTOCOLS` has for each set.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pesfit.evaluate.breakdown import breakdown, by_element, by_energy, by_size, count_training
+from pesfit.core.units import EV
+from pesfit.data.dataset import ConformerDataset
+from pesfit.data.splits import Splits
 from pesfit.evaluate.errors import gives_total_energies, summaries
 from pesfit.evaluate.names import label_of
 from pesfit.evaluate.predictions import Predictions
-from pesfit.params.evaluation import Analyse
-from pesfit.report.page.blocks import Block, Cell, Column, Drawing, Gallery, Section, Table, Text
-from pesfit.report.parity import parity, parity_figure
-from pesfit.report.published import Frames
-from pesfit.report.sections.breakdown import breakdown_figure, breakdown_table
-from pesfit.report.sections.published import published_table
-from pesfit.report.structures import MoleculeForces, caption, draw, molecule_errors, worst
+from pesfit.report.page.blocks import Block, Cell, PageSection, Table, TableColumn, Text
 from pesfit.statistics.errors import ALL, ENERGY_UNIT, FORCE_UNIT, interval_of, resampled
 
 Summaries = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -24,61 +25,40 @@ _FORCE, _ENERGY = "kcal/mol/Å", "kcal/mol"
 _DEFINITIONS = (
     "MAE and RMSE are over all components and conformers of the source; the mean molecule RMSE is the mean over molecules of each "
     "one's own, in which a long trajectory counts like any other molecule. Publications use either. Intervals of 95 % are over resamples "
-    "of molecules where there are at least ten. Of a single molecule they are over resamples of blocks of frames, longer than these are "
-    "correlated, and tell what other frames of the same trajectory would give. With two to nine molecules there is no interval."
+    "of molecules where there are at least ten. For a single molecule they are over resamples of blocks of frames, longer than the "
+    "correlation time, and hold for other frames of the same trajectory. With two to nine molecules there is no interval."
 )
 _RELATIVE = (
-    "Energies are relative to the mean over the molecule's test conformers, since the energy of a force field has no zero of its own; a "
-    "molecule with one test conformer has no relative energy and is left out."
+    "Energies are relative to the mean over the molecule's test conformers, since the energy of a force field has no absolute zero; a "
+    "molecule with one test conformer has no relative energy and is left out. Total energies are of networks alone."
+)
+_PROTOCOL_NOTE = (
+    "Published networks were trained on one molecule each, to convergence, and tested on frames of the same trajectory. Ours are trained "
+    "on all data of the run together, at the size that `params.yaml` sets, and tested on the frames of its split. Only a run on one "
+    "molecule with its published split (`by: rmd17`, 950 + 50 frames) and as long a training follows the same protocol."
 )
 
 
-def sections(
+def section(
     predictions: Predictions,
     found: Summaries,
-    params: Analyse,
-    frames: Mapping[tuple[str, str], Frames] | None = None,
-    training_sizes: Mapping[int, int] | None = None,
-) -> list[Section]:
-    """Make the sections.
+    frames: Mapping[tuple[str, str], FrameCounts] | None = None,
+) -> PageSection:
+    """Return the section.
 
     Args:
         predictions: on the test set.
         found: its errors, from `errors.summaries`.
-        params: section `analyse`.
-        frames: of molecules of MD17 and rMD17, from `published.count_frames`.
-        training_sizes: number of training conformers by number of atoms, from `rows.count_training_sizes`.
+        frames: of molecules of MD17 and rMD17, from `count_frames`.
     """
-    errors: list[Block] = [force_table(found), energy_table(found)]
+    blocks: list[Block] = [force_table(found), energy_table(found)]
     if not predictions.is_complete:
-        errors.insert(0, _incomplete(predictions))
+        blocks.insert(0, _incomplete(predictions))
         common = predictions.common()
         if common.rows:
-            errors.append(force_table(summaries(common), common=True))
-    beside = published_table(predictions, frames or {})
-    errors += [] if beside is None else [beside]
-    kinds = {
-        "element": ("by element", by_element()),
-        "energy": ("by energy above the molecule's lowest label", by_energy(params.energy_window, params.energy_windows)),
-        "size": ("by size of the molecule", by_size(params.size_bin_atoms)),
-    }
-    trained = None if training_sizes is None else count_training(training_sizes, params.size_bin_atoms)
-    where: list[Block] = []
-    for name, (words, kind) in kinds.items():
-        parts = breakdown(predictions, kind)
-        where += [
-            breakdown_figure(parts, kind, f"errors-by-{name}", f"Errors of forces {words}"),
-            breakdown_table(parts, kind, f"errors-by-{name}", f"Errors {words}", trained if name == "size" else None),
-        ]
-    result = [
-        Section("test-errors", "Errors on the test set", errors),
-        Section(
-            "parity", "Predictions against labels", [parity_figure(parity(predictions, name)) for name in ("energy", "forces")]
-        ),
-        Section("where-errors-are", "Where the errors are", where),
-    ]
-    drawn = galleries(predictions, found, params.worst_molecules)
-    return [*result, Section("worst-molecules", "The worst molecules", drawn)] if drawn else result
+            blocks.append(force_table(summaries(common), common=True))
+    published = published_table(predictions, frames or {})
+    return PageSection("test-errors", "Errors on the test set", blocks if published is None else [*blocks, published])
 
 
 def force_table(found: Summaries, *, common: bool = False) -> Table:
@@ -86,14 +66,14 @@ def force_table(found: Summaries, *, common: bool = False) -> Table:
 
     Args:
         found: from `errors.summaries`.
-        common: whether they are of molecules that every potential can do, of which the table then speaks.
+        common: whether they are of molecules for which every potential has predictions; the title then says so.
     """
     names = {f"force_{kind}_{FORCE_UNIT}": label for kind, label in (("mae", "MAE"), ("rmse", "RMSE"))}
     names[f"force_mean_molecule_rmse_{FORCE_UNIT}"] = "mean molecule RMSE"
     return Table(
         name="test-force-errors-common" if common else "test-force-errors",
-        title="Errors of forces, molecules that every potential can do" if common else "Errors of forces, by component",
-        columns=[*_LEADING, Column("conformers", "conformers"), *_with_intervals(names, _FORCE)],
+        title="Force errors, molecules that every potential can predict" if common else "Force errors, by component",
+        columns=[*_LEADING, TableColumn("conformers", "conformers"), *_with_intervals(names, _FORCE)],
         rows=_rows(found, ("molecules", "conformers", "force_components"), names),
         note=_DEFINITIONS,
         group="group",
@@ -105,87 +85,204 @@ def energy_table(found: Summaries) -> Table:
     names = {f"energy_{kind}_{ENERGY_UNIT}": label for kind, label in (("mae", "MAE"), ("rmse", "RMSE"))}
     names[f"energy_mean_molecule_rmse_{ENERGY_UNIT}"] = "mean molecule RMSE"
     total = {f"total_energy_mae_{ENERGY_UNIT}": "MAE of total energies"}
-    hidden = {
-        f"total_energy_{kind}_{unit}": "" for kind in ("mae", "rmse") for unit in (ENERGY_UNIT, f"{ENERGY_UNIT}_per_atom")
-    }
+    hidden = [f"total_energy_{kind}_{unit}" for kind in ("mae", "rmse") for unit in (ENERGY_UNIT, f"{ENERGY_UNIT}_per_atom")]
     return Table(
         name="test-energy-errors",
         title="Errors of relative energies",
-        columns=[*_LEADING, Column("energies", "conformers"), *_with_intervals(names | total, _ENERGY)],
-        rows=_rows(found, ("molecules", "energies"), names | total | hidden),
-        note=f"{_RELATIVE} Total energies are of networks alone.",
+        columns=[*_LEADING, TableColumn("energies", "conformers"), *_with_intervals(names | total, _ENERGY)],
+        rows=_rows(found, ("molecules", "energies"), dict.fromkeys([*names, *total, *hidden])),
+        note=_RELATIVE,
         group="group",
     )
 
 
-_LEADING = (Column("potential_label", "potential"), Column("molecules", "molecules"))
+_LEADING = (TableColumn("potential_label", "potential"), TableColumn("molecules", "molecules"))
 
 
-def _with_intervals(names: Mapping[str, str], unit: str) -> list[Column]:
-    return [Column(key, label, unit, interval=f"{key}_interval_95", best="lowest") for key, label in names.items()]
+def _with_intervals(names: Mapping[str, str], unit: str) -> list[TableColumn]:
+    return [TableColumn(key, label, unit, interval=f"{key}_interval_95", best="lowest") for key, label in names.items()]
 
 
-def _rows(found: Summaries, counts: Sequence[str], names: Mapping[str, str]) -> list[dict[str, Cell]]:
+def _rows(found: Summaries, counts: Sequence[str], names: Iterable[str]) -> list[dict[str, Cell]]:
     sources = sorted({source for of_sources in found.values() for source in of_sources}, key=lambda name: (name != ALL, name))
     if len(sources) == 2:  # all sources together are the one there is
         sources.remove(ALL)
     rows: list[dict[str, Cell]] = []
     for source in sources:
         for potential, of_sources in found.items():
-            if source not in of_sources:
+            if (values := of_sources.get(source)) is None:
                 continue
-            values = of_sources[source]
             group = "all sources" if source == ALL else source
-            row: dict[str, Cell] = {
-                "group": group, "source": source, "potential": potential, "potential_label": label_of(potential)
-            }  # fmt: skip
-            row |= {name: values.get(name) for name in counts}
-            row["resampled"] = resampled(values)
+            row: dict[str, Cell] = {"group": group, "source": source, "potential": potential}
+            row |= {
+                "potential_label": label_of(potential),
+                **{name: values.get(name) for name in counts},
+                "resampled": resampled(values),
+            }
             for name in names:
-                row[name] = values.get(name)
                 low, high = interval_of(values, name) or (None, None)
-                row |= {f"{name}_interval_95_low": low, f"{name}_interval_95_high": high}
+                row |= {name: values.get(name), f"{name}_interval_95_low": low, f"{name}_interval_95_high": high}
             rows.append(row)
     return rows
 
 
 def _incomplete(predictions: Predictions) -> Text:
-    total = len(predictions.rows)
-    lacking = {
-        label_of(name): sum(one is None for one in of_rows)
-        for name, of_rows in predictions.predicted.items()
-        if any(one is None for one in of_rows)
-    }
-    words = ", ".join(f"{name} for {n}" for name, n in lacking.items())
+    lacking = {label_of(name): sum(one is None for one in of_rows) for name, of_rows in predictions.predicted.items()}
+    words = ", ".join(f"{name} for {n}" for name, n in lacking.items() if n)
     return Text(
-        f"Not every potential can do every molecule of the test set: of {total} rows there is nothing from {words}. Their errors are over "
-        "fewer molecules than those of the others; a table below holds what can be compared.",
+        f"Not every potential can predict every molecule of the test set: of {len(predictions.rows)} rows there is nothing from {words}. "
+        "Their errors are over fewer molecules than those of the others; a table below has the molecules that all can predict.",
         "warning",
     )
 
 
-def galleries(predictions: Predictions, found: Summaries, n_molecules: int) -> list[Block]:
-    """Draw the molecules with the largest force errors: of the better one of the force fields, and of the networks."""
-    errors = molecule_errors(predictions)
-    blocks: list[Block] = []
-    for total in (False, True):
-        names = [name for name in predictions.potentials if gives_total_energies(name) == total and name != "gfn2"]
-        rmse = {name: found[name].get(ALL, {}).get(f"force_rmse_{FORCE_UNIT}") for name in names}
-        known = {name: value for name, value in rmse.items() if value is not None}
-        if not known:
-            continue
-        best = min(known, key=lambda name: (known[name], name))
-        if molecules := worst(errors, best, n_molecules):
-            blocks.append(_gallery(molecules, best, len(errors)))
-    return blocks
+@dataclass(frozen=True)
+class PublishedError:
+    """Errors of one network for one molecule.
+
+    Attributes:
+        source: `md17` or `rmd17`.
+        molecule: by its name in the parameters.
+        method: name of the network.
+        energy_mae: [kcal/mol], of total energies.
+        force_mae: [kcal/mol/Å], by component.
+        reference: publication.
+    """
+
+    source: str
+    molecule: str
+    method: str
+    energy_mae: float
+    force_mae: float
+    reference: str
 
 
-def _gallery(molecules: Sequence[MoleculeForces], potential: str, n_all: int) -> Gallery:
-    largest = max(float(molecule.of_atoms[potential].max()) for molecule in molecules)
-    which = f"all {n_all}" if len(molecules) == n_all else f"{len(molecules)} of {n_all}"
-    return Gallery(
-        title=f"{label_of(potential)}: largest force errors ({which} molecules)",
-        drawings=[Drawing(draw(molecule, potential, largest), caption(molecule)) for molecule in molecules],
-        note=f"Force RMSE of every potential in {_FORCE}. Discs: error of {label_of(potential)} on the atom and on its hydrogens that are "
-        f"not drawn, from none to {largest:.3g} {_FORCE}.",
+_PAINN = "Schütt, Unke, Gastegger, ICML 2021 (arXiv:2102.03150)"
+_ET = "Thölke, De Fabritiis, ICLR 2022 (arXiv:2202.02541)"
+_MACE = "Batatia et al., NeurIPS 2022 (arXiv:2206.07697)"
+_ALLEGRO = "Musaelian et al., Nat. Commun. 14, 579, 2023"
+_NEQUIP = "Batzner et al., Nat. Commun. 13, 2453, 2022"
+
+_MD17 = {
+    ("PaiNN", _PAINN): {
+        "aspirin": (0.167, 0.338),
+        "ethanol": (0.064, 0.224),
+        "malonaldehyde": (0.091, 0.319),
+        "naphthalene": (0.116, 0.077),
+        "salicylic": (0.116, 0.195),
+        "toluene": (0.095, 0.094),
+        "uracil": (0.106, 0.139),
+    },
+    ("Equivariant Transformer", _ET): {"aspirin": (0.123, 0.253), "ethanol": (0.052, 0.109)},
+}
+"""Energy [kcal/mol] and forces [kcal/mol/Å]."""
+
+_RMD17 = {
+    ("MACE", _MACE): {"aspirin": (2.2, 6.6), "ethanol": (0.4, 2.1)},
+    ("Allegro", _ALLEGRO): {"aspirin": (2.3, 7.3), "ethanol": (0.4, 2.1)},
+    ("NequIP", _NEQUIP): {"aspirin": (2.3, 8.2), "ethanol": (0.4, 2.8)},
+    ("PaiNN", f"{_PAINN}; rMD17 as quoted by {_MACE}"): {"aspirin": (6.9, 16.1), "ethanol": (2.7, 10.0)},
+}
+"""Energy [meV] and forces [meV/Å]."""
+
+PUBLISHED = tuple(
+    PublishedError(source, molecule, method, energy * unit, force * unit, reference)
+    for source, unit, table in (("md17", 1.0, _MD17), ("rmd17", 1e-3 * EV, _RMD17))
+    for (method, reference), of_molecules in table.items()
+    for molecule, (energy, force) in of_molecules.items()
+)
+PROTOCOLS = {"md17": "1,000 frames, drawn at random", "rmd17": "950 frames + 50 for validation"}
+"""Training frames of the published networks, of one molecule each."""
+
+
+@dataclass(frozen=True)
+class FrameCounts:
+    """Number of frames of a molecule of MD17 or rMD17 in each split."""
+
+    train: int = 0
+    validation: int = 0
+    test: int = 0
+
+
+def molecule_of(source: str, record: str) -> str | None:
+    """Return the molecule of MD17 or rMD17 that a row is of; None for rows of other sources.
+
+    Args:
+        source: of the record.
+        record: its id, such as `ethanol/00003`.
+    """
+    return record.split("/", maxsplit=1)[0] if source in PROTOCOLS else None
+
+
+def count_frames(datasets: Mapping[str, ConformerDataset], splits: Splits) -> dict[tuple[str, str], FrameCounts]:
+    """Count the frames of each molecule of MD17 and rMD17, by source and molecule.
+
+    Raises:
+        DataError: where the splits do not fit the data sets.
+    """
+    found: dict[tuple[str, str], FrameCounts] = {}
+    for name, dataset in datasets.items():
+        ids, sources = (dataset.table.column(column).to_pylist() for column in ("id", "source"))
+        for record, source in zip(ids, sources, strict=True):
+            if (molecule := molecule_of(source, record)) is not None:
+                before = found.get((source, molecule), FrameCounts())
+                new = {split: n + len(splits.conformers(name, record, split)) for split, n in vars(before).items()}
+                found[source, molecule] = FrameCounts(**new)
+    return found
+
+
+def published_table(predictions: Predictions, frames: Mapping[tuple[str, str], FrameCounts]) -> Table | None:
+    """Return published errors of molecules of MD17 and rMD17 with ours beside them; None where none is in the test set.
+
+    Args:
+        predictions: on the test set.
+        frames: of these molecules in the splits, from `count_frames`.
+    """
+    of_rows = [(row.source, molecule_of(row.source, row.id)) for row in predictions.rows]
+    rows: list[dict[str, Cell]] = []
+    for source, molecule in sorted({(source, molecule) for source, molecule in of_rows if molecule is not None}):
+        kept = predictions.only([each == (source, molecule) for each in of_rows])
+        count = frames.get((source, molecule), FrameCounts())
+        trained = f"{count.train:,} frames + {count.validation:,} for validation"
+        about: dict[str, Cell] = {"source": source, "molecule": molecule}
+        for potential, of_sources in summaries(kept).items():
+            errors = of_sources.get(ALL, {})
+            is_total = gives_total_energies(potential)
+            energy = errors.get(f"{'total_energy' if is_total else 'energy'}_mae_{ENERGY_UNIT}")
+            method = f"this run: {label_of(potential)}" + ("" if is_total else " (energies relative)")
+            ours = _both_units(energy, errors.get(f"force_mae_{FORCE_UNIT}"))
+            rows.append(about | {"method": method, "trained_on": trained, **ours, "reference": None})
+        rows += [
+            about
+            | {"method": one.method, "trained_on": PROTOCOLS[source]}
+            | _both_units(one.energy_mae, one.force_mae)
+            | {"reference": one.reference}
+            for one in PUBLISHED
+            if (one.source, one.molecule) == (source, molecule)
+        ]
+    columns = [
+        TableColumn("source", "data"),
+        TableColumn("molecule", "molecule"),
+        TableColumn("method", "potential"),
+        TableColumn("trained_on", "training frames of this molecule"),
+        TableColumn(f"energy_mae_{ENERGY_UNIT}", "energy MAE", _ENERGY),
+        TableColumn("energy_mae_mev", "energy MAE", "meV"),
+        TableColumn(f"force_mae_{FORCE_UNIT}", "force MAE", _FORCE),
+        TableColumn("force_mae_mev_per_angstrom", "force MAE", "meV/Å"),
+        TableColumn("reference", "publication"),
+    ]
+    return (
+        Table("published", "Published errors for MD17 and rMD17, and ours", columns, rows, note=_PROTOCOL_NOTE)
+        if rows
+        else None
     )
+
+
+def _both_units(energy: float | None, force: float | None) -> dict[str, Cell]:
+    """Return cells of mean absolute errors in both unit systems [kcal/mol] and [kcal/mol/Å]."""
+    return {
+        f"energy_mae_{ENERGY_UNIT}": energy,
+        "energy_mae_mev": None if energy is None else energy / EV * 1e3,
+        f"force_mae_{FORCE_UNIT}": force,
+        "force_mae_mev_per_angstrom": None if force is None else force / EV * 1e3,
+    }

@@ -1,4 +1,4 @@
-"""How the networks learned: curves over epochs, the epoch whose weights were kept, what a step costs."""
+"""The section on the networks' training: learning curves, the epoch whose weights were kept, and the cost of a step."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from pesfit.evaluate.names import label_of
-from pesfit.report.page.blocks import Block, Cell, Column, Figure, Section, Table, Text
-from pesfit.report.page.figures import Palette, legend, log_axis, panels
+from pesfit.report.page.blocks import Block, Cell, Figure, Layout, PageSection, Table, TableColumn, Text
+from pesfit.report.page.figures import SURFACE, color_of, legend, log_axis, panels
 from pesfit.report.reading import read_json, read_rows
 
 _MAE = "force_mae_kcal_per_mol_per_angstrom"
@@ -27,13 +27,13 @@ class Training:
         variant: its name among potentials.
         epochs: numbers from 1.
         curves: for each name such as `validation_loss` a value for each epoch.
-        best_epoch: whose weights were kept.
-        stopped_early: whether it ended before the epochs it might have had.
-        started_from: variant whose weights it began with; None for random ones.
-        n_weights: numbers that were trained.
+        best_epoch: the epoch whose weights were kept.
+        stopped_early: whether training ended before the maximum number of epochs.
+        started_from: variant whose weights it was initialized with; None for random ones.
+        n_weights: number of trained weights.
         training_mflop_per_atom: cost of a training step, in millions of operations.
         inference_mflop_per_atom: cost of energy and forces.
-        jacobian_asymmetry: |(J - Jᵀ)/2| / |J| of the forces' Jacobian J, mean of a few test conformers; None where not looked at.
+        jacobian_asymmetry: |(J - Jᵀ)/2| / |J| of the forces' Jacobian J, mean of a few test conformers; None where not computed.
     """
 
     variant: str
@@ -49,7 +49,7 @@ class Training:
 
     @classmethod
     def read(cls, variant: str, folder: Path, metrics: Path) -> Training:
-        """Read what stage 07 left.
+        """Read the output of stage 07.
 
         Args:
             variant: `conservative` or `direct`.
@@ -79,12 +79,12 @@ class Training:
         return self.curves[curve][list(self.epochs).index(self.best_epoch)]
 
 
-def section(trainings: Sequence[Training]) -> Section:
+def section(trainings: Sequence[Training]) -> PageSection:
     """Return the section of the networks' training."""
     blocks: list[Block] = [
         Text(
-            "Both networks see the same conformers in the same order. The conservative one takes forces as the derivative of its energy; "
-            "the direct one has a head for them, which makes a step cheaper and leaves nothing that conserves energy."
+            "Both networks are trained on the same conformers in the same order. The forces of the conservative one are the gradient of "
+            "its energy; the direct one predicts them by a head of its own, which is cheaper and does not conserve energy."
         ),
         _curves(trainings),
         _table(trainings),
@@ -93,29 +93,24 @@ def section(trainings: Sequence[Training]) -> Section:
         label_of(each.variant) for each in trainings if each.best_epoch == len(each.epochs) and not each.stopped_early
     ]
     if unfinished:
-        who = " and ".join(unfinished)
-        blocks.append(
-            Text(
-                f"{who}: the last epoch was the best, so a longer training would go further (`train_learned.num_epochs`).",
-                tone="warning",
-            )
-        )
-    return Section("learning", "Learning curves", blocks)
+        words = f"{' and '.join(unfinished)}: the validation loss was lowest in the last epoch, so training had not converged"
+        blocks.append(Text(f"{words} (raise `train_learned.num_epochs`).", tone="warning"))
+    return PageSection("learning", "Learning curves", blocks)
 
 
 def _curves(trainings: Sequence[Training]) -> Figure:
-    def draw(palette: Palette) -> Canvas:
-        canvas, (loss, error) = panels(palette, 2, columns=2, height=3.1)
+    def draw(layout: Layout) -> Canvas:
+        canvas, (loss, error) = panels(layout, 2, columns=2, height=3.1)
         for training in trainings:
-            _lines(loss, training, "loss", palette)
-            _lines(error, training, _MAE, palette)
-        loss.set_title("Loss of the training objective")
+            _lines(loss, training, "loss")
+            _lines(error, training, _MAE)
+        loss.set_title("Loss")
         error.set_title("Force MAE (kcal/mol/Å)")
         for axes in (loss, error):
             log_axis(axes, "y")
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        legend(canvas, palette)
+        legend(canvas)
         return canvas
 
     ends = "; ".join(
@@ -124,30 +119,21 @@ def _curves(trainings: Sequence[Training]) -> Figure:
     )
     return Figure(
         "learning-curves",
-        "Learning curves of the networks",
-        f"Loss and force error of training and validation set over epochs, falling. {ends}.",
+        "Learning curves: training and validation",
+        f"Loss and force error of training and validation set over epochs. {ends}.",
         draw,
-        note="Circles: the epoch of least validation loss, whose weights were kept. Training values are means over an epoch in which "
-        "weights still move; validation uses their moving average, which is why it can lie below.",
+        note="Circles: the epoch with the lowest validation loss, whose weights were kept. Training values are means over an epoch, during "
+        "which the weights change; validation uses their exponential moving average, so it can be lower.",
     )
 
 
-def _lines(axes: Axes, training: Training, name: str, palette: Palette) -> None:
-    color = palette.color(training.variant)
-    label = label_of(training.variant)
-    axes.plot(
-        training.epochs, training.curves[f"train_{name}"], color=color, linestyle=":", linewidth=1.2, label=f"{label}, training"
-    )
-    validation = f"validation_{name}"
-    axes.plot(training.epochs, training.curves[validation], color=color, label=f"{label}, validation")
-    axes.plot(
-        training.best_epoch,
-        training.at_best(validation),
-        "o",
-        color=color,
-        markerfacecolor=palette.surface,
-        markeredgewidth=1.4,
-    )
+def _lines(axes: Axes, training: Training, name: str) -> None:
+    color, label = color_of(training.variant), label_of(training.variant)
+    train, validation = training.curves[f"train_{name}"], training.curves[f"validation_{name}"]
+    axes.plot(training.epochs, train, color=color, linestyle=":", linewidth=1.2, label=f"{label}, training")
+    axes.plot(training.epochs, validation, color=color, label=f"{label}, validation")
+    best = training.at_best(f"validation_{name}")
+    axes.plot(training.best_epoch, best, "o", color=color, markerfacecolor=SURFACE, markeredgewidth=1.4)
 
 
 def _table(trainings: Sequence[Training]) -> Table:
@@ -158,7 +144,7 @@ def _table(trainings: Sequence[Training]) -> Table:
             "weights": each.n_weights,
             "epochs": len(each.epochs),
             "best_epoch": each.best_epoch,
-            "started_from": each.started_from or "random weights",
+            "started_from": each.started_from or "random",
             "best_validation_loss": each.at_best("validation_loss"),
             f"validation_{_MAE}": each.at_best(f"validation_{_MAE}"),
             "training_mflop_per_atom": each.training_mflop_per_atom,
@@ -169,19 +155,19 @@ def _table(trainings: Sequence[Training]) -> Table:
     ]
     return Table(
         "networks",
-        "The networks and what they cost",
+        "Networks: size, training and cost",
         (
-            Column("network", "network"),
-            Column("weights", "weights"),
-            Column("epochs", "epochs"),
-            Column("best_epoch", "kept epoch"),
-            Column("started_from", "began with"),
-            Column(f"validation_{_MAE}", "force MAE, validation", "kcal/mol/Å", best="lowest"),
-            Column("training_mflop_per_atom", "training step", "MFLOP/atom"),
-            Column("inference_mflop_per_atom", "energy and forces", "MFLOP/atom"),
-            Column("force_jacobian_asymmetry", "Jacobian asymmetry", digits=2),
+            TableColumn("network", "network"),
+            TableColumn("weights", "weights"),
+            TableColumn("epochs", "epochs"),
+            TableColumn("best_epoch", "best epoch"),
+            TableColumn("started_from", "initial weights"),
+            TableColumn(f"validation_{_MAE}", "force MAE, validation", "kcal/mol/Å", best="lowest"),
+            TableColumn("training_mflop_per_atom", "training step", "MFLOP/atom"),
+            TableColumn("inference_mflop_per_atom", "energy and forces", "MFLOP/atom"),
+            TableColumn("force_jacobian_asymmetry", "Jacobian asymmetry", digits=2),
         ),
         rows,
-        note="Operations are multiplications and additions in matrix products, the same on every machine. The asymmetry is the share of "
-        "∂F/∂x that is antisymmetric: 0, up to rounding, for forces that derive from an energy, 1 for a pure rotation.",
+        note="Operations are multiplications and additions in matrix products, the same on every machine. Jacobian asymmetry: share of "
+        "∂F/∂x that is antisymmetric; 0, up to rounding, for forces that are the gradient of an energy, 1 for a pure rotation.",
     )

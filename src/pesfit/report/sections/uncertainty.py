@@ -1,76 +1,80 @@
-"""What deviations are worth: calibration on the test set, and whether they tell what a model was not trained on."""
+"""The section on uncertainty: calibration of predicted standard deviations (σ), and detection of conformers out of distribution."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pesfit.evaluate.names import label_of
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from pesfit.evaluate.names import in_order, label_of
 from pesfit.evaluate.out_of_distribution import INSIDE, Separation
 from pesfit.evaluate.uncertainty import QUANTITIES, Judged, Quantity
-from pesfit.report.page.blocks import Block, Cell, Column, Section, Table, Text
-from pesfit.report.sections.uncertainty_figures import auroc_figure, binned_figure, curve_figure
+from pesfit.report.page.blocks import Block, Cell, Figure, Layout, PageSection, Table, TableColumn, Text
+from pesfit.report.page.figures import MUTED, color_of, legend, log_axis, name_rows, panels, series
+from pesfit.report.page.tables import number
 from pesfit.statistics.errors import ALL
 from pesfit.statistics.resampling import Interval
 from pesfit.uncertainty.calibration import Calibration
+from pesfit.uncertainty.scores import LEVELS, binned
 
-QUANTITY_LABELS: dict[Quantity, str] = {"forces": "force components", "relative_energy": "relative energies"}
+_LABELS: dict[Quantity, str] = {"forces": "force components", "relative_energy": "relative energies"}
 _UNITS: dict[Quantity, tuple[str, str]] = {
     "forces": ("kcal/mol/Å", "kcal_per_mol_per_angstrom"),
     "relative_energy": ("kcal/mol", "kcal_per_mol"),
 }
 _NONE = (
-    "No potential of this run has a posterior, so there are no deviations to judge: a SMIRNOFF fit with `method: exact` and the "
+    "No potential of this run has a posterior, so there are no predicted uncertainties: a SMIRNOFF fit with `method: exact` and the "
     "conservative network have one."
 )
 _ABOUT = (
-    "The posterior of the SMIRNOFF parameters, and that of the network's last layer, give a standard deviation for every energy and "
-    "force component. By itself it says what the data leave open about the parameters, so it is multiplied by one factor, fitted on the "
-    "validation set. NLL is the mean negative log-likelihood of the test errors (nats; lower is better), with the corrected deviations, "
-    "with the posterior plus a homoscedastic noise instead, and with one number for all: deviations that tell errors apart beat that "
-    "number."
+    "The posterior of the SMIRNOFF parameters, and that of the network's last layer, give a standard deviation σ for every energy and "
+    "force component. It covers the uncertainty of the parameters alone, so it is scaled by one factor, fitted on the validation set. NLL "
+    "is the mean negative log-likelihood of the test errors (nats; lower is better): with the scaled σ, with the posterior plus "
+    "homoscedastic noise instead, and with one constant σ for all. A σ that distinguishes large errors from small ones has a lower NLL "
+    "than the constant."
 )
 _DOMAIN = (
-    "The score of a conformer is the deviation of its least certain atom's force. AUROC is the probability that a conformer from outside "
-    "has a higher score than a test conformer of a molecule that was trained on (0.5: no idea). Flagged: score above what 0.1 % of the "
-    "molecule's own training conformers exceed where it has at least a hundred, and of all training conformers where it has fewer; that is "
-    "high where some molecules of the training set are hardly known. Probes are of molecules that "
-    "were trained on, labelled with GFN2-xTB. Intervals are over resamples of molecules, or of blocks of the frames of a "
-    "single one, where each of the two sets has ten at least."
+    "The score of a conformer is σ of the force on its most uncertain atom. AUROC is the probability that a conformer out of distribution "
+    "has a higher score than a test conformer of a molecule that was trained on (0.5: chance). Flagged: score above the 99.9 % quantile of "
+    "the molecule's own training conformers where it has at least a hundred, and of all training conformers where it has fewer; that is "
+    "high where some molecules of the training set are poorly covered. Probes are of molecules that were trained on, labeled with "
+    "GFN2-xTB. Intervals are over resamples of molecules, or of blocks of the frames of a single one, where both sets have at least ten."
 )
 _NOTES: dict[Quantity, str] = {
     "forces": "",
-    "relative_energy": " Energies are relative to the first test conformer of the row, as their deviations are.",
+    "relative_energy": " Energies are relative to the first test conformer of the row, as is their σ.",
 }
 
 
 def section(
     judged: Sequence[Judged], separations: Sequence[Separation], calibrations: Mapping[str, Calibration | None]
-) -> Section:
+) -> PageSection:
     """Return the section on uncertainty.
 
     Args:
         judged: from `uncertainty.judge_predictions`.
-        separations: from `domain.separate`, of all models.
+        separations: from `out_of_distribution.separate`, of all models.
         calibrations: of the models, by name.
     """
-    blocks: list[Block] = [Text(_ABOUT)] if judged else [Text(_NONE)]
+    blocks: list[Block] = [Text(_ABOUT if judged else _NONE)]
     if judged:
-        pooled = [each for each in judged if each.source == ALL]
         for quantity in QUANTITIES:
             of_quantity = [each for each in judged if each.quantity == quantity]
-            blocks += [judgement_table(of_quantity, quantity)] if of_quantity else []
-        blocks += [curve_figure(pooled), binned_figure(pooled)]
+            blocks += [_scores(of_quantity, quantity)] if of_quantity else []
+        pooled = [each for each in judged if each.source == ALL]
+        blocks += [_calibration_curves(pooled), _binned_errors(pooled)]
     if any(calibration is not None for calibration in calibrations.values()):
-        blocks.append(factor_table(calibrations))
+        blocks.append(_factors(calibrations))
     if separations:
-        blocks.append(separation_table(separations))
+        blocks.append(_separations(separations))
     if any(each.auroc is not None for each in separations):
-        blocks.append(auroc_figure(separations))
-    return Section("uncertainty", "How sure the potentials are", blocks)
+        blocks.append(_auroc(separations))
+    return PageSection("uncertainty", "Uncertainty: calibration and out-of-distribution detection", blocks)
 
 
-def judgement_table(judged: Sequence[Judged], quantity: Quantity) -> Table:
-    """Return the table of one quantity, by source and potential."""
+def _scores(judged: Sequence[Judged], quantity: Quantity) -> Table:
     unit, key = _UNITS[quantity]
     several = len({each.source for each in judged}) > 2
     shown = [each for each in judged if several or each.source != ALL]
@@ -100,28 +104,22 @@ def judgement_table(judged: Sequence[Judged], quantity: Quantity) -> Table:
                 "resampled": found.resampled,
             }
         )
-    return Table(
-        name=f"uncertainty-{quantity.replace('_', '-')}",
-        title=f"Deviations of {QUANTITY_LABELS[quantity]} on the test set",
-        columns=[
-            Column("label", "potential"),
-            Column(f"rmse_{key}", "RMSE", unit),
-            Column("nll", "NLL", interval="nll"),
-            Column("nll_with_noise", "NLL, with noise"),
-            Column("nll_constant", "NLL, one number"),
-            Column("expected_calibration_error", "calibration error", digits=2),
-            Column("coverage_95", "95 % covers", interval="coverage_95"),
-            Column("rank_correlation", "rank correlation", digits=2),
-        ],
-        rows=rows,
-        note="Calibration error: mean distance of observed from nominal coverage. Rank correlation: of |error| and deviation."
-        + _NOTES[quantity],
-        group="source",
+    columns = (
+        TableColumn("label", "potential"),
+        TableColumn(f"rmse_{key}", "RMSE", unit),
+        TableColumn("nll", "NLL", interval="nll"),
+        TableColumn("nll_with_noise", "NLL, with noise"),
+        TableColumn("nll_constant", "NLL, constant σ"),
+        TableColumn("expected_calibration_error", "calibration error", digits=2),
+        TableColumn("coverage_95", "coverage of 95 % intervals", interval="coverage_95"),
+        TableColumn("rank_correlation", "rank correlation", digits=2),
     )
+    note = f"Calibration error: mean |observed − nominal coverage|. Rank correlation (Spearman): of |error| and σ.{_NOTES[quantity]}"
+    name = f"uncertainty-{quantity.replace('_', '-')}"
+    return Table(name, f"Calibration of uncertainties: {_LABELS[quantity]}, test set", columns, rows, note, group="source")
 
 
-def factor_table(calibrations: Mapping[str, Calibration | None]) -> Table:
-    """Return what the validation set corrects deviations by."""
+def _factors(calibrations: Mapping[str, Calibration | None]) -> Table:
     rows: list[dict[str, Cell]] = []
     for potential, calibration in calibrations.items():
         for quantity in QUANTITIES if calibration is not None else ():
@@ -130,26 +128,25 @@ def factor_table(calibrations: Mapping[str, Calibration | None]) -> Table:
                 {
                     "potential": potential,
                     "label": label_of(potential),
-                    "quantity": QUANTITY_LABELS[quantity],
+                    "quantity": _LABELS[quantity],
                     "factor": scale.factor,
                     "noise": scale.noise,
                     "unit": _UNITS[quantity][0],
                     "n_values": scale.n_values,
                 }
             )
-    columns = [
-        Column("label", "potential"),
-        Column("quantity", "of"),
-        Column("factor", "factor"),
-        Column("noise", "noise instead"),
-        Column("unit", "unit"),
-        Column("n_values", "validation errors"),
-    ]
-    return Table("uncertainty-factors", "What the validation set corrects deviations by", columns, rows, folded=True)
+    columns = (
+        TableColumn("label", "potential"),
+        TableColumn("quantity", "quantity"),
+        TableColumn("factor", "factor"),
+        TableColumn("noise", "noise instead"),
+        TableColumn("unit", "unit"),
+        TableColumn("n_values", "validation errors"),
+    )
+    return Table("uncertainty-factors", "Calibration factors of σ, from the validation set", columns, rows, folded=True)
 
 
-def separation_table(separations: Sequence[Separation]) -> Table:
-    """Return how well each model tells each set from what is inside."""
+def _separations(separations: Sequence[Separation]) -> Table:
     rows: list[dict[str, Cell]] = [
         {
             "potential": each.potential,
@@ -166,19 +163,125 @@ def separation_table(separations: Sequence[Separation]) -> Table:
         }
         for each in separations
     ]
-    columns = [
-        Column("set", "conformers"),
-        Column("n_conformers", "how many"),
-        Column("auroc", "AUROC", interval="auroc"),
-        Column("flagged_percent", "flagged", "%", digits=2),
-        Column("median_score_kcal_per_mol_per_angstrom", "median score", "kcal/mol/Å"),
-        Column("force_rmse_kcal_per_mol_per_angstrom", "force RMSE", "kcal/mol/Å"),
-        Column("coverage_95", "95 % covers", digits=2),
-    ]
+    columns = (
+        TableColumn("set", "set"),
+        TableColumn("n_conformers", "conformers"),
+        TableColumn("auroc", "AUROC", interval="auroc"),
+        TableColumn("flagged_percent", "flagged", "%", digits=2),
+        TableColumn("median_score_kcal_per_mol_per_angstrom", "median score", "kcal/mol/Å"),
+        TableColumn("force_rmse_kcal_per_mol_per_angstrom", "force RMSE", "kcal/mol/Å"),
+        TableColumn("coverage_95", "coverage of 95 % intervals", digits=2),
+    )
     note = f"{_DOMAIN} “{INSIDE}”: test conformers of molecules that were trained on."
-    return Table("uncertainty-domain", "Outside of the training domain", columns, rows, note, group="label")
+    return Table("uncertainty-domain", "Out-of-distribution detection by σ of the forces", columns, rows, note, group="label")
 
 
 def _ends(key: str, interval: Interval | None) -> dict[str, Cell]:
     low, high = (None, None) if interval is None else interval
     return {f"{key}_low": low, f"{key}_high": high}
+
+
+def _calibration_curves(judged: Sequence[Judged]) -> Figure:
+    """Return observed against nominal coverage, a panel for each quantity."""
+
+    def draw(layout: Layout) -> Canvas:
+        canvas, by_quantity = _panels(layout, judged, "nominal coverage", "observed coverage")
+        for quantity, panel in by_quantity.items():
+            panel.plot([0.0, 1.0], [0.0, 1.0], color=MUTED, linewidth=0.8)
+            for each in judged:
+                if each.quantity == quantity:
+                    panel.plot(LEVELS, each.judgement.curve, **series(each.potential), markersize=3.5)
+            panel.set_xlim(0.0, 1.0)
+            panel.set_ylim(0.0, 1.0)
+        legend(canvas)
+        return canvas
+
+    told = ", ".join(
+        f"{label_of(each.potential)}, {_LABELS[each.quantity]}: {number(each.judgement.ece, 2)}" for each in judged
+    )
+    return Figure(
+        "calibration-curve",
+        "Calibration curves: observed against nominal coverage",
+        f"Observed against nominal coverage on the test set; mean distance from the diagonal of {told}.",
+        draw,
+        note="Above the diagonal σ is overestimated, below it underestimated. All sources together.",
+    )
+
+
+def _binned_errors(judged: Sequence[Judged]) -> Figure:
+    """Return the RMSE in bins of σ, a panel for each quantity."""
+
+    def draw(layout: Layout) -> Canvas:
+        canvas, by_quantity = _panels(layout, judged, "σ", "RMSE")
+        for quantity, panel in by_quantity.items():
+            _binned(panel, [each for each in judged if each.quantity == quantity])
+            panel.set_xlabel(f"σ ({_UNITS[quantity][0]})")
+        legend(canvas)
+        return canvas
+
+    told = ", ".join(
+        f"{label_of(each.potential)}, {_LABELS[each.quantity]}: {number(each.judgement.rank_correlation, 2)}"
+        for each in judged
+        if each.judgement.rank_correlation is not None
+    )
+    return Figure(
+        "error-by-uncertainty",
+        "Reliability diagram: RMSE in bins of σ",
+        f"Root mean square error in bins of σ, on the test set; rank correlation of {told or 'none'}.",
+        draw,
+        note="All bins of a potential hold the same number of errors. On the line RMSE = σ.",
+    )
+
+
+def _panels(layout: Layout, judged: Sequence[Judged], x: str, y: str) -> tuple[Canvas, dict[Quantity, Axes]]:
+    quantities = [quantity for quantity in QUANTITIES if any(each.quantity == quantity for each in judged)]
+    canvas, axes = panels(layout, len(quantities), columns=2, height=3.0)
+    for panel, quantity in zip(axes, quantities, strict=True):
+        panel.set_title(_LABELS[quantity])
+        panel.set_xlabel(x)
+    axes[0].set_ylabel(y)
+    return canvas, dict(zip(quantities, axes, strict=True))
+
+
+def _binned(panel: Axes, judged: Sequence[Judged]) -> None:
+    values: list[float] = []
+    for each in judged:
+        bins = binned(each.sample.errors, each.sample.deviations)
+        panel.plot(bins.deviation, bins.rmse, **series(each.potential), markersize=3.5)
+        values += [value for value in (*bins.deviation.tolist(), *bins.rmse.tolist()) if value > 0.0]
+    ends = (min(values, default=0.1) / 1.3, max(values, default=1.0) * 1.3)
+    panel.plot(ends, ends, color=MUTED, linewidth=0.8)
+    log_axis(panel, "x")
+    log_axis(panel, "y")
+    panel.set_xlim(*ends)
+    panel.set_ylim(*ends)
+
+
+def _auroc(separations: Sequence[Separation]) -> Figure:
+    """Return AUROC of every set, with its interval."""
+    shown = [(each, each.auroc) for each in separations if each.auroc is not None]
+    names = list(dict.fromkeys(each.name for each, _ in shown))
+    potentials = in_order(each.potential for each, _ in shown)
+    offsets = dict(zip(potentials, np.linspace(-0.15, 0.15, len(potentials)) if len(potentials) > 1 else [0.0], strict=True))
+
+    def draw(layout: Layout) -> Canvas:
+        canvas, (panel,) = panels(layout, 1, height=1.2 + 0.42 * len(names))
+        for each, value in shown:
+            place = names.index(each.name) + offsets[each.potential]
+            panel.plot(each.auroc_interval or (value, value), [place, place], color=color_of(each.potential), linewidth=1.4)
+            panel.plot(value, place, **series(each.potential), linestyle="none")
+        panel.axvline(0.5, color=MUTED, linewidth=0.8)
+        name_rows(panel, [name.removeprefix("probe/") for name in names])
+        panel.set_xlim(min(0.45, *(value for _, value in shown)), 1.01)
+        panel.set_xlabel("AUROC")
+        legend(canvas)
+        return canvas
+
+    told = "; ".join(f"{label_of(each.potential)}, {each.name}: {number(value, 2)}" for each, value in shown)
+    return Figure(
+        "out-of-distribution",
+        "AUROC of out-of-distribution detection by σ",
+        f"AUROC of σ of the forces; {told}.",
+        draw,
+        note="1: every conformer out of distribution has a larger σ than any in distribution; 0.5: no separation.",
+    )

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pesfit.report.page.figures import Palette, render, style
-from pesfit.report.parity import parity, parity_figure, write_parity
+from pesfit.report.page.figures import render, style
+from pesfit.report.sections.parity import parity, parity_figure, write_parity
 from tests.report.samples import predicted, predictions, row
 
 
@@ -54,11 +54,11 @@ def test_panels_say_the_error_and_what_lies_outside(n_conformers: int) -> None:
     errors[0, 0, 0] = 1e6
     said = {"smirnoff": [predicted(rows[0], 0.0, 0.5)], "direct": [predicted(rows[0], 0.0, errors)], "conservative": [None]}
     figure = parity_figure(parity(predictions(rows, said), "forces"))
-    with style(Palette()):
-        axes = figure.draw(Palette()).axes
+    with style():
+        axes = figure.draw("wide").axes
     texts = [[text.get_text() for text in panel.texts] for panel in axes]
     rmse = 1e6 / np.sqrt(9 * n_conformers)
-    assert texts == [["RMSE 0.5"], [f"RMSE {rmse:.3g}\n1 outside"], ["nothing predicted"]]
+    assert texts == [["RMSE 0.5"], [f"RMSE {rmse:.3g}\n1 outside"], ["no predictions"]]
     assert "SMIRNOFF, fitted 0.5" in figure.alt
     first = render(figure)
     assert render(figure).png == first.png
