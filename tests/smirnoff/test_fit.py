@@ -40,12 +40,6 @@ class Data:
     truth: ForceField
 
 
-@pytest.fixture(autouse=True)
-def _one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Starting processes takes longer than the fits."""
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return make(tmp_path_factory.mktemp("data"))
@@ -91,11 +85,19 @@ def write(path: Path, records: list[Record]) -> None:
             writer.write(record)
 
 
-def fit(data: Data, folder: Path, params: FitSmirnoff | None = None) -> dict[str, Any]:
-    params = params or FitSmirnoff()
+PARAMS = FitSmirnoff(shards=4)
+
+
+def fit(data: Data, folder: Path, params: FitSmirnoff = PARAMS) -> dict[str, Any]:
     return fit_smirnoff(
         data.datasets, data.parameterized, data.splits, params, folder / "out", scratch=folder / "scratch", runs=folder / "runs"
     )
+
+
+@pytest.fixture(scope="module")
+def fitted(data: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("fitted")
+    return folder, fit(data, folder)
 
 
 def rows_of(path: Path) -> Iterator[dict[str, str]]:
@@ -103,9 +105,9 @@ def rows_of(path: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(stream)
 
 
-def test_perturbed_parameters_are_recovered_and_errors_vanish(data: Data, tmp_path: Path) -> None:
-    metrics = fit(data, tmp_path)
-    rows = list(rows_of(tmp_path / "out" / "parameters.csv"))
+def test_perturbed_parameters_are_recovered_and_errors_vanish(data: Data, fitted: tuple[Path, dict[str, Any]]) -> None:
+    folder, metrics = fitted
+    rows = list(rows_of(folder / "out" / "parameters.csv"))
     determined = [row for row in rows if row["determined"] == "yes"]
     assert len(determined) > 0.6 * len(rows)
     compared = 0
@@ -124,24 +126,23 @@ def test_perturbed_parameters_are_recovered_and_errors_vanish(data: Data, tmp_pa
     assert metrics["errors"]["train"]["all"]["before"]["force_rmse_kcal_per_mol_per_angstrom"] > 1.0
     assert max(metrics["kkt"].values()) < 1e-8
     json.dumps(metrics, allow_nan=False)
-    assert list((tmp_path / "runs").glob("events.out.tfevents.*"))
-    assert all((tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG" for name in ("changes.png", "path.png"))
+    assert list((folder / "runs").glob("events.out.tfevents.*"))
+    assert all((folder / "out" / name).read_bytes()[:4] == b"\x89PNG" for name in ("changes.png", "path.png"))
 
 
-def test_parameters_without_data_stay_and_are_listed(data: Data, tmp_path: Path) -> None:
+def test_parameters_without_data_stay_and_are_listed(fitted: tuple[Path, dict[str, Any]]) -> None:
     """The last molecule is only tested on: what it alone uses is not determined."""
-    fit(data, tmp_path)
-    undetermined = [row for row in rows_of(tmp_path / "out" / "parameters.csv") if row["determined"] == "no"]
+    undetermined = [row for row in rows_of(fitted[0] / "out" / "parameters.csv") if row["determined"] == "no"]
     assert any(float(row["before"]) == float(row["after"]) for row in undetermined)
 
 
-def test_written_force_field_holds_the_fit_and_nothing_else_changed(data: Data, tmp_path: Path) -> None:
-    metrics = fit(data, tmp_path)
+def test_written_force_field_holds_the_fit_and_nothing_else_changed(data: Data, fitted: tuple[Path, dict[str, Any]]) -> None:
+    folder, metrics = fitted
     assert metrics["exported_energy_difference_to_openmm_kcal_per_mol"] < 1e-6
-    found, _ = read_force_field(str(tmp_path / "out" / "force-field.offxml"))
+    found, _ = read_force_field(str(folder / "out" / "force-field.offxml"))
     start = data.parameterized.force_field
     after = {(row["handler"], row["smirks"], row["periodicity"], row["column"]): float(row["after"])
-             for row in rows_of(tmp_path / "out" / "parameters.csv")}  # fmt: skip
+             for row in rows_of(folder / "out" / "parameters.csv")}  # fmt: skip
     n_changed = 0
     for handler, table in start.tables.items():
         assert found.tables[handler].smirks == table.smirks
@@ -156,24 +157,24 @@ def test_written_force_field_holds_the_fit_and_nothing_else_changed(data: Data, 
 
 
 @pytest.mark.usefixtures("worker_pool")
-def test_bytes_do_not_depend_on_workers(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_do_not_depend_on_workers(
+    data: Data, fitted: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(accumulate_module, "WORTH_WORKERS", 0)
-    results = []
-    for workers in ("1", "2"):
-        monkeypatch.setenv("PESFIT_WORKERS", workers)
-        metrics = fit(data, tmp_path / workers, FitSmirnoff(shards=3))
-        files = {path.name: path.read_bytes() for path in sorted((tmp_path / workers / "out").iterdir())}
-        results.append((json.dumps(metrics), files))
-    assert results[0] == results[1]
-    assert not (tmp_path / "1" / "scratch").exists()
+    monkeypatch.setenv("PESFIT_WORKERS", "2")
+    metrics = fit(data, tmp_path)
+    assert json.dumps(metrics) == json.dumps(fitted[1])
+    assert contents(tmp_path / "out") == contents(fitted[0] / "out")
+    assert not (tmp_path / "scratch").exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def test_goes_on_from_finished_shards_and_ends_in_the_same_bytes(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Data, fitted: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
-    params = FitSmirnoff(shards=4)
-    fit(data, tmp_path / "whole", params)
     done: list[Path] = []
     save = accumulate_module.save_shard
 
@@ -185,16 +186,15 @@ def test_goes_on_from_finished_shards_and_ends_in_the_same_bytes(
 
     monkeypatch.setattr(accumulate_module, "save_shard", killed_at_third)
     with pytest.raises(KeyboardInterrupt):
-        fit(data, tmp_path / "killed", params)
+        fit(data, tmp_path)
     times = [path.stat().st_mtime_ns for path in done]
     again: list[Path] = []
     monkeypatch.setattr(accumulate_module, "save_shard", lambda path, shard: (again.append(path), save(path, shard)))
     monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
-    fit(data, tmp_path / "killed", params)
+    fit(data, tmp_path)
     assert [path.stat().st_mtime_ns for path in done] == times
     assert len(again) == 2
-    for path in (tmp_path / "whole" / "out").iterdir():
-        assert path.read_bytes() == (tmp_path / "killed" / "out" / path.name).read_bytes(), path.name
+    assert contents(tmp_path / "out") == contents(fitted[0] / "out")
 
 
 def test_added_periodicities_are_fitted_and_written(data: Data, tmp_path: Path) -> None:
