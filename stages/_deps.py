@@ -35,7 +35,11 @@ def code_of(script: Path) -> list[str]:
 
 
 def with_code(text: str) -> str:
-    """Return the text of dvc.yaml with the lists between the markers brought up to date."""
+    """Return the text of dvc.yaml with the lists between the markers brought up to date.
+
+    Raises:
+        SystemExit: where a marker is missing.
+    """
     result: list[str] = []
     script = None
     inside = False
@@ -50,9 +54,13 @@ def with_code(text: str) -> str:
         if line.strip() == BEGIN:
             if script is None:
                 raise SystemExit(f"dvc.yaml: {BEGIN} before any `cmd: python <script>`")
+            if inside:
+                break
             inside = True
             indent = line[: line.index("#")]
             result += [f"{indent}- {file}" for file in code_of(script)]
+    if inside:
+        raise SystemExit(f"dvc.yaml: a list that begins with {BEGIN} does not end with {END}")
     return "\n".join(result) + "\n"
 
 
@@ -81,7 +89,7 @@ def _walk(tree: ast.AST) -> list[ast.AST]:
 
 
 def _files(module: str) -> list[Path]:
-    """Return what runs when a module is imported: its packages' `__init__.py`, where they hold code, and itself."""
+    """Return the files that run when a module is imported: its packages' `__init__.py`, where they hold code, and itself."""
     parts = module.split(".")
     if parts == ["_start"]:
         return [ROOT / "stages/_start.py"]

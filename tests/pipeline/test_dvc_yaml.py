@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +33,21 @@ def test_stages_declare_the_code_they_are_made_of() -> None:
     """`make deps` writes the lists."""
     check = subprocess.run([sys.executable, ROOT / "stages/_deps.py", "--check"], capture_output=True, text=True, check=False)
     assert check.returncode == 0, check.stderr
+
+
+def test_lists_of_code_are_written_between_markers_alone() -> None:
+    spec = importlib.util.spec_from_file_location("_deps", ROOT / "stages/_deps.py")
+    assert spec is not None
+    assert spec.loader is not None
+    deps = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(deps)
+    text = (ROOT / "dvc.yaml").read_text()
+    emptied = re.sub(r"(# code \(`make deps`\)\n).*?( *# end of code)", r"\1\2", text, flags=re.DOTALL)
+    assert len(emptied) < 0.5 * len(text)
+    assert deps.with_code(emptied) == text
+    for broken in (text.replace(deps.END, "#", 1), text.replace("cmd: python", "cmd: sh", 1)):
+        with pytest.raises(SystemExit, match=r"dvc\.yaml: .*code \(`make deps`\)"):
+            deps.with_code(broken)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -120,31 +137,24 @@ def test_a_changed_module_reruns_the_stages_that_import_it_and_no_other(committe
 
 def test_files_of_the_users_own_are_tracked_by_content(committed: Checkout, tmp_path: Path) -> None:
     inputs = committed.path / "inputs"
-    elsewhere = tmp_path / "a.offxml"
-    elsewhere.write_text("<SMIRNOFF/>")
-    (inputs / "force-fields/a.offxml").symlink_to(elsewhere)
-    assert status(committed) == {"03_parameterize": {"inputs/force-fields"}}
-    committed.run("dvc", "commit", "--force", "03_parameterize")
-    assert status(committed) == {}
-    elsewhere.write_text("<SMIRNOFF></SMIRNOFF>")
-    assert status(committed) == {"03_parameterize": {"inputs/force-fields"}}
-    (inputs / "force-fields/a.offxml").unlink()
-    for folder in ("datasets", "mirror"):
-        (inputs / folder / "mine").mkdir()
-        (inputs / folder / "mine/file").write_text("content")
-    assert status(committed)["01_download"] == {"inputs/datasets", "inputs/mirror"}
-    for folder in ("datasets", "mirror"):
-        shutil.rmtree(inputs / folder / "mine")
-    committed.run("dvc", "commit", "--force", "03_parameterize")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("one")
+    links = [inputs / name for name in ("datasets/mine/state.json", "force-fields/mine.offxml", "mirror/md17/md17_ethanol.npz")]
+    expected = {"01_download": {"inputs/datasets", "inputs/mirror"}, "03_parameterize": {"inputs/force-fields"}}
+    for link in links:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(elsewhere)
+    assert status(committed) == expected
+    committed.run("dvc", "commit", "--force", *expected)
+    elsewhere.write_text("another")
+    assert status(committed) == expected
+    committed.run("dvc", "commit", "--force", *expected)
 
 
 def test_a_network_that_starts_from_another_is_trained_after_it(committed: Checkout) -> None:
     params = committed.path / "params.yaml"
     params.write_text(params.read_text().replace("conservative: inputs/random-weights", "conservative: outputs/learned/direct"))
-    assert set(status(committed)) == {"07_train_learned@conservative", "09_analyse"}
-    graph = committed.run("dvc", "dag", "--dot")
-    assert '"07_train_learned@direct" -> "07_train_learned@conservative"' in graph
-    committed.run("dvc", "commit", "--force")
-    assert status(committed) == {}
+    assert '"07_train_learned@direct" -> "07_train_learned@conservative"' in committed.run("dvc", "dag", "--dot")
+    committed.run("dvc", "commit", "--force", "07_train_learned@conservative", "09_analyse")
     (committed.path / "outputs/learned/direct/file").write_text("other weights")
-    assert "outputs/learned/direct" in status(committed)["07_train_learned@conservative"]
+    assert status(committed)["07_train_learned@conservative"] == {"outputs/learned/direct"}
