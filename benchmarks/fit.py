@@ -48,7 +48,7 @@ ATOMS_OF_LARGE, CONFORMERS_OF_LARGE = 22, 1000
 
 @dataclass(frozen=True)
 class Molecule:
-    """A molecule with labelled conformers."""
+    """A molecule with labeled conformers."""
 
     topology: Topology
     numbers: IntArray

@@ -2,7 +2,7 @@
 
     python benchmarks/fit_curve.py
 
-Both minimise the same: squares of energies and forces of the training set, and the prior at the strength that the evidence chooses.
+Both minimize the same: squares of energies and forces of the training set, and the prior at the strength that the evidence chooses.
 Adam starts at the starting force field; each of several rates falls to a thousandth of itself in the course, and the best of them is shown.
 The small profile takes part after `dvc repro`; Espaloma entries and rMD17 ethanol and aspirin where PESFIT_REAL_DATA says where they are.
 One process, one thread.

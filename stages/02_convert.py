@@ -1,4 +1,4 @@
-"""Stage 02: turn data/raw, or molecules labelled on this machine, into Arrow data sets in data/arrow."""
+"""Stage 02: turn data/raw, or molecules labeled on this machine, into Arrow data sets in data/arrow."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -43,19 +43,19 @@ def smirnoff(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = {"made": ConformerDataset(folder / "bare")}
     parameterize_datasets(data, Parameterize(charges=AssignCharges(methods=("nagl",))), folder / "parameterized")
     parameterized = ParameterizedSet.open(folder / "parameterized")
-    labelled, rows = [], []
+    labeled, rows = [], []
     for record in records:
         topology = parameterized.topology("made", record.id)
         assert topology is not None
         energy, forces = evaluate(parameterized.force_field, topology, record.coords)
         energy, forces = (values * 1.05 + 0.5 * rng.normal(size=values.shape) for values in (energy, forces))
-        labelled.append(replace(record, energy=energy, forces=forces))
+        labeled.append(replace(record, energy=energy, forces=forces))
         rows.append(SplitRow("made", record.id, record.group, np.repeat(np.array([0, 1, 2], dtype=np.uint8), [8, 2, 2])))
-    _write(folder / "labelled", labelled)
+    _write(folder / "labeled", labeled)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PESFIT_WORKERS", "1")  # starting processes takes longer than the fit
         fit_smirnoff(
-            {"made": ConformerDataset(folder / "labelled")},
+            {"made": ConformerDataset(folder / "labeled")},
             parameterized,
             Splits(rows),
             FitSmirnoff(),

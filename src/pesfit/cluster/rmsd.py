@@ -1,6 +1,6 @@
 """Root-mean-square distances between all pairs of conformers after optimal superposition, without superimposing any.
 
-For centred coordinates X, Y of shape (n_atoms, 3), the smallest RMSD that a rotation can reach is
+For centered coordinates X, Y of shape (n_atoms, 3), the smallest RMSD that a rotation can reach is
 
     rmsd² = 2 (E0 - λ) / n_atoms,    E0 = (|X|² + |Y|²) / 2,
 
@@ -86,9 +86,9 @@ def pairs_within(coords: FloatArray, cutoff: float, atom_orders: LongArray | Non
 
 def _blocks(coords: FloatArray, atom_orders: LongArray | None) -> Iterator[tuple[slice, slice, FloatArray]]:
     """Yield the squared RMSD of blocks of pairs that cover the upper triangle: rows, columns, [Å²]; those on the diagonal whole."""
-    centred = coords - coords.mean(axis=1, keepdims=True)
-    norms = np.einsum("cai,cai->c", centred, centred)
-    axes = np.ascontiguousarray(centred.transpose(2, 0, 1))
+    centered = coords - coords.mean(axis=1, keepdims=True)
+    norms = np.einsum("cai,cai->c", centered, centered)
+    axes = np.ascontiguousarray(centered.transpose(2, 0, 1))
     n_conformers, n_atoms = coords.shape[:2]
     for start in range(0, n_conformers, _BLOCK):
         rows = slice(start, min(start + _BLOCK, n_conformers))
@@ -108,7 +108,7 @@ def _blocks(coords: FloatArray, atom_orders: LongArray | None) -> Iterator[tuple
 
 
 def _superposition_gap(left: FloatArray, right: FloatArray, half_norms: FloatArray) -> FloatArray:
-    """Return E0 - λ for all pairs of two sets of centred conformers.
+    """Return E0 - λ for all pairs of two sets of centered conformers.
 
     Args:
         left: [Å], shape (3, n_left, n_atoms).

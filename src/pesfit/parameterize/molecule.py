@@ -59,7 +59,7 @@ def _parse(smiles: str) -> Chem.Mol:
 
 
 def _take_map_numbers(parsed: Chem.Mol, smiles: str) -> list[int]:
-    """Remove map numbers, which would count as a difference between stereocentre's neighbours; return the new index of each atom."""
+    """Remove map numbers, which would count as a difference between stereocentre's neighbors; return the new index of each atom."""
     order = [atom.GetAtomMapNum() - 1 for atom in parsed.GetAtoms()]
     if sorted(order) != list(range(len(order))):
         missing = sorted(set(range(len(order))).difference(order))
@@ -116,7 +116,7 @@ def _check_stereo(parsed: Chem.Mol, order: list[int], smiles: str) -> None:
 
 
 def _has_equivalent_ends(atom: Chem.Atom) -> bool:
-    """Tell whether two neighbours differ by resonance alone, as the oxygens of O=P-[O-] do; then there is nothing to draw.
+    """Tell whether two neighbors differ by resonance alone, as the oxygens of O=P-[O-] do; then there is nothing to draw.
 
     The toolkit refuses these, and with them all phosphates of nucleic acids whose phosphorus RDKit takes for a stereocentre.
     """
@@ -180,5 +180,5 @@ def _copy_stereo(parsed: Chem.Mol, built: Chem.RWMol, order: list[int], bonds: d
             first, second = second, first
         bond.SetStereoAtoms(first, second)
         bond.SetStereo(source_bond.GetStereo())
-    # Without cleanIt: it would clear the bonds, which have no neighbour drawn with / or \\.
+    # Without cleanIt: it would clear the bonds, which have no neighbor drawn with / or \\.
     Chem.AssignStereochemistry(built, force=True)

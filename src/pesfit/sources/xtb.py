@@ -300,7 +300,7 @@ def distinct_minima(frames: list[LabeledFrame], masses: FloatArray) -> list[Labe
 
 def _moments_of_inertia(coords: FloatArray, masses: FloatArray) -> FloatArray:
     """Return the principal moments, ascending, in g/mol·Å², shape (3,)."""
-    centred = coords - (masses @ coords) / masses.sum()
-    squares = (masses * (centred**2).sum(axis=1)).sum()
-    tensor = squares * np.eye(3) - (centred * masses[:, None]).T @ centred
+    centered = coords - (masses @ coords) / masses.sum()
+    squares = (masses * (centered**2).sum(axis=1)).sum()
+    tensor = squares * np.eye(3) - (centered * masses[:, None]).T @ centered
     return np.asarray(np.linalg.eigvalsh(tensor), dtype=np.float64)

@@ -2,7 +2,7 @@
 
     y = Φx + noise,  noise variance σ²/w a row;   x ~ N(mean, diag(widths²) σ²/λ)
 
-so that the most probable x minimises  Σ w (y - φᵀx)² + λ Σ ((x - mean)/widths)².  With z = (x - mean)/widths, the Gram matrix over z is
+so that the most probable x minimizes  Σ w (y - φᵀx)² + λ Σ ((x - mean)/widths)².  With z = (x - mean)/widths, the Gram matrix over z is
 diagonalised once, S = U diag(s) Uᵀ; then the following cost nothing for any λ (MacKay, Neural Computation 4, 415, 1992; Bishop, Pattern
 Recognition and Machine Learning, 2006, sections 3.3 and 3.5):
 
@@ -11,7 +11,7 @@ Recognition and Machine Learning, 2006, sections 3.3 and 3.5):
 | λ | prior strength (α/β there), in the unit of the objective |
 | γ | effective number of parameters, Σ s/(s + λ) |
 | M(λ) | minimum of the objective above |
-| σ² | noise variance that maximises the evidence at this λ, M(λ)/n_rows |
+| σ² | noise variance that maximizes the evidence at this λ, M(λ)/n_rows |
 | log evidence | ½ Σ log(λ/(s + λ)) - ½ n_rows (log(2πσ²) + 1) + ½ Σ log w |
 
 The evidence leaves the bounds out of account: it is that of the Gaussian which they would cut.
@@ -30,7 +30,7 @@ import scipy.optimize
 from pesfit.core.arrays import BoolArray, FloatArray
 from pesfit.core.exceptions import DataError
 from pesfit.statistics.normal_equations import Moments, NormalEquations
-from pesfit.statistics.quadratic import Constraints, Optimum, minimise
+from pesfit.statistics.quadratic import Constraints, Optimum, minimize
 
 UNDETERMINED_RATIO = math.sqrt(0.5)
 """A parameter whose posterior width is at least this part of its prior width is undetermined: the data give less than half of what is
@@ -112,7 +112,7 @@ class Spectrum:
         return self.minimum(strength) / self.n_rows
 
     def log_evidence(self, strength: float) -> float:
-        """Return the logarithm of the marginal likelihood, at the noise variance that maximises it."""
+        """Return the logarithm of the marginal likelihood, at the noise variance that maximizes it."""
         occam = 0.5 * float(np.sum(np.log(strength / (self.eigenvalues + strength))))
         fit = -0.5 * self.n_rows * (math.log(2.0 * math.pi * self.noise_variance(strength)) + 1.0)
         return occam + fit + 0.5 * self.log_weight
@@ -151,7 +151,7 @@ def maximise_on_grid(function: Callable[[float], float], grid: FloatArray) -> fl
 
 
 def maximise_balance(equations: NormalEquations, prior: GaussianPrior) -> float:
-    """Return the weight of energy rows, beside weight 1 of force rows, that maximises the evidence.
+    """Return the weight of energy rows, beside weight 1 of force rows, that maximizes the evidence.
 
     At it, weight = noise variance of the forces / noise variance of the energies.
 
@@ -215,12 +215,12 @@ def solve(moments: Moments, prior: GaussianPrior, strength: float, constraints: 
         constraints: on the parameters.
 
     Raises:
-        PesfitError: where no optimum is reached (`quadratic.minimise`).
+        PesfitError: where no optimum is reached (`quadratic.minimize`).
     """
     white = moments.transformed(np.diag(prior.widths), prior.mean)
     hessian = white.gram + strength * np.eye(white.n_parameters)
     bounds = Constraints(constraints.matrix * prior.widths, constraints.lower - constraints.matrix @ prior.mean)
-    optimum = minimise(hessian, white.moment, bounds)
+    optimum = minimize(hessian, white.moment, bounds)
     return Optimum(prior.mean + prior.widths * optimum.x, optimum.multipliers, optimum.active, optimum.kkt)
 
 

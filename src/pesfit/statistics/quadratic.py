@@ -1,6 +1,6 @@
 """Global optimum of a convex quadratic under linear inequalities.
 
-    minimise  ½ xᵀHx - fᵀx   subject to   Cx ≥ d                       (Nocedal & Wright, Numerical Optimization, 2nd ed., ch. 16)
+    minimize  ½ xᵀHx - fᵀx   subject to   Cx ≥ d                       (Nocedal & Wright, Numerical Optimization, 2nd ed., ch. 16)
 
 | symbol | variable |
 | --- | --- |
@@ -11,7 +11,7 @@
 | y | multipliers of the constraints, y ≥ 0 |
 
 A primal-dual interior-point method with Mehrotra's predictor and corrector (section 16.6) finds which constraints are active; a solve
-on their face makes the answer exact to rounding. Where H is singular, steps are regularised but residuals are not, so that an optimum
+on their face makes the answer exact to rounding. Where H is singular, steps are regularized but residuals are not, so that an optimum
 is reached all the same, near the start in the directions that the objective does not see.
 """
 
@@ -108,7 +108,7 @@ class Optimum:
     kkt: KKT
 
 
-def minimise(hessian: FloatArray, linear: FloatArray, constraints: Constraints, start: FloatArray | None = None) -> Optimum:
+def minimize(hessian: FloatArray, linear: FloatArray, constraints: Constraints, start: FloatArray | None = None) -> Optimum:
     """Find the global optimum and check that it is one.
 
     Args:

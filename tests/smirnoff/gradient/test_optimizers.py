@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pesfit.smirnoff.gradient.optimizers import in_order, minimise_in_box
-from pesfit.statistics.quadratic import Constraints, minimise
+from pesfit.statistics.quadratic import Constraints, minimize
 
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 12), condition=st.floats(0.0, 6.0))
@@ -21,7 +21,7 @@ def test_box_minimum_is_that_of_the_interior_point_method(seed: int, n: int, con
     lower[rng.random(n) < 0.2], upper[rng.random(n) < 0.2] = -np.inf, np.inf
     d = minimise_in_box(hessian, gradient, lower, upper)
     assert ((d >= lower) & (d <= upper)).all()
-    theirs = minimise(hessian, -gradient, Constraints.box(lower, upper)).x
+    theirs = minimize(hessian, -gradient, Constraints.box(lower, upper)).x
 
     def value(x: np.ndarray) -> float:
         return float(gradient @ x + 0.5 * x @ hessian @ x)

@@ -286,7 +286,7 @@ def levenberg_marquardt(
 
 
 def _step(problem: PenalizedLoss, z: FloatArray, value: LossValue, curvature: FloatArray, damping: float) -> FloatArray:
-    """Minimise gᵀd + dᵀ(C + damping diag C)d within the box."""
+    """Minimize gᵀd + dᵀ(C + damping diag C)d within the box."""
     diagonal = np.diag(curvature)
     # The length of a spring of no strength has no curvature; nor has it a gradient, so any number will do.
     floor = np.maximum(diagonal, 1e-12 * diagonal.max(initial=0.0))
@@ -295,7 +295,7 @@ def _step(problem: PenalizedLoss, z: FloatArray, value: LossValue, curvature: Fl
 
 
 def minimise_in_box(hessian: FloatArray, gradient: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
-    """Minimise gᵀd + ½ dᵀHd in a box that holds 0, by projected Newton steps (Bertsekas, SIAM J. Control Optim. 20, 221, 1982).
+    """Minimize gᵀd + ½ dᵀHd in a box that holds 0, by projected Newton steps (Bertsekas, SIAM J. Control Optim. 20, 221, 1982).
 
     Args:
         hessian: H, positive semidefinite with a diagonal above 0, shape (n, n).
