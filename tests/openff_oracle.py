@@ -74,8 +74,9 @@ class OracleMolecule:
         return str(molecule.to_smiles(mapped=True, explicit_hydrogens=True))
 
 
+@cache
 def molecule(smiles: str, n_conformers: int = 2, jitter: float = 0.05, seed: int = 1) -> OracleMolecule:
-    """Parameterize a molecule with Gasteiger charges and make strained conformers.
+    """Parameterize a molecule with Gasteiger charges and make strained conformers, once: its arrays are read-only.
 
     Args:
         smiles: with or without map numbers.
@@ -89,7 +90,10 @@ def molecule(smiles: str, n_conformers: int = 2, jitter: float = 0.05, seed: int
     coords = found.conformers[0].m_as("angstrom")[None] + np.random.default_rng(seed).normal(
         scale=jitter, size=(n_conformers, found.n_atoms, 3)
     )
-    return parameterized(found, coords, found.partial_charges.m_as("elementary_charge"))
+    made = parameterized(found, coords, found.partial_charges.m_as("elementary_charge"))
+    for array in (made.atomic_numbers, made.coords, made.charges):
+        array.setflags(write=False)
+    return made
 
 
 def mapped_molecule(smiles: str, coords: FloatArray, charges: FloatArray) -> OracleMolecule:

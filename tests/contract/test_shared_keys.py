@@ -22,7 +22,7 @@ from pesfit.painn.potential import PaiNNConfig, build_painn
 from pesfit.painn.train.atomrefs import fit_atomrefs
 from pesfit.painn.train.evaluate import evaluate_split
 from pesfit.painn.train.graphs import load_training_data
-from pesfit.parameterize.build import parameterize_datasets
+from pesfit.parameterize.stage import parameterize_datasets
 from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.params.preparation import AssignCharges, Parameterize
 from pesfit.params.train_learned import LearnedObjective, Network
