@@ -31,8 +31,8 @@ def test_every_example_runs(
     blocks = re.findall(r"```(sh|python)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     commands = [line for language, block in blocks if language == "sh" for line in block.splitlines()]
     for line in commands:
-        assert line.startswith("python -m pesfit ")
-        arguments = shlex.split(line)[3:]
+        assert line.startswith("pesfit ")
+        arguments = shlex.split(line)[1:]
         assert main(arguments) == 0, (line, capsys.readouterr().err)
     assert len(ase.io.read("traj.extxyz", index=":")) == 21
     assert [ConformerDataset(f"inputs/datasets/round-{i}")[0].n_conformers for i in (1, 2)] == [2, 6]
@@ -41,7 +41,7 @@ def test_every_example_runs(
         warnings.simplefilter("ignore")  # other programs'
         for script in scripts:
             exec(compile(script, str(PAGE), "exec"), {})
-    assert (len(commands), len(scripts)) == (8, 2)
+    assert (len(commands), len(scripts)) == (8, 3)
     assert "kJ/mol" in capsys.readouterr().out
 
 

@@ -77,7 +77,7 @@ class Sources(ParamsSection):
     xtb: bool = Field(True, description="Build a set of small molecules on this machine, labeled with GFN2-xTB; no download.")
     own: tuple[OwnData, ...] = Field(
         (),
-        description="Data sets of your own, and those that `python -m pesfit label` wrote; each needs a rule in `split.rules`.",
+        description="Data sets of your own, and those that `pesfit label` wrote; each needs a rule in `split.rules`.",
     )
 
     @field_validator("own")

@@ -31,7 +31,7 @@ _KINDS = {"number": "a number", "integer": "a whole number", "string": "a string
 
 @dataclass(frozen=True)
 class Parameter:
-    """One line of `python -m pesfit params`."""
+    """One line of `pesfit params`."""
 
     key: str
     default: str

@@ -41,7 +41,7 @@ def run_rollouts(
     Writes to `output`:
 
     - `trajectories/<potential>/`: a data set of frames with the potential's own energies and forces, `source` `rollout/<potential>`;
-      `python -m pesfit label` makes training data of it;
+      `pesfit label` makes training data of it;
     - `energies.arrow`: all observations, and standard deviations where there is a posterior (`data.rollouts.ENERGIES_SCHEMA`);
     - `probes/`: conformers chosen to lie outside of the training domain (`probes.write_probes`);
     - `measures.json`: the measures of each potential, kind of dynamics and molecule;
