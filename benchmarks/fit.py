@@ -35,7 +35,7 @@ from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics
 from pesfit.smirnoff.features import MoleculeFeatures
 from pesfit.smirnoff.fit_data import MoleculeRows
-from pesfit.smirnoff.gradient.coefficients import Coefficients
+from pesfit.smirnoff.gradient.coefficients import Coefficients, TrainedCharges
 from pesfit.smirnoff.gradient.objective import LossTerms as Weighing
 from pesfit.smirnoff.gradient.objective import MoleculeResiduals, ResidualBlock, losses
 from pesfit.smirnoff.gradient.preparation import MoleculePreparation, PreparationSettings
@@ -253,7 +253,7 @@ def main() -> int:
     force_field, molecules = golden(Path(folder)) if folder else small_profile()
     force_field = with_uses(force_field, molecules)
     layout = Layout.of(force_field, TRAIN)
-    coefficients = Coefficients(layout, force_field, Gradient(), {}, with_constants=False)
+    coefficients = Coefficients(layout, force_field, Gradient(), TrainedCharges(), with_constants=False)
     setting = PreparationSettings(force_field, layout, coefficients, Objective(), (1.0, 1.0))
     n = sum(len(m.energy) for m in molecules)
     atoms = sum(m.forces.size // 3 for m in molecules) / n

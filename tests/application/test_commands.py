@@ -134,13 +134,13 @@ def test_md_keeps_frames_when_it_ends_early(
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["predict", "{smirnoff}", "{water}"], 1, "says nothing of bonds"),
+        (["predict", "{smirnoff}", "{water}"], 1, "has no bonds"),
         (["predict", "{smirnoff}", "CCO", "[SiH4]"], 1, "[SiH4]: {smirnoff} cannot be assigned: no Bonds parameter"),
         (["predict", "{network}", "CCO", "CN"], 1, "CN: this potential was not trained on N; it knows H, C, O"),
         (["predict", "{smirnoff}", "missing.sdf"], 1, "missing.sdf does not exist"),
         (["predict", "{empty}", "CCO"], 1, "has neither force-field.offxml nor config.json"),
         (["predict", "{smirnoff}", "{water}", "--smiles", "CO"], 1, "has the atoms H2 O1; CO needs H4 C1 O1"),
-        (["md", "{smirnoff}", "{water}", "--steps", "5"], 1, "says nothing of bonds"),
+        (["md", "{smirnoff}", "{water}", "--steps", "5"], 1, "has no bonds"),
         (["md", "{network}", "CN", "--steps", "5"], 1, "not trained on N"),
         (["md", "{network}", "CO", "--steps", "0"], 2, "n_steps = 0; at least 1 is needed"),
         (["md", "{network}", "CO", "--steps", "5", "--every", "0"], 2, "--every 0: at least 1 is needed"),

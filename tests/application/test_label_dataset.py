@@ -101,7 +101,7 @@ def test_what_cannot_be_labeled_is_left_out_and_listed(smirnoff: Path, network: 
         "gfn2": {"radical": "electrons (total charge +1) cannot have 0 of them unpaired"},
         str(smirnoff): {
             "CCO": "gives no finite energy and forces for 1 of 3 conformers (frames 10): atoms 3 and 8",
-            "bare": "a row without SMILES says nothing of bonds",
+            "bare": "a row without SMILES has no bonds",
         },
     }
     for i, (name, messages) in enumerate(expected.items()):

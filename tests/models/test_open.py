@@ -76,9 +76,7 @@ def test_other_versions_and_damaged_files_are_refused(tmp_path: Path, smirnoff: 
 
 def test_molecules_that_do_not_fit_are_named(smirnoff: Path) -> None:
     model = open_model(smirnoff)
-    with pytest.raises(
-        DataError, match=r"water.xyz says nothing of bonds, which the SMIRNOFF force field .* needs; give an SDF file"
-    ):
+    with pytest.raises(DataError, match=r"water.xyz has no bonds, which the SMIRNOFF force field .* needs; give an SDF file"):
         model.prepare(np.array([8, 1, 1], dtype=np.int32), None, "water.xyz")
     with pytest.raises(MoleculeError, match=r"silane: .* cannot be assigned: no Bonds parameter"):
         model.prepare(np.array([14, 1, 1, 1, 1], dtype=np.int32), "[Si:1]([H:2])([H:3])([H:4])[H:5]", "silane")

@@ -45,7 +45,7 @@ def test_stored_molecules_are_not_parameterized_again(
 ) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "1")
     train = Train(proper_torsions=TrainProperTorsions(add_periodicities=added))
-    fit(data, tmp_path, FitSmirnoff(train=train, bootstrap=20, prior_strength=0.01))
+    fit(data, tmp_path, FitSmirnoff(train=train, prior_strength=0.01))
     path = tmp_path / "out" / FORCE_FIELD_FILE
     anew, stored = open_smirnoff("fit", path), open_smirnoff("fit", path, stored=data.parameterized)
     expected = [prepared(anew, data, index) for index in range(len(data.datasets["made"]))]

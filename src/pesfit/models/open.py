@@ -22,7 +22,7 @@ def open_model(model: str | Path, charge_methods: Sequence[ChargeMethod] = CHARG
     """Open an output folder of the pipeline, or an .offxml.
 
     Args:
-        model: folder with force-field.offxml (and posterior.npz, charges.csv), or with config.json and model.safetensors; or an
+        model: folder with force-field.offxml (and posterior.npz), or with config.json and model.safetensors; or an
             .offxml, by path or by the name under which it is installed.
         charge_methods: where partial charges come from, for SMIRNOFF; tried in this order.
 

@@ -44,6 +44,10 @@ class SectionPatterns:
     rows: tuple[tuple[int, int], ...]
 
 
+FITTED_CHARGES = "fitted-"
+"""Beginning of the ids of library charges that a fit wrote: they come before the charges of data sets."""
+
+
 @dataclass(frozen=True)
 class TaggedCharges:
     """Charges, or charge increments, for the tagged atoms of a pattern.
@@ -51,10 +55,12 @@ class TaggedCharges:
     Attributes:
         smirks: the pattern.
         charges: [e], one for each tag.
+        is_fitted: whether a fit wrote them.
     """
 
     smirks: str
     charges: tuple[float, ...]
+    is_fitted: bool = False
 
 
 @dataclass(frozen=True)

@@ -199,8 +199,13 @@ class ForceFieldCharges:
 
     def __init__(self, patterns: Patterns) -> None:
         self._library = [(Pattern(entry.smirks), entry) for entry in patterns.library_charges]
+        self._fitted = [(pattern, entry) for pattern, entry in self._library if entry.is_fitted]
         self._increments = [(Pattern(entry.smirks), entry) for entry in patterns.increments]
         self._base = patterns.increment_base
+
+    def fitted(self, molecule: Chem.Mol) -> FloatArray | None:
+        """Return the charges that a fit trained for the molecule [e], shape (n_atoms,), or None where it was not in a fit of charges."""
+        return _library_charges(molecule, self._fitted)
 
     def assign(self, molecule: Chem.Mol, base_charges: BaseCharges) -> FloatArray | None:
         """Return the molecule's charges, or None where the force field leaves them to another method.
@@ -212,10 +217,8 @@ class ForceFieldCharges:
         Returns:
             [e], shape (n_atoms,).
         """
-        library = np.full(molecule.GetNumAtoms(), np.nan)
-        for atoms, entry in _last_by_set(molecule, self._library).items():
-            library[list(atoms)] = entry.charges
-        if not np.isnan(library).any():
+        library = _library_charges(molecule, self._library)
+        if library is not None:
             return library
         if self._base is None:
             return None
@@ -229,6 +232,13 @@ class ForceFieldCharges:
         for atoms, entry in _last_by_tags(molecule, self._increments).items():
             np.add.at(charges, list(atoms), entry.charges)
         return charges
+
+
+def _library_charges(molecule: Chem.Mol, entries: list[tuple[Pattern, TaggedCharges]]) -> FloatArray | None:
+    charges = np.full(molecule.GetNumAtoms(), np.nan)
+    for atoms, entry in _last_by_set(molecule, entries).items():
+        charges[list(atoms)] = entry.charges
+    return None if np.isnan(charges).any() else charges
 
 
 def _last_by_set(molecule: Chem.Mol, entries: list[tuple[Pattern, TaggedCharges]]) -> dict[AtomTuple, TaggedCharges]:

@@ -113,6 +113,9 @@ class _Engine:
 
     def _assign_charges(self, molecule: Chem.Mol, request: Request) -> tuple[FloatArray, str]:
         """Return charges [e], shape (n_atoms,), and where they come from."""
+        fitted = self._force_field_charges.fitted(molecule)
+        if fitted is not None:
+            return fitted, FORCE_FIELD_CHARGES
         given = None if request.charges is None else np.frombuffer(request.charges, dtype=np.float64)
         if given is None or self._methods[0] != "dataset":
             own = self._force_field_charges.assign(molecule, lambda base: self._base_charges(molecule, base))

@@ -19,7 +19,7 @@ import numpy as np
 
 from pesfit.core.exceptions import ForceFieldError
 from pesfit.data.topology import COLUMNS, ForceField, ParameterTable
-from pesfit.parameterize.assign import N_TAGS, Pattern, Patterns, SectionPatterns, TaggedCharges
+from pesfit.parameterize.assign import FITTED_CHARGES, N_TAGS, Pattern, Patterns, SectionPatterns, TaggedCharges
 from pesfit.parameterize.molecule import read_mapped_smiles
 from pesfit.parameterize.nagl_file import MODEL_NAME, MODEL_SHA256
 
@@ -275,7 +275,7 @@ def _patterns(handler: str, parameters: Sequence[Any], rows: Sequence[Sequence[S
 def _library_charges(parameter: Any) -> TaggedCharges:
     charges = tuple(float(charge.m_as("elementary_charge")) for charge in parameter.charge)
     Pattern(parameter.smirks, len(charges))
-    return TaggedCharges(parameter.smirks, charges)
+    return TaggedCharges(parameter.smirks, charges, (parameter.id or "").startswith(FITTED_CHARGES))
 
 
 def _increments(parameter: Any) -> TaggedCharges:

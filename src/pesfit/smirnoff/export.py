@@ -9,29 +9,35 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from rdkit import Chem
 
-from pesfit.core.arrays import FloatArray
+from pesfit.core.arrays import FloatArray, LongArray
 from pesfit.core.exceptions import ForceFieldError
 from pesfit.data.topology import BONDED_HANDLERS, COLUMNS, ForceField, ParameterTable
+from pesfit.parameterize.assign import FITTED_CHARGES
+from pesfit.parameterize.molecule import read_mapped_smiles
 
 _ELEMENTS = {"Bonds": "Bond", "Angles": "Angle", "ProperTorsions": "Proper", "ImproperTorsions": "Improper"}
 _NUMBER = re.compile(r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _FITTED = ("k", "length", "angle")
 """Columns a fit may change. Periodicity, phase and idivf of a torsion that the file has are never written: 2.9999999 would be read as 2."""
 _READ_BACK_TOLERANCE = 1e-12
+_SMILES_ATOM = re.compile(r"\[[A-Za-z]+(@*)[^]]*?:(\d+)\]")
 
 
-def write_offxml(path: Path, start: ForceField, fitted: ForceField) -> None:
+def write_offxml(path: Path, start: ForceField, fitted: ForceField, charges: Sequence[tuple[str, FloatArray]] = ()) -> None:
     """Write the fitted force field.
 
     Args:
         path: the new file.
         start: the force field with the text of its file.
         fitted: the same, with other values of k, length and angle; and possibly with more periodicities at the end of its proper torsions.
+        charges: mapped SMILES of molecules whose charges were trained, and these charges [e], shape (n_atoms,); equal for atoms of one
+            `symmetry_classes`. They become `LibraryCharges`.
 
     Raises:
         ForceFieldError: where a value is not finite, or the text and the tables do not belong together.
@@ -40,6 +46,7 @@ def write_offxml(path: Path, start: ForceField, fitted: ForceField) -> None:
     for handler in BONDED_HANDLERS:
         _write_section(root, start.tables[handler], fitted.tables[handler], fitted.name)
     _write_vdw(root, start.tables["vdW"], fitted.tables["vdW"], fitted.name)
+    _write_charges(root, charges)
     ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 
 
@@ -77,6 +84,79 @@ def _write_vdw(root: ET.Element, start: ParameterTable, fitted: ParameterTable, 
             if attribute == "sigma" and "sigma" not in element.attrib:  # the minimum is at 2^(1/6) sigma
                 key, value = "rmin_half", value * 2.0 ** (1.0 / 6.0) / 2.0
             element.set(key, _like(element.get(key, ""), value, fitted.units[column], f"vdW {smirks} {key}"))
+
+
+def symmetry_classes(mol: Chem.Mol) -> LongArray:
+    """Number the atoms of a molecule by what SMIRKS can tell apart, shape (n_atoms,); hydrogens on one atom are alike.
+
+    Args:
+        mol: as `read_mapped_smiles` builds it.
+    """
+    classes = np.array(list(Chem.CanonicalRankAtoms(mol, breakTies=False)), dtype=np.int64)
+    for hydrogen, parent in _free_hydrogens(mol).items():
+        classes[hydrogen] = len(classes) + classes[parent]
+    return classes
+
+
+def library_charges(mol: Chem.Mol, charges: FloatArray) -> list[tuple[str, FloatArray]]:
+    """Write the charges of one molecule as SMIRKS that match this molecule alone, with the charges of their tagged atoms.
+
+    The first pattern is the skeleton: every atom with its numbers of neighbors and hydrogens and its charge, so that nothing can be
+    attached to it. Hydrogens are left out of it unless they define stereochemistry, and each kind of them has a pattern of its own: a
+    pattern with all hydrogens matches six times for each methyl group, and so a million times in a molecule of eight.
+
+    Args:
+        mol: as `read_mapped_smiles` builds it.
+        charges: [e], equal for atoms of one of `symmetry_classes`, shape (n_atoms,).
+    """
+    hydrogens, classes = _free_hydrogens(mol), symmetry_classes(mol)
+    kept = [atom for atom in range(mol.GetNumAtoms()) if atom not in hydrogens]
+    numbered = Chem.Mol(mol)
+    for atom in numbered.GetAtoms():
+        atom.SetAtomMapNum(atom.GetIdx() + 1)
+    skeleton = Chem.MolFragmentToSmiles(numbered, kept, allBondsExplicit=True, allHsExplicit=True, canonical=False)
+
+    def pattern(tags: Mapping[int, int], parent: int | None = None) -> str:
+        def query(match: re.Match[str]) -> str:
+            atom = mol.GetAtomWithIdx(int(match[2]) - 1)
+            n_hydrogens = sum(neighbor.GetAtomicNum() == 1 for neighbor in atom.GetNeighbors())
+            tag = f":{tags[atom.GetIdx()]}" if atom.GetIdx() in tags else ""
+            text = f"[#{atom.GetAtomicNum()}{match[1]}X{atom.GetDegree()}H{n_hydrogens}{atom.GetFormalCharge():+d}{tag}]"
+            return text + "(-[#1:1])" * (atom.GetIdx() == parent)
+
+        return _SMILES_ATOM.sub(query, skeleton)
+
+    of_kind = {int(classes[hydrogen]): (hydrogen, parent) for hydrogen, parent in hydrogens.items()}
+    return [
+        (pattern({atom: tag for tag, atom in enumerate(kept, start=1)}), charges[kept]),
+        *((pattern({}, parent), charges[[hydrogen]]) for hydrogen, parent in of_kind.values()),
+    ]
+
+
+def _free_hydrogens(mol: Chem.Mol) -> dict[int, int]:
+    """Return the hydrogens whose bonded atom has no stereochemistry, by index, with that atom."""
+    stereo = {atom.GetIdx() for atom in mol.GetAtoms() if atom.GetChiralTag() != Chem.ChiralType.CHI_UNSPECIFIED}
+    for bond in mol.GetBonds():
+        if bond.GetStereo() not in (Chem.BondStereo.STEREONONE, Chem.BondStereo.STEREOANY):
+            stereo |= {bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()}
+    found = {}
+    for atom in mol.GetAtoms():
+        parents = [other for other in atom.GetNeighbors() if other.GetAtomicNum() > 1 and other.GetIdx() not in stereo]
+        if atom.GetAtomicNum() == 1 and atom.GetDegree() == 1 and parents:
+            found[atom.GetIdx()] = parents[0].GetIdx()
+    return found
+
+
+def _write_charges(root: ET.Element, charges: Sequence[tuple[str, FloatArray]]) -> None:
+    if not charges:
+        return
+    section = root.find("LibraryCharges")
+    if section is None:
+        section = ET.SubElement(root, "LibraryCharges", version="0.3")
+    for number, (smiles, of_atoms) in enumerate(charges, start=1):
+        for smirks, tagged in library_charges(read_mapped_smiles(smiles), of_atoms):
+            values = {f"charge{tag}": f"{charge!r} * elementary_charge" for tag, charge in enumerate(tagged.tolist(), start=1)}
+            ET.SubElement(section, "LibraryCharge", {"smirks": smirks, "id": f"{FITTED_CHARGES}{number}", **values})
 
 
 def _like(original: str, value: float, unit: str, what: str) -> str:
@@ -136,13 +216,13 @@ def _rows(table: ParameterTable, n_start: int) -> Iterator[tuple[tuple[str, str]
                 yield (table.ids[more], table.smirks[more]), table.values[more]
 
 
-def openmm_energies(path: Path, smiles: str, charges: FloatArray, coords: FloatArray) -> FloatArray:
+def openmm_energies(path: Path, smiles: str, charges: FloatArray | None, coords: FloatArray) -> FloatArray:
     """Evaluate conformers with a written force field, by the OpenFF toolkit, Interchange and OpenMM's Reference platform.
 
     Args:
         path: the force field.
         smiles: mapped.
-        charges: [e], shape (n_atoms,).
+        charges: [e], shape (n_atoms,); None for those that the force field itself gives.
         coords: [Å], shape (n_conformers, n_atoms, 3).
 
     Returns:
@@ -159,8 +239,11 @@ def openmm_energies(path: Path, smiles: str, charges: FloatArray, coords: FloatA
         from openff.units import Quantity
 
         molecule = Molecule.from_mapped_smiles(smiles, allow_undefined_stereo=True)
-        molecule.partial_charges = Quantity(charges, "elementary_charge")  # type: ignore[no-untyped-call]
-        interchange = Interchange.from_smirnoff(Toolkit(str(path)), molecule.to_topology(), charge_from_molecules=[molecule])
+        given = []
+        if charges is not None:
+            molecule.partial_charges = Quantity(charges, "elementary_charge")  # type: ignore[no-untyped-call]
+            given = [molecule]
+        interchange = Interchange.from_smirnoff(Toolkit(str(path)), molecule.to_topology(), charge_from_molecules=given)
         system = interchange.to_openmm_system(add_constrained_forces=True)
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
     energies = []
@@ -172,13 +255,13 @@ def openmm_energies(path: Path, smiles: str, charges: FloatArray, coords: FloatA
 
 
 def check_energies(
-    path: Path, expected: Sequence[tuple[str, FloatArray, FloatArray, FloatArray]], tolerance: float = 1e-6
+    path: Path, expected: Sequence[tuple[str, FloatArray | None, FloatArray, FloatArray]], tolerance: float = 1e-6
 ) -> float:
     """Compare energies of the fitted force field with those of the written file in OpenMM.
 
     Args:
         path: the force field.
-        expected: mapped SMILES, charges [e], coords [Å] and energies [kcal/mol] of a few molecules.
+        expected: mapped SMILES, charges [e] (None for those of the force field), coords [Å] and energies [kcal/mol] of a few molecules.
         tolerance: [kcal/mol] largest difference allowed, or so much of the energy by which rounding grows with it.
 
     Returns:

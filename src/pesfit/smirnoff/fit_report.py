@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +15,10 @@ from matplotlib.figure import Figure
 
 from pesfit.core.arrays import BoolArray, FloatArray
 from pesfit.core.plotting import BLUE, GREEN, VERMILION, new_figure, save_png
-from pesfit.data.topology import BONDED_HANDLERS, ForceField
+from pesfit.data.topology import BONDED_HANDLERS, ForceField, ParameterTable
 from pesfit.smirnoff.exact.solve import ExactFit
-from pesfit.smirnoff.parameters import MINIMUM, Layout
+from pesfit.smirnoff.parameters import FILE_COLUMNS, MINIMUM, Layout
+from pesfit.statistics.linear_gaussian import Posterior
 
 _N_COLUMNS = 3
 
@@ -29,6 +32,57 @@ _QUANTITIES = {
 
 
 _GREY = "0.6"
+
+
+def write_parameters(  # noqa: PLR0913 - what the columns hold
+    path: Path, layout: Layout, start: ForceField, fitted: ForceField, posterior: Posterior, *, has_errors: bool
+) -> None:
+    """Write every trained parameter before and after the fit, with the columns `parameters.FILE_COLUMNS`.
+
+    Args:
+        path: CSV to write.
+        layout: what was trained.
+        start: the force field before the fit.
+        fitted: the force field after it.
+        posterior: of the exact fit, for prior widths, and for which parameters the data determine.
+        has_errors: whether its standard errors are those of `fitted`.
+    """
+    errors = layout.standard_errors(start, posterior.x, posterior.covariance)
+    prior_widths = math.sqrt(posterior.noise_variance / posterior.strength) * layout.value_widths(fitted)
+    at_bounds = layout.at_bounds(fitted)
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(FILE_COLUMNS)
+        for i in range(len(layout)):
+            before = start.tables[BONDED_HANDLERS[layout.handler[i]]]
+            row, column = int(layout.row[i]), int(layout.is_shift[i])
+            periodicity = round(float(before.values[row, 1])) if before.handler not in MINIMUM else ""
+            standard_error = f"{errors[before.handler][row, column]:.4g}" if has_errors else ""
+            determined, at_bound = ("yes" if flag else "no" for flag in (posterior.determined[i], at_bounds[i]))
+            writer.writerow(
+                [*_changed(before, fitted, row, column, periodicity), standard_error, f"{prior_widths[i]:.4g}",
+                 int(before.uses[row]), determined, at_bound]
+            )  # fmt: skip
+        vdw = start.tables["vdW"]
+        for row, column in np.argwhere(vdw.values != fitted.tables["vdW"].values).tolist():
+            writer.writerow([*_changed(vdw, fitted, row, column, ""), "", "", int(vdw.uses[row]), "", ""])
+
+
+def _changed(before: ParameterTable, fitted: ForceField, row: int, column: int, periodicity: int | str) -> list[object]:
+    values = (f"{table.values[row, column]:.10g}" for table in (before, fitted.tables[before.handler]))
+    name, unit = before.columns[column], before.units[column]
+    return [before.handler, before.ids[row], before.smirks[row], periodicity, name, unit, *values]
+
+
+def write_path(path: Path, fit: ExactFit) -> None:
+    """Write the path over prior strengths as CSV."""
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        parts = ["train_energy", "train_forces", "validation_energy", "validation_forces"]
+        writer.writerow(["prior_strength", "effective_parameters", "log_evidence", *parts])
+        for point in fit.path:
+            values = (point.strength, point.effective_parameters, point.log_evidence, *point.train, *point.validation)
+            writer.writerow([f"{value:.10g}" for value in values])
 
 
 def plot_changes(path: Path, layout: Layout, start: ForceField, fitted: ForceField, fit: ExactFit) -> None:

@@ -1,4 +1,4 @@
-"""A SMIRNOFF force field opened to be used, with the posterior and the charges that its fit left beside it.
+"""A SMIRNOFF force field opened to be used, with the posterior that its fit left beside it.
 
 Molecules that stage 03 has parameterized are not parameterized again: what it stored is indices into the tables of the force field that
 the fit started from, and a fitted force field has the same patterns in the same order, possibly with more periodicities in its torsions.
@@ -7,7 +7,7 @@ the fit started from, and a fitted force field has the same patterns in the same
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -26,45 +26,11 @@ from pesfit.potentials.model import Model, PreparedMolecule
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.posterior import SmirnoffPosterior
 from pesfit.smirnoff.potential import SmirnoffPotential
-from pesfit.smirnoff.trained_charges import TrainedCharges
 from pesfit.uncertainty.calibration import Calibration
 
-FORCE_FIELD_FILE, POSTERIOR_FILE, CHARGES_FILE = "force-field.offxml", "posterior.npz", "charges.csv"
-FIT = "fit"
-"""`charge_method` of molecules whose charges were trained."""
+FORCE_FIELD_FILE, POSTERIOR_FILE = "force-field.offxml", "posterior.npz"
 CHARGE_METHODS: tuple[ChargeMethod, ...] = ("nagl", "sqm")
-"""What charges come from by default: as in stage 03, but for those that come with data sets."""
-
-
-@dataclass(frozen=True, eq=False)
-class LeftByFit:
-    """What a fit leaves beside its force field.
-
-    Attributes:
-        posterior: of the parameters; None where there is none.
-        trained: charges of the fit's molecules; None where they were not trained.
-        calibration: of the posterior; None where there is none.
-    """
-
-    posterior: SmirnoffPosterior | None = None
-    trained: TrainedCharges | None = None
-    calibration: Calibration | None = None
-
-    @classmethod
-    def read(cls, path: Path, force_field: ForceField) -> LeftByFit:
-        """Read what lies beside an .offxml, and belongs to it where that has the name that the pipeline gives it.
-
-        Raises:
-            DataError: where files are damaged, of another format version, or belong to another force field.
-        """
-        if path.name != FORCE_FIELD_FILE:
-            return cls()
-        posterior, charges = (path.with_name(name) for name in (POSTERIOR_FILE, CHARGES_FILE))
-        return cls(
-            SmirnoffPosterior.read(posterior, force_field) if posterior.exists() else None,
-            TrainedCharges(charges) if charges.exists() else None,
-            Calibration.read(path.parent) if posterior.exists() else None,
-        )
+"""Origin of charges by default: as in stage 03, but for those that come with data sets."""
 
 
 class StoredTopologies:
@@ -124,14 +90,17 @@ def _rows_of_patterns(force_field: ForceField, handler: str) -> LongArray:
 
 
 class SmirnoffModel(Model):
-    """A SMIRNOFF force field, with what its fit left beside it.
+    """A SMIRNOFF force field, with the posterior of its fit.
 
     Args:
         name: as it was given.
         force_field: its numbers.
         setup: what is matched on molecules that are not stored, and where their charges come from.
-        fit: charges that it trained come before the methods.
+        posterior: of the parameters; None where there is none.
         stored: topologies of molecules that are parameterized already.
+
+    Attributes:
+        force_field: its numbers.
     """
 
     needs_bonds = True
@@ -142,13 +111,13 @@ class SmirnoffModel(Model):
         name: str,
         force_field: ForceField,
         setup: Setup,
-        fit: LeftByFit,
+        posterior: SmirnoffPosterior | None = None,
         stored: StoredTopologies | None = None,
     ) -> None:
         super().__init__(name, SmirnoffPotential(force_field))
-        self._setup, self._fit, self._stored = setup, fit, stored
-        self.has_posterior = fit.posterior is not None
-        self.calibration = fit.calibration
+        self.force_field = force_field
+        self._setup, self._posterior, self._stored = setup, posterior, stored
+        self.has_posterior = posterior is not None
 
     def prepare(
         self, atomic_numbers: IntArray, smiles: str | None, where: str, charges: FloatArray | None = None
@@ -156,23 +125,28 @@ class SmirnoffModel(Model):
         """Assign parameters and charges; see `Model.prepare`."""
         if smiles is None:
             raise DataError(
-                f"{where} says nothing of bonds, which the SMIRNOFF force field {self.name} needs; give an SDF file, or the SMILES of the "
+                f"{where} has no bonds, which the SMIRNOFF force field {self.name} needs; give an SDF file, or the SMILES of the "
                 "molecule beside the xyz file"
             )
-        total_charge = int(Chem.GetFormalCharge(read_smiles(smiles)))
-        trained = None if self._fit.trained is None else self._fit.trained.of(smiles)
-        given = charges if trained is None else trained
-        topology = None if self._stored is None or given is None else self._stored.find(smiles, given)
-        if topology is None or topology.n_atoms != len(atomic_numbers):
-            elements, given_bytes = atomic_numbers.astype(np.int32).tobytes(), None if given is None else given.tobytes()
-            topology = self._parameterized(Request(smiles, elements, given_bytes, total_charge), where)
-        method = topology.charge_method if trained is None else FIT
-        posterior = None if self._fit.posterior is None else self._fit.posterior.of(topology)
+        topology = self.topology(atomic_numbers, smiles, where, charges)
+        posterior = None if self._posterior is None else self._posterior.of(topology)
         return PreparedMolecule(
-            atomic_numbers, smiles, total_charge, Terms.from_topology(topology), method, self.calibrated(posterior)
+            atomic_numbers,
+            smiles,
+            int(Chem.GetFormalCharge(read_smiles(smiles))),
+            Terms.from_topology(topology),
+            topology.charge_method,
+            self.calibrated(posterior),
         )
 
-    def _parameterized(self, request: Request, where: str) -> Topology:
+    def topology(self, atomic_numbers: IntArray, smiles: str, where: str, charges: FloatArray | None = None) -> Topology:
+        """Assign parameters and charges; arguments and errors as of `prepare`."""
+        stored = None if self._stored is None or charges is None else self._stored.find(smiles, charges)
+        if stored is not None and stored.n_atoms == len(atomic_numbers):
+            return stored
+        elements = atomic_numbers.astype(np.int32).tobytes()
+        total_charge = int(Chem.GetFormalCharge(read_smiles(smiles)))
+        request = Request(smiles, elements, None if charges is None else charges.tobytes(), total_charge)
         found = parameterize(self._setup, request)
         if isinstance(found, Failure):
             raise MoleculeError(f"{where}: {self.name} cannot be assigned: {found.message}")
@@ -185,22 +159,27 @@ def open_smirnoff(
     charge_methods: Sequence[ChargeMethod] = CHARGE_METHODS,
     stored: ParameterizedSet | None = None,
 ) -> SmirnoffModel:
-    """Open a force field.
+    """Open a force field, with the posterior and its calibration beside it where it has the name that the pipeline gives it.
 
     Args:
-        name: what messages call it.
+        name: of the model in messages.
         path: of the .offxml.
-        charge_methods: where partial charges come from; tried in this order.
+        charge_methods: where partial charges come from; tried in this order. Charges that a fit trained come before them.
         stored: output of stage 03; molecules that it has, with the charges that are asked for, are not parameterized again.
 
     Raises:
-        DataError: where what the fit left beside it is damaged or of another format version.
+        DataError: where the posterior is damaged, of another format version, or belongs to another force field.
         ForceFieldError: where it cannot be read or is not supported.
         ParamsError: where a charge method is not known.
     """
     methods = tuple(charge_methods)
     ChargeAssigner(methods).check()
     force_field, patterns = read_force_field(str(path))
-    known = None if stored is None else StoredTopologies.of(stored, force_field)
-    setup = Setup(patterns, ("dataset", *methods))
-    return SmirnoffModel(name, force_field, setup, LeftByFit.read(path, force_field), known)
+    has_posterior = path.name == FORCE_FIELD_FILE and path.with_name(POSTERIOR_FILE).exists()
+    posterior = SmirnoffPosterior.read(path.with_name(POSTERIOR_FILE), force_field) if has_posterior else None
+    has_trained_charges = any(entry.is_fitted for entry in patterns.library_charges)
+    known = None if stored is None or has_trained_charges else StoredTopologies.of(stored, force_field)
+    model = SmirnoffModel(name, force_field, Setup(patterns, ("dataset", *methods)), posterior, known)
+    if has_posterior:
+        model.calibration = Calibration.read(path.parent)
+    return model

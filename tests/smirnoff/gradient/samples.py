@@ -12,7 +12,7 @@ from pesfit.data.dataset import Record
 from pesfit.data.topology import ForceField
 from pesfit.params.fit_smirnoff import Gradient, Objective, RelativeColumn, Sigma, TrainCharges, TrainVdW
 from pesfit.smirnoff.fit_data import MoleculeRows
-from pesfit.smirnoff.gradient.coefficients import Coefficients, equivalence_classes
+from pesfit.smirnoff.gradient.coefficients import Coefficients, TrainedCharges, equivalence_classes
 from pesfit.smirnoff.gradient.objective import MoleculeResiduals
 from pesfit.smirnoff.gradient.preparation import MoleculePreparation, PreparationSettings
 from pesfit.smirnoff.parameters import Layout
@@ -43,9 +43,11 @@ def setting_of(
 ) -> PreparationSettings:
     """Train everything that `params` asks for, and all valence terms."""
     layout = Layout.of(found.force_field, EVERYTHING)
-    classes = {i: equivalence_classes(t) for i, t in enumerate(found.topologies)} if params.charges.train else {}
+    charges = TrainedCharges(
+        {i: equivalence_classes(t) for i, t in enumerate(found.topologies)} if params.charges.train else {}
+    )
     with_constants = objective.energy_zero == "none"
-    coefficients = Coefficients(layout, found.force_field, params, classes, with_constants=with_constants)
+    coefficients = Coefficients(layout, found.force_field, params, charges, with_constants=with_constants)
     return PreparationSettings(found.force_field, layout, coefficients, objective, weights)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from pesfit.core.exceptions import ParamsError
 from pesfit.params.fit_smirnoff import Gradient, RelativeColumn, Train, TrainVdW
-from pesfit.smirnoff.gradient.coefficients import Coefficients, PairIndex, check_trained, equivalence_classes
+from pesfit.smirnoff.gradient.coefficients import Coefficients, PairIndex, TrainedCharges, check_trained, equivalence_classes
 from pesfit.smirnoff.parameters import Layout
 from tests.smirnoff.gradient.samples import TRAIN_ALL, molecules, random_z, setting_of
 from tests.smirnoff.samples import Sample, perturbation, sample
@@ -28,7 +28,7 @@ def test_start_has_no_coefficients_and_is_the_starting_force_field(found: Sample
 
 def test_a_vector_of_the_exact_fit_is_found_again(found: Sample) -> None:
     layout = Layout.of(found.force_field, Train())
-    coefficients = Coefficients(layout, found.force_field, Gradient(), {}, with_constants=False)
+    coefficients = Coefficients(layout, found.force_field, Gradient(), TrainedCharges(), with_constants=False)
     x = perturbation(layout)
     np.testing.assert_allclose(coefficients.at(coefficients.from_valence(x)).values, x, rtol=1e-12, atol=1e-12)
 
@@ -102,10 +102,12 @@ def test_only_types_that_are_used_and_positive_are_trained(found: Sample) -> Non
     used = np.flatnonzero((table.uses > 0) & (table.values > 0).all(axis=1))
     params = Gradient(vdw=TrainVdW(epsilon=RelativeColumn(train=True), exclude=(table.smirks[used[0]],)))
     layout = Layout.of(found.force_field, Train())
-    coefficients = Coefficients(layout, found.force_field, params, {}, with_constants=False)
+    coefficients = Coefficients(layout, found.force_field, params, TrainedCharges(), with_constants=False)
     assert coefficients.n_parameters - len(layout) == len(used) - 1 > 0
     with pytest.raises(ParamsError, match=r"gradient.vdw.include: 'n999'"):
-        Coefficients(layout, found.force_field, Gradient(vdw=TrainVdW(include=("n999",))), {}, with_constants=False)
+        Coefficients(
+            layout, found.force_field, Gradient(vdw=TrainVdW(include=("n999",))), TrainedCharges(), with_constants=False
+        )
 
 
 def test_levenberg_marquardt_is_refused_for_very_many_parameters() -> None:

@@ -19,7 +19,7 @@ that reaches k = 0 has any q₀; `Coefficients.freed` puts it where k would firs
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse
@@ -224,24 +224,40 @@ class VdWCoefficients:
         return np.concatenate(values), np.concatenate(slopes)
 
 
+@dataclass(frozen=True)
+class TrainedCharges:
+    """Which charges are trained together.
+
+    Attributes:
+        classes: classes of equivalent atoms of each topology whose charges are trained, by its number; each of shape (n_atoms,).
+        shared: topologies of a molecule that an earlier one is of, too, with that one's number; their classes are the same.
+    """
+
+    classes: Mapping[int, LongArray] = field(default_factory=dict)
+    shared: Mapping[int, int] = field(default_factory=dict)
+
+
 class ChargeCoefficients:
     """Changes of charges.
 
     Args:
-        classes: of the atoms of each topology, by its number.
-        params: what is trained.
+        charges: what is trained together.
+        params: prior and bounds.
 
     Attributes:
         width, bound: prior width [e], and largest z.
         first: number of each topology's first z, and of its first coefficient.
     """
 
-    def __init__(self, classes: Mapping[int, LongArray], params: Gradient) -> None:
+    def __init__(self, charges: TrainedCharges, params: Gradient) -> None:
         self.width, self.bound = params.charges.prior_width, params.charges.largest_change / params.charges.prior_width
         self.first: dict[int, tuple[int, int]] = {}
         counts, products, values, starts = [], [], [], []
         n = n_coefficients = 0
-        for topology, of_atoms in classes.items():
+        for topology, of_atoms in charges.classes.items():
+            if topology in charges.shared:
+                self.first[topology] = self.first[charges.shared[topology]]
+                continue
             count = np.bincount(of_atoms)
             self.first[topology] = (n, n_coefficients)
             pairs = np.stack(np.triu_indices(len(count))) + n
@@ -336,7 +352,7 @@ class Coefficients:
         layout: of the valence parameters.
         force_field: the starting force field.
         params: what else is trained.
-        classes: classes of equivalent atoms of each topology whose charges are trained, by its number.
+        charges: what is trained together, of each topology whose charges are trained.
         with_constants: whether energies have no zero, so that m²/(2k) counts.
 
     Attributes:
@@ -351,13 +367,13 @@ class Coefficients:
         layout: Layout,
         force_field: ForceField,
         params: Gradient,
-        classes: Mapping[int, LongArray],
+        charges: TrainedCharges,
         *,
         with_constants: bool,
     ) -> None:
-        self.layout, self._force_field, self._classes = layout, force_field, classes
+        self.layout, self._force_field, self._classes = layout, force_field, charges.classes
         self._valence = ValenceCoefficients(layout, with_constants=with_constants)
-        self._vdw, self._charges = VdWCoefficients(force_field, params), ChargeCoefficients(classes, params)
+        self._vdw, self._charges = VdWCoefficients(force_field, params), ChargeCoefficients(charges, params)
         parts = self._parts
         self._z_at = np.cumsum([0, *(part.n_parameters for part in parts)])
         self._c_at = np.cumsum([0, *(part.n_coefficients for part in parts)])
@@ -468,12 +484,10 @@ class Coefficients:
         values = table.values * np.stack(self._vdw.factors(z[self._z_at[1] : self._z_at[2]]), axis=1)
         return replace(fitted, tables={**fitted.tables, "vdW": replace(table, values=values)})
 
-    def charge_changes(self, z: FloatArray, topology: int) -> FloatArray | None:
-        """Return the change of each atom's charge, [e], shape (n_atoms,); None where charges of the topology are not trained."""
-        found = self._charges.first.get(topology)
-        if found is None:
-            return None
-        return np.asarray(self._charges.changes(z[self._z_at[2] :])[found[0] + self._classes[topology]])
+    def charge_changes(self, z: FloatArray, topology: int) -> FloatArray:
+        """Return the change of each atom's charge, [e], of a topology whose charges are trained, shape (n_atoms,)."""
+        first, _ = self._charges.first[topology]
+        return np.asarray(self._charges.changes(z[self._z_at[2] :])[first + self._classes[topology]])
 
 
 def check_trained(params: Gradient, n_parameters: int) -> None:

@@ -145,7 +145,7 @@ class Course:
     stopped_early: bool
 
 
-def descend(problem: PenalizedLoss, start: FloatArray, params: Gradient, records: EpochRecords) -> Course:
+def minimize(problem: PenalizedLoss, start: FloatArray, params: Gradient, records: EpochRecords) -> Course:
     """Run an optimizer from a start, or from where a run that was killed left off.
 
     Args:
@@ -249,9 +249,9 @@ class _EpochWatch:
             "validation/loss": row["validation_loss"],
             "validation/energy error [kcal per mol]": row["validation_energy_rmse"],
             "validation/force error [kcal per mol per angstrom]": row["validation_force_rmse"],
-            "descent/prior": row["prior"],
-            "descent/gradient norm": row["gradient_norm"],
-            "descent/learning rate": row["learning_rate"],
+            "gradient/prior": row["prior"],
+            "gradient/norm": row["gradient_norm"],
+            "gradient/learning rate": row["learning_rate"],
         }
         self._records.board.curves(int(row["epoch"]), {name: value for name, value in curves.items() if np.isfinite(value)})
 

@@ -1,7 +1,7 @@
-"""The fit by descent, for what the exact fit cannot do: robust losses, van der Waals parameters and charges.
+"""The gradient fit, for what the exact fit cannot do: robust losses, van der Waals parameters and charges.
 
-Geometries do not change, so features are computed once (`residuals`), and an epoch is two sparse products. On squares it ends where the
-exact fit does.
+Geometries do not change, so features are computed once (`preparation`), and an epoch is two sparse products (`objective`). With squared
+errors it ends where the exact fit does.
 """
 
 from __future__ import annotations
@@ -9,32 +9,34 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from pesfit.core.arrays import FloatArray
+from pesfit.chemistry.smiles import group_of
+from pesfit.core.arrays import FloatArray, LongArray
 from pesfit.core.exceptions import DataError
-from pesfit.data.topology import ForceField, ParameterizedSet
-from pesfit.parameterize.charges import with_exact_sum
+from pesfit.data.topology import ForceField
+from pesfit.parameterize.molecule import read_mapped_smiles
 from pesfit.params.fit_smirnoff import Gradient, Objective
 from pesfit.smirnoff.errors import ErrorRow
+from pesfit.smirnoff.export import symmetry_classes
 from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows
-from pesfit.smirnoff.gradient.coefficients import Coefficients, check_trained, equivalence_classes
-from pesfit.smirnoff.gradient.epochs import HISTORY, Course, EpochRecords, FitCheckpoint, TensorBoardLog, descend
+from pesfit.smirnoff.gradient.coefficients import Coefficients, TrainedCharges, check_trained, equivalence_classes
+from pesfit.smirnoff.gradient.epochs import HISTORY, Course, EpochRecords, FitCheckpoint, TensorBoardLog, minimize
 from pesfit.smirnoff.gradient.optimizers import PenalizedLoss
 from pesfit.smirnoff.gradient.preparation import PreparationSettings
 from pesfit.smirnoff.gradient.shards import FitMolecule, ShardsJob, divide, gather_team
 from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
 
 _GIB = 2**30
-CHECKPOINT_FILE = "descent.npz"
+CHECKPOINT_FILE = "gradient.npz"
 
 
 @dataclass(frozen=True)
 class GradientData:
-    """What is fitted to.
+    """The data of a gradient fit.
 
     Attributes:
         inputs: data sets, topologies, splits.
@@ -49,7 +51,7 @@ class GradientData:
 
 @dataclass(frozen=True)
 class GradientStart:
-    """What the exact fit, or params.yaml, says beforehand.
+    """Starting point and weights, from the exact fit or params.yaml.
 
     Attributes:
         force_field: with the periodicities that were added.
@@ -68,12 +70,12 @@ class GradientStart:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Where a run keeps what it needs.
+    """Files of a run.
 
     Attributes:
         scratch: folder of the checkpoint.
         runs: folder of TensorBoard's files; None for none.
-        key: stands for the data and all parameters but those of the descent.
+        key: stands for the data and all parameters but those of the gradient fit.
         save_every: seconds between checkpoints.
     """
 
@@ -85,12 +87,12 @@ class RunFiles:
 
 @dataclass(frozen=True)
 class GradientFit:
-    """What the fit found.
+    """Result of a gradient fit.
 
     Attributes:
         force_field: the fitted one.
         x: its valence parameters as `Layout` has them, shape (len(layout),).
-        charges: [e], fitted charges by number of the topology, each of shape (n_atoms,); empty where charges are not trained.
+        charges: mapped SMILES and fitted charges [e], shape (n_atoms,), of each molecule whose charges were trained.
         errors: of the starting force field, of x of the start, and of the fitted one.
         course: how it went.
         n_parameters: how many were trained.
@@ -98,7 +100,7 @@ class GradientFit:
 
     force_field: ForceField
     x: FloatArray
-    charges: dict[int, FloatArray]
+    charges: tuple[tuple[str, FloatArray], ...]
     errors: Sequence[ErrorRow]
     course: Course
     n_parameters: int
@@ -107,7 +109,7 @@ class GradientFit:
 def fit_by_gradient(
     data: GradientData, start: GradientStart, params: Gradient, objective: Objective, files: RunFiles
 ) -> GradientFit:
-    """Fit by descent.
+    """Minimize the loss and the prior by one of the `optimizers`.
 
     Args:
         data: to fit to.
@@ -124,11 +126,9 @@ def fit_by_gradient(
     wanted = _molecules(data)
     if not any(molecule.is_trained_on for molecule in wanted):
         raise DataError("the training set is empty: no molecule of it could be parameterized")
-    classes = {}
-    if params.charges.train:
-        classes = {m.rows.topology: equivalence_classes(m.topology) for m in wanted if m.is_trained_on}
+    wanted, charges = _tied(wanted) if params.charges.train else (wanted, TrainedCharges())
     with_constants = objective.energy_zero == "none" and bool(start.layout.is_shift.any())
-    coefficients = Coefficients(start.layout, start.force_field, params, classes, with_constants=with_constants)
+    coefficients = Coefficients(start.layout, start.force_field, params, charges, with_constants=with_constants)
     check_trained(params, coefficients.n_parameters)
     shards, n_batches = divide(wanted, params.shards, params.batch_size, params.seed)
     setting = PreparationSettings(start.force_field, start.layout, coefficients, objective, start.weights)
@@ -143,13 +143,13 @@ def fit_by_gradient(
         digest = hashlib.sha256(repr(known).encode())
         for array in (z, coefficients.lower, coefficients.upper, start.layout.prior().widths):
             digest.update(array.tobytes())
-        course = _descend(problem, z, params, FitCheckpoint(files.scratch / CHECKPOINT_FILE, digest.hexdigest()), files)
+        course = _minimize(problem, z, params, FitCheckpoint(files.scratch / CHECKPOINT_FILE, digest.hexdigest()), files)
         rows = team.errors(np.stack([at_start, first, course.z]))
     fitted = coefficients.force_field(course.z)
     return GradientFit(
         force_field=fitted,
         x=coefficients.at(course.z).values[: len(start.layout)],
-        charges=_charges(coefficients, course.z, wanted),
+        charges=_charges(coefficients, course.z, wanted, charges),
         errors=rows,
         course=course,
         n_parameters=coefficients.n_parameters,
@@ -167,25 +167,56 @@ def _molecules(data: GradientData) -> list[FitMolecule]:
     ]
 
 
-def _descend(problem: PenalizedLoss, z: FloatArray, params: Gradient, checkpoint: FitCheckpoint, files: RunFiles) -> Course:
+def _minimize(problem: PenalizedLoss, z: FloatArray, params: Gradient, checkpoint: FitCheckpoint, files: RunFiles) -> Course:
     if files.runs is None:
-        return descend(problem, z, params, EpochRecords(checkpoint, None, files.save_every))
+        return minimize(problem, z, params, EpochRecords(checkpoint, None, files.save_every))
     with TensorBoardLog(files.runs, params.epochs) as board:
-        return descend(problem, z, params, EpochRecords(checkpoint, board, files.save_every))
+        return minimize(problem, z, params, EpochRecords(checkpoint, board, files.save_every))
 
 
-def _charges(coefficients: Coefficients, z: FloatArray, molecules: Sequence[FitMolecule]) -> dict[int, FloatArray]:
-    found = {}
-    for molecule in molecules:
-        change = coefficients.charge_changes(z, molecule.rows.topology)
-        if change is not None and molecule.rows.topology not in found:
-            charges = molecule.topology.charges
-            found[molecule.rows.topology] = with_exact_sum(charges + change, round(float(charges.sum())))
-    return found
+def _tied(molecules: Sequence[FitMolecule]) -> tuple[list[FitMolecule], TrainedCharges]:
+    """Start from charges that a force field can hold: equal in all rows of a molecule, and on atoms that SMIRKS cannot tell apart.
+
+    Returns:
+        The molecules, and which of their charges are trained, together.
+    """
+    mols = {molecule.rows.topology: read_mapped_smiles(molecule.topology.smiles) for molecule in molecules}
+    groups = {number: group_of(mol) for number, mol in mols.items()}
+    trained = {groups[molecule.rows.topology] for molecule in molecules if molecule.is_trained_on}
+    first: dict[str, int] = {}
+    charges: dict[int, FloatArray] = {}
+    classes: dict[int, LongArray] = {}
+    shared: dict[int, int] = {}
+    for number, topology in {molecule.rows.topology: molecule.topology for molecule in molecules}.items():
+        if groups[number] not in trained:
+            continue
+        one = first.setdefault(groups[number], number)
+        if one == number:
+            kinds = np.unique(symmetry_classes(mols[number]), return_inverse=True)[1]
+            charges[number] = (np.bincount(kinds, topology.charges) / np.bincount(kinds))[kinds]
+            classes[number] = equivalence_classes(topology)
+        else:
+            place = np.argsort(mols[number].GetSubstructMatch(mols[one], useChirality=True))
+            charges[number], classes[number], shared[number] = charges[one][place], classes[one][place], one
+    tied = [
+        replace(m, topology=replace(m.topology, charges=charges.get(m.rows.topology, m.topology.charges))) for m in molecules
+    ]
+    return tied, TrainedCharges(classes, shared)
 
 
-def fit_metrics(fit: GradientFit) -> dict[str, object]:
-    """Return what to report of the course."""
+def _charges(
+    coefficients: Coefficients, z: FloatArray, molecules: Sequence[FitMolecule], trained: TrainedCharges
+) -> tuple[tuple[str, FloatArray], ...]:
+    topologies = {molecule.rows.topology: molecule.topology for molecule in molecules}
+    return tuple(
+        (topologies[number].smiles, topologies[number].charges + coefficients.charge_changes(z, number))
+        for number in trained.classes
+        if number not in trained.shared
+    )
+
+
+def gradient_metrics(fit: GradientFit) -> dict[str, object]:
+    """Return metrics of the optimization."""
     return {
         "parameters_trained": fit.n_parameters,
         "epochs": fit.course.n_epochs,
@@ -196,18 +227,9 @@ def fit_metrics(fit: GradientFit) -> dict[str, object]:
     }
 
 
-def write_descent(output: Path, fit: GradientFit, parameterized: ParameterizedSet) -> None:
-    """Write `epochs.csv`, the course, and where charges were trained `charges.csv`, those of each molecule before and after."""
-    with (output / "epochs.csv").open("w", newline="") as stream:
+def write_epochs(path: Path, history: FloatArray) -> None:
+    """Write the history of a fit, one line for each epoch."""
+    with path.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(HISTORY)
-        writer.writerows([[f"{value:.10g}" for value in row] for row in fit.course.history.tolist()])
-    if not fit.charges:
-        return
-    with (output / "charges.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["smiles", "atom", "charge_before", "charge_after"])
-        for number, charges in fit.charges.items():
-            topology = parameterized[number]
-            for atom, (before, after) in enumerate(zip(topology.charges.tolist(), charges.tolist(), strict=True)):
-                writer.writerow([topology.smiles, atom + 1, repr(before), repr(after)])
+        writer.writerows([[f"{value:.10g}" for value in row] for row in history.tolist()])
