@@ -46,16 +46,16 @@ def test_units_and_forces_are_ases(request: pytest.FixtureRequest, which: str, s
 def test_bfgs_finds_a_minimum(request: pytest.FixtureRequest, which: str, smiles: str | None) -> None:
     atoms = with_model(molecule(), request.getfixturevalue(which), smiles)
     before = atoms.get_potential_energy()
-    with BFGS(atoms, logfile=None) as optimiser:
-        assert optimiser.run(fmax=0.01, steps=300)
+    with BFGS(atoms, logfile=None) as optimizer:
+        assert optimizer.run(fmax=0.01, steps=300)
     assert atoms.get_potential_energy() < before
     assert np.abs(atoms.get_forces()).max() <= 0.01
 
 
 def test_velocity_verlet_conserves_energy(smirnoff: Path) -> None:
     atoms = with_model(molecule(), smirnoff, "CCO")
-    with BFGS(atoms, logfile=None) as optimiser:
-        optimiser.run(fmax=0.01)
+    with BFGS(atoms, logfile=None) as optimizer:
+        optimizer.run(fmax=0.01)
     thermalize_momenta(atoms, 300.0, rng=np.random.default_rng(0))
     energies = []
     with VelocityVerlet(atoms, 0.25 * units.fs, logfile=None) as dynamics:

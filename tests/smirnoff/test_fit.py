@@ -65,7 +65,7 @@ def make(folder: Path, noise: float = 0.0) -> Data:
     layout = Layout.of(parameterized.force_field, Train())
     truth = layout.apply(parameterized.force_field, perturbation(layout, seed=9))
     rng = np.random.default_rng(0)
-    labelled, rows = [], []
+    labeled, rows = [], []
     for i, record in enumerate(records):
         topology = parameterized.topology("made", record.id)
         assert topology is not None
@@ -74,8 +74,8 @@ def make(folder: Path, noise: float = 0.0) -> Data:
         forces = forces + noise * rng.normal(size=forces.shape)
         split = np.repeat(np.array([0, 1, 2], dtype=np.uint8), [14, 3, 3]) if i < 5 else np.full(20, 2, dtype=np.uint8)
         rows.append(SplitRow("made", record.id, record.group, split))
-        labelled.append(replace(record, energy=energy, forces=forces))
-    write(folder / "made", labelled)
+        labeled.append(replace(record, energy=energy, forces=forces))
+    write(folder / "made", labeled)
     return Data({"made": ConformerDataset(folder / "made")}, parameterized, Splits(rows), truth)
 
 

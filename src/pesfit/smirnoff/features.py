@@ -175,7 +175,7 @@ class _Harmonic:
         row = parameters.numpy()
         of_k, of_m = (layout.index(table, shift=shift)[row] for shift in (False, True))
         self._coordinate, self._atoms = coordinate, atoms
-        self._centre = torch.from_numpy(table.values[row, table.columns.index(MINIMUM[table.handler])])[:, None]
+        self._center = torch.from_numpy(table.values[row, table.columns.index(MINIMUM[table.handler])])[:, None]
         self._shifted = torch.from_numpy(np.flatnonzero(of_m >= 0))
         self.lines = _Lines(
             np.concatenate([atoms.numpy(), atoms.numpy()[of_m >= 0]]),
@@ -186,7 +186,7 @@ class _Harmonic:
     def fill(self, coords: Tensor, energy: Tensor, pull: Tensor) -> None:
         """Write features of energies, shape (n_lines, n_conformers), and forces, (n_lines, n_body, 3, n_conformers)."""
         values, rows = self._coordinate(coords, self._atoms)
-        stretch, wilson = values.T - self._centre, rows.permute(1, 2, 3, 0)
+        stretch, wilson = values.T - self._center, rows.permute(1, 2, 3, 0)
         n = len(stretch)
         torch.mul(stretch, 0.5 * stretch, out=energy[:n])
         torch.neg(stretch[self._shifted], out=energy[n:])

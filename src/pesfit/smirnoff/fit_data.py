@@ -161,7 +161,7 @@ def factors(n_atoms: int, weight: float, source: str, objective: Objective) -> t
         n_atoms: of the molecule.
         weight: W, above 0.
         source: of its rows.
-        objective: weights and normalisation.
+        objective: weights and normalization.
     """
     of_source = source_weight(source, objective.source_weights)
     if objective.normalization == "sum":

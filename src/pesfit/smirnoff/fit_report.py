@@ -100,7 +100,7 @@ def plot_changes(path: Path, layout: Layout, start: ForceField, fitted: ForceFie
     errors = layout.standard_errors(start, fit.posterior.x, fit.posterior.covariance)
     panels = [(h, shift) for h in range(len(BONDED_HANDLERS)) for shift in (False, True)]
     panels = [(h, shift) for h, shift in panels if ((layout.handler == h) & (layout.is_shift == shift)).any()]
-    figure = _figure(len(panels), "Trained parameters (grey: not determined by the data)")
+    figure = _figure(len(panels), "Trained parameters (gray: not determined by the data)")
     for number, (handler, shift) in enumerate(panels):
         name = BONDED_HANDLERS[handler]
         entries = np.flatnonzero((layout.handler == handler) & (layout.is_shift == shift))

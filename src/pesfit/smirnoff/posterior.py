@@ -32,6 +32,8 @@ from pesfit.statistics.linear_gaussian import Posterior
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 FORMAT_VERSION = 1
+_MINIMUM_KEY = "centre"  # codespell:ignore centre
+"""Spelling of format version 1."""
 _PERIODICITY, _PHASE = 1, 2
 
 
@@ -73,7 +75,7 @@ def _named(force_field: ForceField, layout: Layout, widths: FloatArray) -> dict[
         "phase": np.array([values[_PHASE] for values in torsion], dtype=np.float64),
         "row": layout.row,
         "is_shift": layout.is_shift,
-        "centre": layout.minimum,
+        _MINIMUM_KEY: layout.minimum,
         "prior_widths": widths,
     }
 
@@ -161,7 +163,7 @@ class SmirnoffPosterior:
         kept = rows >= 0
         fitted, unused = kept[:n_fitted], kept[n_fitted:]
         layout = Layout(
-            handler[kept], rows[kept], joined("is_shift")[kept], np.zeros(kept.sum()), joined("centre")[kept], Train()
+            handler[kept], rows[kept], joined("is_shift")[kept], np.zeros(kept.sum()), joined(_MINIMUM_KEY)[kept], Train()
         )
         prior_variance = float(stored["noise_variance"]) / float(stored["prior_strength"])
         return cls(

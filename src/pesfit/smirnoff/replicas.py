@@ -128,8 +128,8 @@ class SmirnoffReplicas:
         return slope.mul_(stretch).mul_(0.5)
 
     def _bend(self, positions: list[Tensor], pushes: Tensor) -> Tensor:
-        first, centre, last = positions
-        u, v = first - centre, last - centre
+        first, center, last = positions
+        u, v = first - center, last - center
         normal = _cross(u, v)
         u, v = u[:, :3], v[:, :3]
         u2, v2, uv = _dot(u, u), _dot(v, v), _dot(u, v)

@@ -51,7 +51,7 @@ def test_optimum_beats_what_a_general_optimiser_finds(molecules: Sample) -> None
     widths, bounds = layout.prior().widths, layout.constraints()
     moments = problem.equations["train"].weighted(1.0, 1.0)
 
-    def penalised(z: FloatArray) -> tuple[float, FloatArray]:
+    def penalized(z: FloatArray) -> tuple[float, FloatArray]:
         gradient = 2 * (moments.gram @ (widths * z) - moments.moment) * widths + 0.02 * z
         return moments.sum_of_squares(widths * z) + 0.01 * z @ z, gradient
 
@@ -60,8 +60,8 @@ def test_optimum_beats_what_a_general_optimiser_finds(molecules: Sample) -> None
         "fun": lambda z: bounds.matrix @ (widths * z) - bounds.lower,
         "jac": lambda _: bounds.matrix * widths,
     }
-    theirs = minimize(penalised, np.zeros(len(x)), jac=True, method="SLSQP", constraints=[inequality], options={"maxiter": 300})
-    ours = penalised(found.posterior.x / widths)[0]
+    theirs = minimize(penalized, np.zeros(len(x)), jac=True, method="SLSQP", constraints=[inequality], options={"maxiter": 300})
+    ours = penalized(found.posterior.x / widths)[0]
     assert ours <= theirs.fun * (1 + 1e-9)
     assert found.posterior.optimum.kkt.worst < 1e-8
     assert (bounds.matrix @ found.posterior.x >= bounds.lower - 1e-8).all()

@@ -15,7 +15,7 @@ from scipy.special import huber
 from pesfit.core.exceptions import DataError
 from pesfit.data.topology import Topology
 from pesfit.params.fit_smirnoff import Gradient, Loss, Objective
-from pesfit.smirnoff.gradient.objective import LossFunction, LossTerms, ResidualBlock, centres, losses
+from pesfit.smirnoff.gradient.objective import LossFunction, LossTerms, ResidualBlock, centers, losses
 from tests.smirnoff.gradient.samples import TRAIN_ALL, labels, molecules, parts_of, random_z, setting_of
 from tests.smirnoff.samples import Sample, evaluate
 
@@ -55,18 +55,18 @@ def test_centres_are_where_the_loss_is_least(seed: int, sizes: list[int], spread
     weights = rng.uniform(0.1, 2.0, sum(sizes)) * (rng.random(sum(sizes)) > 0.2)
     rho, _ = losses(kind)
     starts = np.cumsum(sizes) - np.array(sizes)
-    found = centres(rho, errors, weights, starts, np.array(sizes))
-    for start, size, centre in zip(starts, sizes, found, strict=True):
+    found = centers(rho, errors, weights, starts, np.array(sizes))
+    for start, size, center in zip(starts, sizes, found, strict=True):
         part, w = errors[start : start + size], weights[start : start + size]
 
         def loss(c: float, part: np.ndarray = part, w: np.ndarray = w) -> float:
             return float(w @ rho.values(np.abs(part - c)))
 
         if not w.any():
-            assert centre == 0.0
+            assert center == 0.0
             continue
         best = minimize_scalar(loss, bounds=(part.min() - 1e-9, part.max() + 1e-9), method="bounded").fun
-        assert loss(centre) <= min(best, *(loss(c) for c in part)) * (1 + 1e-9) + 1e-12
+        assert loss(center) <= min(best, *(loss(c) for c in part)) * (1 + 1e-9) + 1e-12
 
 
 @pytest.fixture(scope="module")

@@ -261,7 +261,7 @@ def assemble(shards: Iterable[ShardStatistics], layout: Layout, objective: Objec
     Args:
         shards: in order.
         layout: meaning of x.
-        objective: weights and normalisation.
+        objective: weights and normalization.
         splits: names of those wanted.
     """
     with_constants = objective.energy_zero == "none" and bool(layout.is_shift.any())

@@ -110,7 +110,7 @@ class MoleculeStatistics:
         w = np.ones(len(energy)) if weights is None else weights
         total = float(w.sum())
         mean = vectors @ w / total
-        centred = (vectors - mean[:, None]) * np.sqrt(w)
+        centered = (vectors - mean[:, None]) * np.sqrt(w)
         lowest = int(np.argmin(energy))
         return cls(
             columns=features.columns,
@@ -120,7 +120,7 @@ class MoleculeStatistics:
             weight=total,
             log_weight=float(np.log(w).sum()),
             mean=mean,
-            energy=centred @ centred.T,
+            energy=centered @ centered.T,
             lowest=vectors[:, lowest].copy(),
             lowest_label=float(energy[lowest]),
             n_force_conformers=0 if forces is None else len(energy),

@@ -151,19 +151,19 @@ class _Solver:
         if self.problem.is_linear:
             return solve(self.moments("train", start), self.prior, strength, self.constraints).x
 
-        def penalised(x: FloatArray) -> float:
+        def penalized(x: FloatArray) -> float:
             return self.objective("train", x) + strength * float(np.sum(((x - self.prior.mean) / self.prior.widths) ** 2))
 
-        x, value = start, penalised(start)
+        x, value = start, penalized(start)
         for _ in range(_MAX_GAUSS_NEWTON):
             step = solve(self.moments("train", x), self.prior, strength, self.constraints).x - x
             length = 1.0
-            while length > 1e-6 and not penalised(x + length * step) <= value:
+            while length > 1e-6 and not penalized(x + length * step) <= value:
                 length *= 0.5
             if length <= 1e-6:
                 return x
             x = x + length * step
-            value = penalised(x)
+            value = penalized(x)
             if np.abs(length * step / self.prior.widths).max() < _GAUSS_NEWTON_TOLERANCE:
                 return x
         raise PesfitError(f"the fit without energy zero did not settle in {_MAX_GAUSS_NEWTON} steps; use energy_zero: mean")

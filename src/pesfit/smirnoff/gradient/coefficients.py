@@ -60,7 +60,7 @@ class PairIndex:
 def equivalence_classes(topology: Topology) -> LongArray:
     """Sort the atoms of a molecule into classes that its graph cannot tell apart.
 
-    Colour refinement (Weisfeiler, Leman, Nauchno-Tech. Inf. 2(9), 12, 1968) from the atoms' van der Waals types.
+    Color refinement (Weisfeiler, Leman, Nauchno-Tech. Inf. 2(9), 12, 1968) from the atoms' van der Waals types.
 
     Returns:
         Class of each atom, numbered by first appearance, shape (n_atoms,).
@@ -69,15 +69,13 @@ def equivalence_classes(topology: Topology) -> LongArray:
     for i, j in topology.connectivity.tolist():
         neighbors[i].append(j)
         neighbors[j].append(i)
-    colours = _numbered([(int(row),) for row in topology.vdw_parameters])
+    colors = _numbered([(int(row),) for row in topology.vdw_parameters])
     for _ in range(topology.n_atoms):
-        refined = _numbered(
-            [(colour, *sorted(colours[n] for n in near)) for colour, near in zip(colours, neighbors, strict=True)]
-        )
-        if max(refined) == max(colours):
+        refined = _numbered([(color, *sorted(colors[n] for n in near)) for color, near in zip(colors, neighbors, strict=True)])
+        if max(refined) == max(colors):
             break
-        colours = refined
-    return np.array(colours, dtype=np.int64)
+        colors = refined
+    return np.array(colors, dtype=np.int64)
 
 
 def _numbered(keys: list[tuple[int, ...]]) -> list[int]:

@@ -33,7 +33,7 @@ HISTORY = (
     "validation_force_rmse",
     "gradient_norm",
 )
-"""Columns of the history; errors in kcal/mol and kcal/mol/Å, about the centres that the loss chooses."""
+"""Columns of the history; errors in kcal/mol and kcal/mol/Å, about the centers that the loss chooses."""
 
 
 FORMAT_VERSION = 1

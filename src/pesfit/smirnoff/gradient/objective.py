@@ -83,8 +83,8 @@ def losses(params: Loss) -> tuple[LossFunction, LossFunction]:
     return LossFunction(math.inf, 1.0), LossFunction(math.inf, 1.0)
 
 
-def centres(rho: LossFunction, errors: FloatArray, weights: FloatArray, starts: LongArray, sizes: LongArray) -> FloatArray:
-    """Return for each molecule the offset c that minimises Σ w ρ(|e - c|).
+def centers(rho: LossFunction, errors: FloatArray, weights: FloatArray, starts: LongArray, sizes: LongArray) -> FloatArray:
+    """Return for each molecule the offset c that minimizes Σ w ρ(|e - c|).
 
     Newton's method on the derivative, which rises piecewise linearly, with bisection where a step would leave the bracket.
 
@@ -106,21 +106,21 @@ def centres(rho: LossFunction, errors: FloatArray, weights: FloatArray, starts: 
     counting = weights > 0.0
     low = np.minimum.reduceat(np.where(counting, errors, np.inf), starts)
     high = np.maximum.reduceat(np.where(counting, errors, -np.inf), starts)
-    low, high, centre = np.where(total > 0.0, low, 0.0), np.where(total > 0.0, high, 0.0), mean
+    low, high, center = np.where(total > 0.0, low, 0.0), np.where(total > 0.0, high, 0.0), mean
     for _ in range(_MAX_STEPS):
-        away = errors - np.repeat(centre, sizes)
+        away = errors - np.repeat(center, sizes)
         pull = np.add.reduceat(weights * np.clip(away, -rho.delta, rho.delta), starts)
         slope = np.add.reduceat(weights * (np.abs(away) <= rho.delta), starts)
-        low, high = np.where(pull >= 0.0, centre, low), np.where(pull <= 0.0, centre, high)
+        low, high = np.where(pull >= 0.0, center, low), np.where(pull <= 0.0, center, high)
         with np.errstate(divide="ignore", invalid="ignore"):
-            newton = centre + pull / slope
+            newton = center + pull / slope
         inside = (slope > 0.0) & (newton >= low) & (newton <= high)
-        new = np.where(pull == 0.0, centre, np.where(inside, newton, 0.5 * (low + high)))
-        settled = np.abs(new - centre) <= 1e-14 * (np.abs(centre) + 1.0)
-        centre = new
+        new = np.where(pull == 0.0, center, np.where(inside, newton, 0.5 * (low + high)))
+        settled = np.abs(new - center) <= 1e-14 * (np.abs(center) + 1.0)
+        center = new
         if settled.all():
             break
-    return centre
+    return center
 
 
 @dataclass(frozen=True)
@@ -233,18 +233,18 @@ class ResidualBlock:
         n = len(self._energy_weights)
         return errors[:n], errors[n:].reshape(-1, 3)
 
-    def _centred(self, energy: FloatArray, terms: LossTerms) -> FloatArray:
+    def _centered(self, energy: FloatArray, terms: LossTerms) -> FloatArray:
         if terms.zero == "none":
             return energy
         if terms.zero == "min":
             return np.asarray(energy - np.repeat(energy[self._lowest], self._sizes))
-        offsets = centres(terms.energy, energy, self._energy_weights, self._starts, self._sizes)
+        offsets = centers(terms.energy, energy, self._energy_weights, self._starts, self._sizes)
         return energy - np.repeat(offsets, self._sizes)
 
     def _weighted(self, values: FloatArray, terms: LossTerms) -> tuple[FloatArray, FloatArray]:
         """Return the numbers of `evaluate`, and w ω e of all errors."""
         energy, forces = self._errors(values)
-        energy = self._centred(energy, terms)
+        energy = self._centered(energy, terms)
         squares = np.einsum("ij,ij->i", forces, forces)
         if terms.energy.is_square and terms.forces.is_square:
             energy_loss, force_loss = self._energy_weights @ (energy * energy), self._force_weights @ squares
@@ -294,7 +294,7 @@ class ResidualBlock:
             Shape (n_parameters, n_parameters).
         """
         energy, forces = self._errors(values)
-        energy = self._centred(energy, terms)
+        energy = self._centered(energy, terms)
         w_energy = self._energy_weights * terms.energy.weights(np.abs(energy))
         w_forces = self._force_weights * terms.forces.weights(np.sqrt(np.einsum("ij,ij->i", forces, forces)))
         local = scipy.sparse.csr_array(slopes[self.columns])

@@ -48,7 +48,7 @@ class PreparationSettings:
         force_field: the starting force field.
         layout: of the valence parameters.
         coefficients: all that is trained.
-        objective: weights and normalisation.
+        objective: weights and normalization.
         weights: w_E and w_F of the objective, as numbers.
     """
 
