@@ -44,7 +44,7 @@ def test_xyz_frames_are_read_in_order(tmp_path: Path, file_format: str) -> None:
     for geometry, frame in zip(found, frames, strict=True):
         np.testing.assert_allclose(geometry.coords, frame.positions, atol=1e-8)
         assert geometry.atomic_numbers.tolist() == [8, 1, 1]
-    assert found[0].is_same_molecule(found[1])
+    assert found[0].molecule == found[1].molecule
 
 
 def test_bonds_of_xyz_files_come_from_a_smiles_or_from_the_frame(tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_sdf_keeps_atoms_bonds_and_stereo(tmp_path: Path) -> None:
     )
     found = read_geometries([path])
     assert len(found) == 4
-    assert found[0].is_same_molecule(found[1])
-    assert not found[0].is_same_molecule(found[2])
+    assert found[0].molecule == found[1].molecule
+    assert found[0].molecule != found[2].molecule
     plain = Chem.MolFromSmiles(found[0].smiles)
     for atom in plain.GetAtoms():
         atom.SetAtomMapNum(0)

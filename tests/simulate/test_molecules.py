@@ -12,7 +12,7 @@ from pesfit.core.exceptions import DataError, MoleculeError, ParamsError
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.data.splits import SplitRow, Splits
 from pesfit.params.evaluation import Rollout
-from pesfit.simulate.molecules import bonds_of, find_molecules
+from pesfit.simulate.molecules import SimulatedMolecule, find_molecules
 from pesfit.simulate.replicas import standard_masses
 
 WATER = "[O:1]([H:2])[H:3]"
@@ -80,7 +80,6 @@ def test_replicas_start_from_test_conformers_spread_over_all_or_in_turn(data) ->
     np.testing.assert_array_equal(two.coords, trajectory.starts[[0, 2]])
     np.testing.assert_array_equal(six.coords, trajectory.starts[[0, 1, 2, 3, 0, 1]])
     np.testing.assert_allclose(two.masses, [15.999, 1.008, 1.008], atol=1e-3)
-    assert two.terms is None
 
 
 def test_bond_lengths_are_means_over_all_reference_conformers(data) -> None:
@@ -95,14 +94,15 @@ def test_bond_lengths_are_means_over_all_reference_conformers(data) -> None:
 def test_a_molecule_without_known_bonds_has_no_replicas(data) -> None:
     molecule = find_molecules(*data, None, Rollout())[0]
     unknown = replace(molecule, rows=tuple(replace(row, smiles=None) for row in molecule.rows))
-    with pytest.raises(MoleculeError, match="no SMILES says which atoms are bonded"):
+    with pytest.raises(MoleculeError, match="neither a SMILES nor a topology names the bonds"):
         unknown.replicas(2)
 
 
 @pytest.mark.parametrize("smiles", ["[O:1]([H:2])[H:4]", "[O:1]([H:2])", "not a molecule"])
 def test_a_smiles_that_does_not_fit_is_refused(smiles: str) -> None:
+    row = water("conformers/a", 1, smiles=smiles)
     with pytest.raises(MoleculeError, match="SMILES"):
-        bonds_of(water("conformers/a", 1, smiles=smiles))
+        SimulatedMolecule("a", (row,), row.coords, None, "").bonds()
 
 
 def test_masses_are_standard_atomic_weights() -> None:

@@ -111,7 +111,7 @@ def test_what_cannot_be_probed_is_a_failure_and_stops_nothing(tmp_path: Path, mo
         ("stretched-0.2A/xtb/conformers/no-bonds", "MoleculeError"),
         ("stretched-0.2A/xtb/conformers/radical", "MoleculeError"),
     ]
-    assert "bonded" in failures[0].message
+    assert "names the bonds" in failures[0].message
     assert "unpaired" in failures[1].message
     assert (tmp_path / "failures.csv").read_text().count("\n") == 3
     assert len(ConformerDataset(tmp_path)) == 1

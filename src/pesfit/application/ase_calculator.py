@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from torch import Tensor
 
-from pesfit.application.geometries import Geometry, checked
+from pesfit.application.geometries import checked
 from pesfit.application.predict import predict_molecule
 from pesfit.chemistry.bonds import BondsFromSmiles
 from pesfit.core.exceptions import DataError
@@ -74,9 +75,7 @@ class PesfitCalculator(Calculator):
         self.implemented_properties = ["energy", "free_energy", "forces", *(_STD if model.has_posterior else ())]
         self._model = model
         self._bonds = bonds
-        self._molecule: Geometry | None = None
-        self._prepared: PreparedMolecule | None = None
-        self._evaluate: Callable[[Tensor], Prediction] | None = None
+        self._last: _Prepared | None = None
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",), system_changes: Sequence[str] = all_changes
@@ -92,30 +91,33 @@ class PesfitCalculator(Calculator):
         if molecule.pbc.any():
             raise DataError(f"the atoms are periodic (pbc = {molecule.pbc.tolist()}); only molecules in vacuum can be handled")
         coords = torch.from_numpy(molecule.positions.copy())
-        prepared, evaluate = self._prepare(molecule)
-        prediction = evaluate(coords)
+        last = self._prepare(molecule)
+        prediction = last.evaluate(coords)
         energy, forces = float(prediction.energy[0]), prediction.forces.numpy()
         if not torch.isfinite(prediction.energy).all() or not torch.isfinite(prediction.forces).all():
             raise DataError(f"{self._model.name} gives no finite energy and forces; do atoms coincide?")
         self.results = {"energy": energy / EV, "free_energy": energy / EV, "forces": forces / EV}
-        if prepared.uncertainty is not None and set(properties) & set(_STD):
-            std = prepared.uncertainty(coords.numpy()[None])
+        if last.prepared.uncertainty is not None and set(properties) & set(_STD):
+            std = last.prepared.uncertainty(coords.numpy()[None])
             self.results["energy_std"] = float(std.energy[0]) / EV
             self.results["forces_std"] = std.forces[0] / EV
 
-    def _prepare(self, atoms: Any) -> tuple[PreparedMolecule, Callable[[Tensor], Prediction]]:
+    def _prepare(self, atoms: Any) -> _Prepared:
         """Prepare a molecule that is not the one of the last call."""
         bare = checked("the atoms", atoms.numbers, atoms.positions, None)
         smiles = None if self._bonds is None else self._bonds.assign(bare.atomic_numbers, bare.coords, bare.where)
-        geometry = Geometry(bare.where, bare.atomic_numbers, bare.coords, smiles)
-        if (
-            self._prepared is None
-            or self._evaluate is None
-            or self._molecule is None
-            or not geometry.is_same_molecule(self._molecule)
-        ):
-            self._prepared = self._model.prepare(geometry.atomic_numbers, smiles, geometry.where)
-            predict_molecule(self._model, self._prepared, [geometry])  # names what the model cannot evaluate
-            self._evaluate = self._model.potential.bind(collate([self._prepared.conformers(geometry.coords[None])]))
-            self._molecule = geometry
-        return self._prepared, self._evaluate
+        geometry = replace(bare, smiles=smiles)
+        if self._last is None or self._last.molecule != geometry.molecule:
+            prepared = self._model.prepare(geometry.atomic_numbers, smiles, geometry.where)
+            predict_molecule(self._model, prepared, [geometry])  # names what the model cannot evaluate
+            evaluate = self._model.potential.bind(collate([prepared.conformers(geometry.coords[None])]))
+            self._last = _Prepared(geometry.molecule, prepared, evaluate)
+        return self._last
+
+
+class _Prepared(NamedTuple):
+    """The molecule of the last call (`Geometry.molecule`), as the model prepared it, and the potential bound to it."""
+
+    molecule: tuple[str | None, bytes]
+    prepared: PreparedMolecule
+    evaluate: Callable[[Tensor], Prediction]

@@ -28,18 +28,12 @@ def add_commands(commands: Any) -> None:
         description="Evaluate geometries. All of them can be evaluated, or nothing is written.",
     )
     predict.add_argument("model", metavar="MODEL", help=_MODEL)
-    predict.add_argument(
-        "files",
-        metavar="FILE",
-        nargs="+",
-        help="xyz, extxyz, SDF or .smi file, or a SMILES; conformers of SMILES are made by ETKDG and not relaxed",
-    )
-    predict.add_argument(
-        "--output", metavar="FILE", type=Path, help="write extxyz (eV, eV/Å) here instead of a table (kcal/mol) to the terminal"
-    )
-    predict.add_argument(
-        "--by-term", action="store_true", help="the energy of each kind of SMIRNOFF term too: bonds, angles, ..."
-    )
+    files = "xyz, extxyz, SDF or .smi file, or a SMILES; conformers of SMILES are made by ETKDG and not relaxed"
+    predict.add_argument("files", metavar="FILE", nargs="+", help=files)
+    output = "write extxyz (eV, eV/Å) here instead of a table (kcal/mol) to the terminal"
+    predict.add_argument("--output", metavar="FILE", type=Path, help=output)
+    by_term = "the energy of each kind of SMIRNOFF term too: bonds, angles, ..."
+    predict.add_argument("--by-term", action="store_true", help=by_term)
     _add_common(predict, seed="of ETKDG", run=_predict)
 
     md = commands.add_parser(
@@ -53,13 +47,8 @@ def add_commands(commands: Any) -> None:
     md.add_argument("file", metavar="FILE", help="as for `predict`; the first geometry is the start")
     md.add_argument("--steps", type=int, required=True, help="number of steps")
     md.add_argument("--timestep", metavar="FS", type=float, default=0.5, help="time step, fs (%(default)s)")
-    md.add_argument(
-        "--temperature",
-        metavar="K",
-        type=float,
-        default=300.0,
-        help="of the initial velocities and of the thermostat, K (%(default)s)",
-    )
+    temperature = "of the initial velocities and of the thermostat, K (%(default)s)"
+    md.add_argument("--temperature", metavar="K", type=float, default=300.0, help=temperature)
     md.add_argument("--friction", metavar="1/PS", type=float, default=1.0, help="of Langevin dynamics, 1/ps (%(default)s)")
     md.add_argument("--nve", action="store_true", help="velocity Verlet, without a thermostat")
     md.add_argument("--every", metavar="N", type=int, default=10, help="steps between frames (%(default)s)")
@@ -86,44 +75,26 @@ def _add_label(commands: Any) -> None:
         "PESFIT_WORKERS sets another number of processes. The folder appears when it is whole.",
     )
     label.add_argument("model", metavar="MODEL", help=f"`gfn2` for GFN2-xTB, or {_MODEL}")
-    label.add_argument(
-        "dataset", metavar="DATASET", type=Path, help="a data set, such as outputs/rollouts/trajectories/conservative"
-    )
+    label.add_argument("dataset", metavar="DATASET", type=Path, help="such as outputs/rollouts/trajectories/conservative")
     label.add_argument("output", metavar="OUTPUT", type=Path, help="folder to be made")
     label.add_argument("--source", metavar="NAME", help="`source` of the new rows (labeled/<the old source>)")
+    every = "take the first conformer of each row and every N-th after it (%(default)s)"
+    label.add_argument("--every", metavar="N", type=int, default=1, help=every)
     label.add_argument(
-        "--every",
-        metavar="N",
-        type=int,
-        default=1,
-        help="take the first conformer of each row and every N-th after it (%(default)s)",
+        "--max-conformers", metavar="N", type=int, help="of these, take at most N, evenly spread over the data set"
     )
-    label.add_argument(
-        "--max-conformers", metavar="N", type=int, help="of these, take at most N in all, evenly spread over the data set"
-    )
-    label.add_argument(
-        "--most-uncertain",
-        metavar="N",
-        type=int,
-        help="of these, take the N with the largest standard deviation of the force on an atom",
-    )
-    label.add_argument(
-        "--by",
-        metavar="MODEL",
-        help="the model with a posterior that gives the standard deviations, for --most-uncertain (MODEL itself)",
-    )
+    most_uncertain = "of these, take the N with the largest standard deviation of the force on an atom"
+    label.add_argument("--most-uncertain", metavar="N", type=int, help=most_uncertain)
+    by = "the model with a posterior that gives the standard deviations, for --most-uncertain (MODEL itself)"
+    label.add_argument("--by", metavar="MODEL", help=by)
     _add_charges(label)
     label.set_defaults(run=_label)
 
 
 def _add_charges(parser: argparse.ArgumentParser) -> None:
+    charges = f"where SMIRNOFF takes partial charges from, tried in this order, of {', '.join(_CHARGE_METHODS)} (nagl sqm)"
     parser.add_argument(
-        "--charges",
-        metavar="METHOD",
-        nargs="+",
-        choices=_CHARGE_METHODS,
-        default=["nagl", "sqm"],
-        help=f"where SMIRNOFF takes partial charges from, tried in this order, of {', '.join(_CHARGE_METHODS)} (nagl sqm)",
+        "--charges", metavar="METHOD", nargs="+", choices=_CHARGE_METHODS, default=["nagl", "sqm"], help=charges
     )
 
 

@@ -38,9 +38,10 @@ class Geometry:
     smiles: str | None
     note: str = ""
 
-    def is_same_molecule(self, other: Geometry) -> bool:
-        """Return whether both are conformers of one molecule, with atoms in the same order."""
-        return self.smiles == other.smiles and np.array_equal(self.atomic_numbers, other.atomic_numbers)
+    @property
+    def molecule(self) -> tuple[str | None, bytes]:
+        """SMILES and elements, equal for conformers of one molecule with atoms in the same order."""
+        return self.smiles, self.atomic_numbers.tobytes()
 
 
 def read_geometries(inputs: Sequence[str], smiles: str | None = None, seed: int = 0) -> list[Geometry]:

@@ -76,16 +76,14 @@ def label(labeler: Labeler, record: Record) -> LabeledRow:
             energy, forces = model.evaluate(prepared, coords)
             return np.column_stack([energy, forces.reshape(len(coords), -1)])
 
-        found = _ask(energy_and_forces, record.coords, 1 + 3 * record.n_atoms)
+        values, problem = _evaluate(energy_and_forces, record.coords, 1 + 3 * record.n_atoms)
     except PesfitError as error:
         return LabeledRow(None, Failure.from_exception(record.id, STAGE, error), record.n_conformers)
-    finite = np.isfinite(found.values).all(axis=1)
+    finite = np.isfinite(values).all(axis=1)
     kept, lost = np.flatnonzero(finite), np.flatnonzero(~finite)
-    failure = _left_out(labeler, record, lost.tolist(), found.problem) if len(lost) else None
-    if not len(kept):
-        return LabeledRow(None, failure, len(lost))
-    labeled = replace(record, energy=found.values[:, 0], forces=found.values[:, 1:].reshape(record.coords.shape))
-    return LabeledRow(labeled.select(kept), failure, len(lost))
+    failure = _left_out(labeler, record, lost.tolist(), problem) if len(lost) else None
+    labeled = replace(record, energy=values[:, 0], forces=values[:, 1:].reshape(record.coords.shape))
+    return LabeledRow(labeled.select(kept) if len(kept) else None, failure, len(lost))
 
 
 def score(labeler: Labeler, record: Record) -> FloatArray | Failure:
@@ -94,38 +92,33 @@ def score(labeler: Labeler, record: Record) -> FloatArray | Failure:
         uncertainty = _prepare(labeler, record).uncertainty
         if uncertainty is None:
             raise DataError(f"{labeler.name} has no posterior, and so no standard deviations")
-        found = _ask(lambda coords: uncertainty(coords).score[:, None], record.coords, 1)
+        values, _ = _evaluate(lambda coords: uncertainty(coords).score[:, None], record.coords, 1)
     except PesfitError as error:
         return Failure.from_exception(record.id, STAGE, error)
-    return found.values[:, 0]
+    return values[:, 0]
 
 
-@dataclass(frozen=True, eq=False)
-class _Answers:
-    """Numbers for each conformer, NaN where there are none, shape (n_conformers, width), and the first reason: the end of a sentence."""
+def _evaluate(function: Callable[[FloatArray], FloatArray], coords: FloatArray, width: int) -> tuple[FloatArray, str]:
+    """Evaluate conformers together, or one by one where the model refuses one of them (two atoms at the same place).
 
-    values: FloatArray
-    problem: str
-
-
-def _ask(ask: Callable[[FloatArray], FloatArray], coords: FloatArray, width: int) -> _Answers:
-    """Evaluate conformers together, or one by one where the model refuses one of them (two atoms at the same place)."""
+    Returns:
+        Numbers for each conformer, NaN where there are none, shape (n_conformers, width), and the first reason: the end of a sentence.
+    """
     values = np.full((len(coords), width), np.nan)
     problem = ""
     usable = np.flatnonzero(np.isfinite(coords).all(axis=(1, 2)))
-    if not len(usable):
-        return _Answers(values, problem)
     try:
-        values[usable] = ask(coords[usable])
+        if len(usable):
+            values[usable] = function(coords[usable])
     except MoleculeError:
         for one in usable:
             try:
-                values[one] = ask(coords[one : one + 1])[0]
+                values[one] = function(coords[one : one + 1])[0]
             except CoincidentAtomsError as error:
                 problem = problem or f": atoms {error.atoms[0]} and {error.atoms[1]} are at the same place"
             except MoleculeError as error:
                 problem = problem or f": {error}"
-    return _Answers(values, problem)
+    return values, problem
 
 
 def _left_out(labeler: Labeler, record: Record, lost: list[int], why: str) -> Failure:

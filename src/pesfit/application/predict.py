@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -88,21 +90,12 @@ def predict(model: Model, geometries: Sequence[Geometry], *, by_term: bool = Fal
     if by_term and not isinstance(model.potential, SmirnoffPotential):
         raise ParamsError(f"--by-term: {model.name} is no SMIRNOFF force field, whose energy is a sum of terms")
     found: list[EvaluatedGeometry] = []
-    for conformers in _molecules(geometries):
+    for _, group in itertools.groupby(geometries, attrgetter("molecule")):
+        conformers = list(group)
         first = conformers[0]
         prepared = model.prepare(first.atomic_numbers, first.smiles, first.where)
         found += predict_molecule(model, prepared, conformers, by_term=by_term)
     return found
-
-
-def _molecules(geometries: Sequence[Geometry]) -> Iterator[list[Geometry]]:
-    start = 0
-    for i, geometry in enumerate(geometries):
-        if not geometry.is_same_molecule(geometries[start]):
-            yield list(geometries[start:i])
-            start = i
-    if geometries:
-        yield list(geometries[start:])
 
 
 def predict_molecule(

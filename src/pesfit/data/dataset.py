@@ -14,7 +14,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -121,6 +121,12 @@ class Record:
         for name in ("coords", "energy", "forces", "frame"):
             values[name] = None if values[name] is None else values[name][index]
         return Record(**values)
+
+    def rows(self) -> Iterator[Record]:
+        """Cut a trajectory into rows of at most `MAX_FRAMES_PER_ROW` conformers, with ids `<id>/<number of the row>`."""
+        for number, start in enumerate(range(0, self.n_conformers, MAX_FRAMES_PER_ROW)):
+            row = self.select(range(start, min(start + MAX_FRAMES_PER_ROW, self.n_conformers)))
+            yield replace(row, id=f"{self.id}/{number:05d}")
 
     def validate(self) -> None:
         """Check shapes and that every label is finite.

@@ -18,7 +18,7 @@ from torch import Tensor
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import ParamsError
 from pesfit.core.units import ACCELERATION
-from pesfit.potentials.integrators import Integrator, langevin, verlet
+from pesfit.potentials.integrators import langevin, verlet
 from pesfit.potentials.interface import Potential, Prediction
 from pesfit.potentials.internal_coordinates import CoincidentAtomsError
 from pesfit.simulate.replicas import RandomNumbers, Replicas, as_batch
@@ -208,7 +208,12 @@ class Simulation:
         self._evaluate = potential.bind(self.batch)
         masses = np.concatenate([np.tile(molecule.masses, molecule.n_replicas) for molecule in molecules])
         self._half_masses = torch.from_numpy(0.5 * masses / ACCELERATION)
-        self._integrator = _integrator(masses, protocol)
+        integrator = (
+            verlet(masses, protocol.timestep_fs)
+            if protocol.friction_per_ps is None
+            else langevin(masses, protocol.timestep_fs, protocol.temperature_kelvin, protocol.friction_per_ps)
+        )
+        self._integrator = integrator.converted(torch.from_numpy)
         self._random = RandomNumbers(molecules, protocol.seed)
         has_thermostat = protocol.friction_per_ps is not None
         self._velocities = self._random.velocities(protocol.temperature_kelvin, rigid_motion=has_thermostat)
@@ -332,11 +337,3 @@ class _Bonds:
         delta = coords.index_select(0, self._atoms[1]) - coords.index_select(0, self._atoms[0])
         away: Tensor = (torch.linalg.vector_norm(delta, dim=-1) - self._lengths).abs()
         return away.new_zeros(self._n_conformers).scatter_reduce_(0, self._conformers, away, "amax")
-
-
-def _integrator(masses: FloatArray, protocol: Protocol) -> Integrator[Tensor]:
-    if protocol.friction_per_ps is None:
-        integrator = verlet(masses, protocol.timestep_fs)
-    else:
-        integrator = langevin(masses, protocol.timestep_fs, protocol.temperature_kelvin, protocol.friction_per_ps)
-    return integrator.converted(torch.from_numpy)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from pesfit.core.arrays import FloatArray
 from pesfit.core.units import BOLTZMANN
-from pesfit.potentials.gfn2_model import Gfn2Potential
-from pesfit.potentials.interface import Conformers, collate
+from pesfit.potentials.gfn2_model import Gfn2Model
+from pesfit.potentials.model import PreparedMolecule
 from pesfit.simulate.loop import STOPS, Protocol, Stop, Trajectories
 from pesfit.simulate.observables import DistanceHistogram, Line, fit_line, mean_drift
 from pesfit.simulate.replicas import Replicas
@@ -80,14 +79,7 @@ class UncertaintyAlong:
 def uncertainty_along(
     run: Trajectories, uncertainty: Uncertainty, threshold: float | None, timestep_fs: float
 ) -> UncertaintyAlong:
-    """Evaluate standard deviations at the stored frames.
-
-    Args:
-        run: of one molecule.
-        uncertainty: of the potential that made it, for this molecule.
-        threshold: [kcal/mol/Å], as in `MeasureSettings`.
-        timestep_fs: [fs].
-    """
+    """Evaluate standard deviations at the stored frames; `threshold` is that of `MeasureSettings`."""
     shape = run.coords.shape[:2]
     score, relative_energy = np.full(shape, np.nan), np.full(shape, np.nan)
     left: list[float | None] = []
@@ -227,10 +219,8 @@ def gfn2_forces(molecule: Replicas, coords: FloatArray) -> FloatArray:
     Raises:
         MoleculeError: if the method does not cover the molecule.
     """
-    numbers = torch.from_numpy(molecule.atomic_numbers.astype(np.int64))
-    conformers = torch.from_numpy(np.array(coords, dtype=np.float64))
-    prediction = Gfn2Potential()(collate([Conformers(numbers, conformers, total_charge=molecule.total_charge)]))
-    return np.asarray(prediction.forces.reshape(coords.shape).numpy())
+    prepared = PreparedMolecule(molecule.atomic_numbers, None, molecule.total_charge)
+    return Gfn2Model().evaluate(prepared, coords)[1]
 
 
 def spread_frames(n_frames: Sequence[int], n_wanted: int) -> list[tuple[int, int]]:

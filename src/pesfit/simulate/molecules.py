@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,6 @@ from pesfit.data.sources import check_source_names, covers
 from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet, Topology
 from pesfit.params.evaluation import Rollout
-from pesfit.potentials.terms import Terms
 from pesfit.simulate.replicas import Replicas, standard_masses
 
 
@@ -49,14 +49,22 @@ class SimulatedMolecule:
         return sum(row.n_conformers for row in self.rows)
 
     def bonds(self) -> IntArray:
-        """Return the pairs of bonded atoms, shape (n_bonds, 2).
+        """Return the pairs of bonded atoms, of the topology or of the mapped SMILES, shape (n_bonds, 2).
 
         Raises:
-            MoleculeError: where the bonds are not known.
+            MoleculeError: where there is neither, or the SMILES cannot be read or has other atoms.
         """
         if self.topology is not None:
             return self.topology.connectivity
-        return bonds_of(self.first)
+        if self.first.smiles is None:
+            raise MoleculeError("neither a SMILES nor a topology names the bonds; stability cannot be judged")
+        molecule = mapped_molecule(self.first.smiles, sanitize=False)
+        if molecule.GetNumAtoms() != self.first.n_atoms:
+            raise MoleculeError(
+                f"SMILES {self.first.smiles!r} has {molecule.GetNumAtoms()} atoms; expected {self.first.n_atoms}"
+            )
+        bonds = [sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())) for bond in molecule.GetBonds()]
+        return np.array(sorted(bonds), dtype=np.int32).reshape(-1, 2)
 
     def bond_lengths(self, bonds: IntArray) -> FloatArray:
         """Return the mean length of each bond over the reference conformers [Å], shape (n_bonds,)."""
@@ -69,7 +77,7 @@ class SimulatedMolecule:
         """Return replicas that start from test conformers spread evenly over all, or from each in turn where there are fewer.
 
         Raises:
-            MoleculeError: where bonds are not known, or the topology does not fit the atoms.
+            MoleculeError: where bonds are not known.
         """
         n_starts = len(self.starts)
         index = np.arange(n_replicas)
@@ -80,7 +88,6 @@ class SimulatedMolecule:
             atomic_numbers=self.first.atomic_numbers,
             masses=standard_masses(self.first.atomic_numbers),
             coords=self.starts[chosen],
-            terms=None if self.topology is None else Terms.from_topology(self.topology),
             total_charge=self.first.total_charge,
             bonds=bonds,
             bond_lengths=self.bond_lengths(bonds),
@@ -107,8 +114,8 @@ def find_molecules(
     molecules = []
     for name, dataset in datasets.items():
         n_found: dict[str, int] = {}
-        for rows in _rows_of_molecules(dataset):
-            source = rows[0].source
+        for (source, *_), molecule in itertools.groupby(dataset, _molecule):
+            rows = tuple(molecule)
             if not any(covers(wanted, source) for wanted in params.sources):
                 continue
             if n_found.get(source, 0) == params.molecules_per_source:
@@ -119,42 +126,11 @@ def find_molecules(
             n_found[source] = n_found.get(source, 0) + 1
             topology = None if parameterized is None else parameterized.topology(name, rows[0].id)
             level = dataset.level_of_theory[source]
-            molecules.append(SimulatedMolecule(_name(name, rows), tuple(rows), np.concatenate(test), topology, level))
+            name_of = f"{name}/{re.sub(r'/[0-9]{5}$', '', rows[0].id)}"
+            molecules.append(SimulatedMolecule(name_of, rows, np.concatenate(test), topology, level))
     return molecules
 
 
-def bonds_of(record: Record) -> IntArray:
-    """Return the pairs of bonded atoms that the mapped SMILES names, shape (n_bonds, 2).
-
-    Raises:
-        MoleculeError: where there is no SMILES, it cannot be read, or does not map the atoms.
-    """
-    if record.smiles is None:
-        raise MoleculeError("no SMILES says which atoms are bonded, and no topology does; stability cannot be judged")
-    molecule = mapped_molecule(record.smiles, sanitize=False)
-    if molecule.GetNumAtoms() != record.n_atoms:
-        raise MoleculeError(f"SMILES {record.smiles!r} has {molecule.GetNumAtoms()} atoms; expected {record.n_atoms}")
-    bonds = [sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())) for bond in molecule.GetBonds()]
-    return np.array(sorted(bonds), dtype=np.int32).reshape(-1, 2)
-
-
-def _rows_of_molecules(dataset: ConformerDataset) -> Iterator[list[Record]]:
-    """Yield the rows of each molecule: those next to each other that share source, atoms, SMILES and group."""
-    rows: list[Record] = []
-    for row in dataset:
-        if rows and not _is_same(rows[0], row):
-            yield rows
-            rows = []
-        rows.append(row)
-    if rows:
-        yield rows
-
-
-def _is_same(one: Record, other: Record) -> bool:
-    return (one.source, one.smiles, one.group) == (other.source, other.smiles, other.group) and np.array_equal(
-        one.atomic_numbers, other.atomic_numbers
-    )
-
-
-def _name(dataset: str, rows: Sequence[Record]) -> str:
-    return f"{dataset}/{re.sub(r'/[0-9]{5}$', '', rows[0].id)}"
+def _molecule(row: Record) -> tuple[str, str | None, str, bytes]:
+    """Return what rows of one molecule share: source, SMILES, group and elements."""
+    return row.source, row.smiles, row.group, row.atomic_numbers.tobytes()

@@ -9,17 +9,18 @@ from typing import Literal
 
 import numpy as np
 
-from pesfit.core.arrays import FloatArray, IntArray, LongArray
+from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import Failure, MoleculeError
 from pesfit.core.files import FAILURES_FILE
 from pesfit.core.parallel import ordered_map
-from pesfit.data.dataset import MAX_FRAMES_PER_ROW, DatasetWriter, Record, write_failures
+from pesfit.data.dataset import DatasetWriter, Record, write_failures
 from pesfit.params.evaluation import Probes
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
-from pesfit.potentials.gfn2_model import Gfn2Potential
+from pesfit.potentials.gfn2_model import Gfn2Model, Gfn2Potential
+from pesfit.potentials.model import PreparedMolecule
 from pesfit.simulate.loop import Protocol, simulate
 from pesfit.simulate.molecules import SimulatedMolecule
-from pesfit.simulate.replicas import Replicas, as_batch
+from pesfit.simulate.replicas import Replicas
 
 STAGE = "probes"
 PROBE = "probe"
@@ -78,7 +79,7 @@ class _ProbeTask:
 
     Attributes:
         molecule: with the conformers to start from; its name tells kinds of probes and temperatures apart.
-        like: a row of the molecule, for SMILES, elements, charge and group.
+        like: a row with the probes' source and the molecule's SMILES, elements, charges and group.
         n_starts: number of test conformers; later replicas start from them again.
     """
 
@@ -98,18 +99,8 @@ def _task(source: SimulatedMolecule, kind: Kind, size: float, params: Probes) ->
     except MoleculeError as error:
         return Failure.from_exception(name, STAGE, error)
     charges = None if source.topology is None else source.topology.charges
-    like = replace(source.first.select([0]), charges=charges)
-    return _ProbeTask(kind, size, replace(molecule, name=name, terms=None), like, n_starts, params)
-
-
-@dataclass(frozen=True, eq=False)
-class _LabeledConformers:
-    """Conformers with energies and forces, as in a `Record`; those for which GFN2-xTB has none are left out."""
-
-    coords: FloatArray
-    energy: FloatArray
-    forces: FloatArray
-    frame: LongArray
+    like = replace(source.first.select([0]), charges=charges, source=source_of(kind, size))
+    return _ProbeTask(kind, size, replace(molecule, name=name), like, n_starts, params)
 
 
 def _make(task: _ProbeTask | Failure) -> list[Record] | Failure:
@@ -119,14 +110,15 @@ def _make(task: _ProbeTask | Failure) -> list[Record] | Failure:
         found = _hot(task) if task.kind == "hot" else _stretched(task)
     except MoleculeError as error:
         return Failure.from_exception(task.molecule.name, STAGE, error)
-    records = [record for part, labeled in enumerate(found) for record in _records(task, part, labeled)]
+    parts = (replace(record, id=f"{task.molecule.name}/{part:04d}") for part, record in enumerate(found))
+    records = [row for part in parts for row in part.rows()]
     if not records:
         nothing = MoleculeError("every replica broke at once, or GFN2-xTB has no energy for any conformer")
         return Failure.from_exception(task.molecule.name, STAGE, nothing)
     return records
 
 
-def _hot(task: _ProbeTask) -> list[_LabeledConformers]:
+def _hot(task: _ProbeTask) -> list[Record]:
     """Return the frames of each replica from the end of equilibration on, until it was stopped."""
     params = task.params
     every = round(params.frame_fs / params.timestep_fs)
@@ -145,12 +137,12 @@ def _hot(task: _ProbeTask) -> list[_LabeledConformers]:
     found = []
     for replica in range(task.molecule.n_replicas):
         kept = np.flatnonzero(steps[: run.n_frames(replica)] > left_out)
-        energy, forces = run.potential_energy[replica, kept], run.forces[replica, kept]
-        found.append(_LabeledConformers(run.coords[replica, kept], energy, forces, steps[kept]))
+        coords, energy, forces = (values[replica, kept] for values in (run.coords, run.potential_energy, run.forces))
+        found.append(replace(task.like, coords=coords, energy=energy, forces=forces, frame=steps[kept]))
     return found
 
 
-def _stretched(task: _ProbeTask) -> list[_LabeledConformers]:
+def _stretched(task: _ProbeTask) -> list[Record]:
     """Return test conformers, each with one bond stretched; a conformer that comes again has its next bond stretched.
 
     Raises:
@@ -164,24 +156,10 @@ def _stretched(task: _ProbeTask) -> list[_LabeledConformers]:
     coords = task.molecule.coords[: n_starts * len(moved)].copy()
     for i, conformer in enumerate(coords):
         conformer[:] = stretch(conformer, *moved[(i % n_starts + i // n_starts) % len(moved)], task.size)
-    prediction = Gfn2Potential()(as_batch([replace(task.molecule, coords=coords)]))
-    energy, forces = prediction.energy.numpy(), prediction.forces.numpy().reshape(coords.shape)
+    prepared = PreparedMolecule(task.molecule.atomic_numbers, None, task.molecule.total_charge)
+    energy, forces = Gfn2Model().evaluate(prepared, coords)
     kept = np.flatnonzero(np.isfinite(energy) & np.isfinite(forces).all(axis=(1, 2)))
-    return [_LabeledConformers(coords[kept], energy[kept], forces[kept], kept)]
-
-
-def _records(task: _ProbeTask, part: int, labeled: _LabeledConformers) -> Iterator[Record]:
-    for row, start in enumerate(range(0, len(labeled.energy), MAX_FRAMES_PER_ROW)):
-        here = slice(start, start + MAX_FRAMES_PER_ROW)
-        yield replace(
-            task.like,
-            id=f"{task.molecule.name}/{part:04d}/{row:05d}",
-            coords=labeled.coords[here],
-            energy=labeled.energy[here],
-            forces=labeled.forces[here],
-            source=source_of(task.kind, task.size),
-            frame=labeled.frame[here],
-        )
+    return [replace(task.like, coords=coords[kept], energy=energy[kept], forces=forces[kept], frame=kept)]
 
 
 def stretch(coords: FloatArray, bond: tuple[int, int], fragment: IntArray, length: float) -> FloatArray:

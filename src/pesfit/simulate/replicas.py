@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from pesfit.core.arrays import FloatArray, IntArray
-from pesfit.core.exceptions import DataError
 from pesfit.potentials.integrators import remove_rigid_motion, thermal_speed
-from pesfit.potentials.interface import Batch, Conformers, collate
+from pesfit.potentials.interface import Batch, collate
+from pesfit.potentials.model import PreparedMolecule
 from pesfit.potentials.terms import Terms
 
 
@@ -60,25 +60,9 @@ def standard_masses(atomic_numbers: IntArray) -> FloatArray:
 
 
 def as_batch(molecules: Sequence[Replicas]) -> Batch:
-    """Join all replicas of all molecules into one graph.
-
-    Raises:
-        DataError: where shapes do not fit together.
-    """
-    for molecule in molecules:
-        if molecule.masses.shape != (molecule.n_atoms,) or not (molecule.masses > 0.0).all():
-            raise DataError(f"{molecule.name}: masses {molecule.masses}; expected {molecule.n_atoms} positive numbers")
-    return collate(
-        [
-            Conformers(
-                torch.from_numpy(molecule.atomic_numbers.astype(np.int64)),
-                torch.from_numpy(np.array(molecule.coords, dtype=np.float64)),
-                molecule.terms,
-                molecule.total_charge,
-            )
-            for molecule in molecules
-        ]
-    )
+    """Join all replicas of all molecules into one graph."""
+    prepared = (PreparedMolecule(each.atomic_numbers, None, each.total_charge, each.terms) for each in molecules)
+    return collate([one.conformers(each.coords) for one, each in zip(prepared, molecules, strict=True)])
 
 
 class RandomNumbers:
@@ -91,9 +75,11 @@ class RandomNumbers:
 
     def __init__(self, molecules: Sequence[Replicas], seed: int) -> None:
         self._molecules = molecules
-        self._generators = [
-            [_generator(seed, molecule.name, replica) for replica in range(molecule.n_replicas)] for molecule in molecules
-        ]
+        self._generators = []
+        for molecule in molecules:
+            key = int.from_bytes(hashlib.sha256(molecule.name.encode()).digest()[:8], "little")
+            seeds = (np.random.SeedSequence(seed, spawn_key=(key, replica)) for replica in range(molecule.n_replicas))
+            self._generators.append([np.random.Generator(np.random.PCG64(each)) for each in seeds])
 
     def normal(self, n_steps: int) -> torch.Tensor:
         """Draw normal numbers of mean 0 and variance 1 for each coordinate, shape (n_steps, n_atoms, 3)."""
@@ -118,8 +104,3 @@ class RandomNumbers:
                 drawn = speed * generator.standard_normal(coords.shape)
                 blocks.append(drawn if rigid_motion else remove_rigid_motion(coords, drawn, molecule.masses))
         return torch.from_numpy(np.concatenate(blocks))
-
-
-def _generator(seed: int, name: str, replica: int) -> np.random.Generator:
-    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(key, replica))))

@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+import pickle
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pesfit.core.exceptions import DataError, Failure, check_failed_fraction
+from pesfit.core.exceptions import DataError, Failure, PesfitError, check_failed_fraction
 from pesfit.core.files import FAILURES_FILE, write_json
 from pesfit.core.parallel import ordered_map
-from pesfit.data.dataset import MAX_FRAMES_PER_ROW, DatasetWriter, Record, write_failures
-from pesfit.data.rollouts import DYNAMICS, ENERGIES_FILE, ENERGIES_SCHEMA, MEASURES_FILE, PROBES, TRAJECTORIES, write_energies
+from pesfit.data.dataset import DatasetWriter, Record, write_failures
+from pesfit.data.rollouts import (
+    DYNAMICS,
+    ENERGIES_FILE,
+    ENERGIES_SCHEMA,
+    MEASURES_FILE,
+    PROBES,
+    TRAJECTORIES,
+    Dynamics,
+    write_energies,
+)
 from pesfit.params.evaluation import Rollout
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
+from pesfit.potentials.interface import Potential
 from pesfit.potentials.model import Model
-from pesfit.simulate.loop import Trajectories
-from pesfit.simulate.measures import Measures, UncertaintyAlong, force_error_over_time, summarize
+from pesfit.simulate.loop import Protocol, Trajectories, simulate
+from pesfit.simulate.measures import (
+    Measures,
+    MeasureSettings,
+    UncertaintyAlong,
+    force_error_over_time,
+    measure,
+    summarize,
+    uncertainty_along,
+)
 from pesfit.simulate.molecules import SimulatedMolecule
+from pesfit.simulate.observables import DistanceHistogram
 from pesfit.simulate.probes import write_probes
-from pesfit.simulate.tasks import GFN2, STAGE, Participant, make_tasks, pickled, prepare, run_pickled
+from pesfit.simulate.replicas import Replicas, as_batch
+from pesfit.uncertainty.standard_deviations import Uncertainty
 
+STAGE = "rollout"
+GFN2 = "gfn2"
+"""Name of GFN2-xTB itself: its trajectories have its level of theory, and `gfn2_replicas`."""
 _DIGITS = 10
 
 
@@ -74,16 +100,18 @@ def run_rollouts(
                 participants[name].append(found)
     check_failed_fraction(failures, len(models) * len(molecules), params.max_failed_fraction)
     tasks = list(make_tasks(models, participants, params))
-    results = ordered_map(run_pickled, (pickled(task) for task in tasks), label=STAGE, n_items=len(tasks), unit="simulation")
+    # Pickled here: torch would send tensors through shared memory, of which containers have little.
+    results = ordered_map(_run, map(pickle.dumps, tasks), label=STAGE, n_items=len(tasks), unit="simulation")
     measured: dict[tuple[str, str], dict[str, Measures]] = {(name, kind): {} for name in models for kind in DYNAMICS}
     speeds: dict[tuple[str, str], list[tuple[int, float]]] = {}
     batches = []
     by_name = {molecule.name: molecule for molecule in molecules}
     output.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        levels = {name: LEVEL_OF_THEORY if name == GFN2 else f"pesfit {name}" for name in models}
         writers = {
-            name: stack.enter_context(DatasetWriter(output / TRAJECTORIES / name, {source_of(name): _level_of_theory(name)}))
-            for name in models
+            name: stack.enter_context(DatasetWriter(output / TRAJECTORIES / name, {source_of(name): level}))
+            for name, level in levels.items()
         }
         for task, result in zip(tasks, results, strict=True):
             speeds.setdefault((task.name, task.dynamics), []).append((result.n_replica_steps, result.seconds))
@@ -108,8 +136,122 @@ def run_rollouts(
     }
 
 
-def _level_of_theory(name: str) -> str:
-    return LEVEL_OF_THEORY if name == GFN2 else f"pesfit {name}"
+@dataclass(frozen=True, eq=False)
+class Participant:
+    """A molecule as one model simulates it.
+
+    Attributes:
+        replicas: with the model's own terms.
+        uncertainty: of the model for this molecule; None where it has no posterior.
+        wanted: settings of the measures, by kind of dynamics.
+    """
+
+    replicas: Replicas
+    uncertainty: Uncertainty | None
+    wanted: Mapping[Dynamics, MeasureSettings]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One simulation: a potential, NVE or NVT, and the molecules of one shard.
+
+    Attributes:
+        name: of the potential.
+        potential: what is simulated with.
+        dynamics: its kind.
+        protocol: how it is run.
+        participants: at least one.
+    """
+
+    name: str
+    potential: Potential
+    dynamics: Dynamics
+    protocol: Protocol
+    participants: Sequence[Participant]
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """Trajectories of each participant with their uncertainty and measures, and the time that the simulation took."""
+
+    simulated: list[tuple[Trajectories, UncertaintyAlong | None, Measures]]
+    n_replica_steps: int
+    seconds: float
+
+
+def prepare(model: Model, name: str, molecule: SimulatedMolecule, params: Rollout) -> Participant | Failure:
+    """Let a model prepare a molecule; a failure where it cannot evaluate it, such as for an element that it does not know."""
+    first, topology = molecule.first, molecule.topology
+    n_replicas = params.gfn2_replicas if name == GFN2 else params.replicas
+    try:
+        replicas = molecule.replicas(params.replicas)
+        charges = None if topology is None else topology.charges
+        prepared = model.prepare(first.atomic_numbers, first.smiles, molecule.name, charges)
+        replicas = replace(replicas, terms=prepared.terms, coords=replicas.coords[:n_replicas])
+        batch = as_batch([replace(replicas, coords=replicas.coords[:1])])
+        model.potential.bind(batch)(batch.coords)
+    except PesfitError as error:
+        return Failure.from_exception(f"{name}/{molecule.name}", STAGE, error)
+    has_labels = molecule.level_of_theory == LEVEL_OF_THEORY and name != GFN2
+    threshold = None if model.calibration is None else model.calibration.threshold_of(first.group)
+    nve = MeasureSettings(label_frames=params.label_frames if has_labels else 0, domain_threshold=threshold)
+    nvt = replace(nve, equilibration_fs=params.nvt.equilibration_fs, reference=_reference(molecule, params))
+    return Participant(replicas, prepared.uncertainty, {"nve": nve, "nvt": nvt})
+
+
+def make_tasks(
+    models: Mapping[str, Model], participants: Mapping[str, Sequence[Participant]], params: Rollout
+) -> Iterator[Task]:
+    """Yield tasks in the order of the models, each molecule in one of `shards` of them."""
+    for name, model in models.items():
+        for dynamics in DYNAMICS:
+            for shard in range(min(params.shards, len(participants[name]))):
+                dealt = participants[name][shard :: params.shards]
+                yield Task(name, model.potential, dynamics, protocol_of(dynamics, params), dealt)
+
+
+def protocol_of(dynamics: Dynamics, params: Rollout) -> Protocol:
+    """Return the parameters of a kind of dynamics."""
+    is_nvt = dynamics == "nvt"
+    length_fs = params.nvt.length_fs if is_nvt else params.nve.length_fs
+    return Protocol(
+        timestep_fs=params.timestep_fs,
+        n_steps=round(length_fs / params.timestep_fs),
+        observe_every=round(params.observe_fs / params.timestep_fs),
+        frame_every=round(params.frame_fs / params.observe_fs),
+        temperature_kelvin=params.temperature_kelvin,
+        friction_per_ps=params.nvt.friction_per_ps if is_nvt else None,
+        seed=params.seed,
+        max_stretch=params.max_stretch_angstrom,
+        max_energy_change=params.max_energy_change,
+    )
+
+
+def _run(pickled: bytes) -> TaskResult:
+    """Simulate and measure a task that was pickled by `run_rollouts`."""
+    task: Task = pickle.loads(pickled)  # noqa: S301 - never from a file
+    replicas = [participant.replicas for participant in task.participants]
+    step_fs = task.protocol.timestep_fs
+    start = time.perf_counter()
+    runs = simulate(task.potential, replicas, task.protocol)
+    seconds = time.perf_counter() - start
+    simulated: list[tuple[Trajectories, UncertaintyAlong | None, Measures]] = []
+    for participant, one in zip(task.participants, runs, strict=True):
+        wanted = participant.wanted[task.dynamics]
+        along = None
+        if participant.uncertainty is not None:
+            along = uncertainty_along(one, participant.uncertainty, wanted.domain_threshold, step_fs)
+        simulated.append((one, along, measure(one, participant.replicas, task.protocol, wanted, along)))
+    return TaskResult(simulated, task.protocol.n_steps * sum(each.n_replicas for each in replicas), seconds)
+
+
+def _reference(molecule: SimulatedMolecule, params: Rollout) -> DistanceHistogram | None:
+    if molecule.n_conformers < params.min_reference_frames:
+        return None
+    histogram = DistanceHistogram(params.distance_bin_angstrom)
+    for row in molecule.rows:
+        histogram.add(row.coords)
+    return histogram
 
 
 def _by_molecule(
@@ -152,7 +294,7 @@ def source_of(potential: str) -> str:
 
 
 def frames(run: Trajectories, potential: str, dynamics: str, like: Record) -> Iterator[Record]:
-    """Yield the frames of each replica until it was stopped, in rows of at most `MAX_FRAMES_PER_ROW`.
+    """Yield the frames of each replica until it was stopped, as rows of a data set.
 
     Energies and forces are the potential's own. `frame` is the number of steps from the start.
 
@@ -164,22 +306,20 @@ def frames(run: Trajectories, potential: str, dynamics: str, like: Record) -> It
     """
     energies = run.potential_energy[:, (run.step[:, None] == run.frame_step).argmax(axis=0)]
     for replica in range(len(run.coords)):
-        n_frames = run.n_frames(replica)
-        for row, start in enumerate(range(0, n_frames, MAX_FRAMES_PER_ROW)):
-            part = slice(start, min(start + MAX_FRAMES_PER_ROW, n_frames))
-            yield Record(
-                id=f"{dynamics}/{run.name}/{replica:04d}/{row:05d}",
-                smiles=like.smiles,
-                atomic_numbers=like.atomic_numbers,
-                coords=run.coords[replica, part],
-                energy=energies[replica, part],
-                forces=run.forces[replica, part],
-                charges=None,
-                total_charge=like.total_charge,
-                group=like.group,
-                source=source_of(potential),
-                frame=run.frame_step[part].astype("int64"),
-            )
+        seen = slice(run.n_frames(replica))
+        yield from Record(
+            id=f"{dynamics}/{run.name}/{replica:04d}",
+            smiles=like.smiles,
+            atomic_numbers=like.atomic_numbers,
+            coords=run.coords[replica, seen],
+            energy=energies[replica, seen],
+            forces=run.forces[replica, seen],
+            charges=None,
+            total_charge=like.total_charge,
+            group=like.group,
+            source=source_of(potential),
+            frame=run.frame_step[seen].astype("int64"),
+        ).rows()
 
 
 def energies(

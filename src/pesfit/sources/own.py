@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rdkit import Chem
 
 from pesfit.chemistry.smiles import elements_of, group_of, mapped_molecule
-from pesfit.core.arrays import FloatArray, IntArray, LongArray
+from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import DataError, MoleculeError
 from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import MAX_FRAMES_PER_ROW, SCHEMA, Record
@@ -104,7 +104,8 @@ def _convert_row(row: OwnRow, *, is_ours: bool) -> list[Converted]:
     except MoleculeError as error:
         return [failed(row.id, row.source, error, len(row.values["energy"]))]
     record.validate()
-    return [examined(piece) for piece in _pieces(record)]
+    pieces = record.rows() if record.n_conformers > MAX_FRAMES_PER_ROW else [record]
+    return [examined(piece) for piece in pieces]
 
 
 def _record(row: OwnRow) -> Record:
@@ -178,13 +179,3 @@ def _integers(values: npt.NDArray[Any], what: str, kind: type[np.int32 | np.int6
     if values.dtype.kind not in "iu":  # where there are nulls
         raise DataError(f"{what} has nulls in it; expected whole numbers")
     return values.astype(kind)
-
-
-def _pieces(record: Record) -> Iterator[Record]:
-    """Cut a record that is too long."""
-    if record.n_conformers <= MAX_FRAMES_PER_ROW:
-        yield record
-        return
-    for number, start in enumerate(range(0, record.n_conformers, MAX_FRAMES_PER_ROW)):
-        chosen: LongArray = np.arange(start, min(start + MAX_FRAMES_PER_ROW, record.n_conformers), dtype=np.int64)
-        yield replace(record.select(chosen), id=f"{record.id}/{number:05d}")
