@@ -38,11 +38,10 @@ from rdkit.Chem import AllChem
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.data.splits import SplitRow, Splits
 from pesfit.painn.potential import PaiNNConfig, build_painn
-from pesfit.painn.train.atomrefs import fit_atomrefs
-from pesfit.painn.train.batches import epoch_batches
-from pesfit.painn.train.flat import FlatParameters
-from pesfit.painn.train.graphs import TrainingData, load_training_data
-from pesfit.painn.train.step import GradientStep, Totals
+from pesfit.painn.train.datasets import TrainingData, load_training_data
+from pesfit.painn.train.optimizer import FlatParameters
+from pesfit.painn.train.step import GradientStep, Totals, epoch_batches
+from pesfit.painn.train.train_network import fit_atomrefs
 from pesfit.params.preparation import ConvertMD17
 from pesfit.params.train_learned import Batching, LearnedObjective, Network
 from pesfit.sources.md17 import RMD17Archive

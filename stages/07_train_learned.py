@@ -15,7 +15,7 @@ from pesfit.data.dataset import open_datasets
 from pesfit.data.splits import Splits
 from pesfit.evaluate.calibrate import Labels
 from pesfit.evaluate.calibrate_network import calibrate_network
-from pesfit.painn.train.learned import LEARNED, Variant, train_learned
+from pesfit.painn.train.train_network import LEARNED, Variant, train_network
 from pesfit.params.load import Params, load_params
 from pesfit.params.train_learned import RANDOM_WEIGHTS
 
@@ -26,7 +26,7 @@ def train(variant: Variant, params: Params) -> Mapping[str, Any]:
     start = None if weights == RANDOM_WEIGHTS else Path(weights)
     datasets, splits = open_datasets("data/clustered"), Splits.open(Path("data/splits/splits.arrow"))
     with nullcontext(folder) if is_helper() else output_folder(folder) as output:  # torchrun's helpers write nothing
-        metrics = train_learned(variant, datasets, splits, params.train_learned, output, start=start, plot=plot)
+        metrics = train_network(variant, datasets, splits, params.train_learned, output, start=start, plot=plot)
         if is_helper():
             return metrics
         labels = Labels(datasets, splits, sources=params.train_learned.sources)

@@ -17,7 +17,7 @@ from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.data.splits import SplitRow, Splits
 from pesfit.models.open import open_model
-from pesfit.painn.train.learned import Folders, train_learned
+from pesfit.painn.train.train_network import Folders, train_network
 from pesfit.params.train_learned import Batching, LearningRate, Network, Optimizer, TrainLearned
 from pesfit.potentials.gfn2 import Gfn2
 from pesfit.potentials.interface import collate
@@ -84,7 +84,7 @@ def trained(folder: Path, frames: Frames) -> Path:
         writer.write(record)
     splits = Splits([SplitRow("data", record.id, record.group, np.resize(np.array([0, 0, 0, 1, 2], dtype=np.uint8), n))])
     folders = Folders(scratch=folder / "scratch", runs=folder / "runs")
-    train_learned("conservative", {"data": ConformerDataset(folder / "data")}, splits, PARAMS, folder / "net", folders=folders)
+    train_network("conservative", {"data": ConformerDataset(folder / "data")}, splits, PARAMS, folder / "net", folders=folders)
     return folder / "net"
 
 

@@ -14,7 +14,7 @@ def calibrate_network(name: str, folder: Path, labels: Labels) -> dict[str, Any]
 
     Args:
         name: what messages call it.
-        folder: of the network, as `train.learned.train_learned` writes it.
+        folder: of the network, as `train_network` writes it.
         labels: of which validation and training set are used.
 
     Returns:

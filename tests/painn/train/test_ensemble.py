@@ -16,7 +16,7 @@ from pesfit.evaluate.calibrate import Labels
 from pesfit.evaluate.calibrate_network import calibrate_network
 from pesfit.painn.model import ENSEMBLE_FOLDER, has_ensemble, open_ensemble, open_network
 from pesfit.painn.potential import load_painn
-from pesfit.painn.train.learned import Folders, train_learned
+from pesfit.painn.train.train_network import Folders, train_network
 from pesfit.params.train_learned import TrainLearned
 from pesfit.potentials.interface import collate
 from pesfit.uncertainty.calibration import CALIBRATION_FILE, Calibration
@@ -35,7 +35,7 @@ def train(data: Data, path: Path, params: TrainLearned = PARAMS, variant: Any = 
     """Do what stage 07 does."""
     folder = path / variant
     folders = Folders(scratch=path / "scratch", runs=path / "runs")
-    metrics = train_learned(variant, *data, params, folder, folders=folders)
+    metrics = train_network(variant, *data, params, folder, folders=folders)
     return {**metrics, **calibrate_network(variant, folder, Labels(*data))}
 
 
@@ -114,9 +114,9 @@ def test_a_kill_among_companions_costs_no_training_that_was_done(
     monkeypatch.setenv("PESFIT_WORKERS", "1")
     from pesfit.painn.train import loop
 
-    steps, step = 0, loop.Run._step
+    steps, step = 0, loop.TrainingRun._step
 
-    def count_and_die(run: loop.Run, *arguments: Any) -> None:
+    def count_and_die(run: loop.TrainingRun, *arguments: Any) -> None:
         nonlocal steps
         if steps == n_main + 2:
             steps += 1
@@ -125,7 +125,7 @@ def test_a_kill_among_companions_costs_no_training_that_was_done(
         step(run, *arguments)
 
     n_main = trained[1]["steps"]
-    monkeypatch.setattr(loop.Run, "_step", count_and_die)
+    monkeypatch.setattr(loop.TrainingRun, "_step", count_and_die)
     with pytest.raises(KilledError):
         train(data, tmp_path, PARAMS.model_copy(update={"ensemble": 1, "last_layer_conformers": 7}))
     assert len(list((tmp_path / "scratch/conservative").iterdir())) == 1

@@ -11,11 +11,11 @@ import torch
 from pesfit.core.arrays import FloatArray, LongArray
 from pesfit.core.process_group import ProcessGroup
 from pesfit.painn.potential import PaiNNConfig, PaiNNPotential, build_painn
-from pesfit.painn.train.atomrefs import fit_atomrefs
+from pesfit.painn.train.datasets import TrainingData, load_training_data
 from pesfit.painn.train.evaluate import evaluate_split
-from pesfit.painn.train.field import count_operations, jacobian_asymmetry, mean_jacobian_asymmetry
-from pesfit.painn.train.graphs import TrainingData, load_training_data
+from pesfit.painn.train.results import count_operations, jacobian_asymmetry, mean_jacobian_asymmetry
 from pesfit.painn.train.step import SUMS, GradientStep, Totals
+from pesfit.painn.train.train_network import fit_atomrefs
 from pesfit.params.train_learned import LearnedObjective
 from pesfit.potentials.interface import Conformers, collate
 from pesfit.statistics.errors import pooled

@@ -19,9 +19,9 @@ from pesfit.models.open import open_model
 from pesfit.painn.last_layer import LAST_LAYER_FILE, LastLayerPosterior, last_layer
 from pesfit.painn.potential import PaiNNConfig, PaiNNPotential, build_painn, load_painn
 from pesfit.painn.train import fit_last_layer as module
+from pesfit.painn.train.datasets import TrainingData, load_training_data
 from pesfit.painn.train.fit_last_layer import fit_last_layer, infer_last_layer, sum_up
-from pesfit.painn.train.graphs import TrainingData, load_training_data
-from pesfit.painn.train.learned import Folders, train_learned
+from pesfit.painn.train.train_network import Folders, train_network
 from pesfit.params.train_learned import LearnedObjective, Network
 from pesfit.potentials.interface import Conformers, collate
 from pesfit.statistics.normal_equations import Moments, NormalEquations
@@ -187,13 +187,13 @@ def test_stage_files_metrics_and_models(data: Data, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("PESFIT_WORKERS", "1")
     folders = Folders(scratch=tmp_path / "scratch", runs=tmp_path / "runs")
     params = TINY.model_copy(update={"num_epochs": 2})
-    direct = train_learned("direct", *data, params, tmp_path / "direct", folders=folders)
+    direct = train_network("direct", *data, params, tmp_path / "direct", folders=folders)
     assert direct["last_layer"] is None
     assert not (tmp_path / "direct" / LAST_LAYER_FILE).exists()
     assert not open_model(tmp_path / "direct").has_posterior
 
     folder = tmp_path / "conservative"
-    metrics = train_learned("conservative", *data, params, folder, folders=folders)
+    metrics = train_network("conservative", *data, params, folder, folders=folders)
     errors, summary = metrics["errors"]["validation"]["all"], metrics["last_layer"]
     for name in ("total_energy_rmse_kcal_per_mol", "force_rmse_kcal_per_mol_per_angstrom"):
         assert summary[f"validation_{name}_as_trained"] == pytest.approx(errors[name], rel=1e-4)

@@ -1,4 +1,4 @@
-"""Losses and gradients of shards against autograd on the potential itself, in shards, chunks and compiled."""
+"""Minibatches and shards, and the gradients, losses and predictions of shards against those of the whole."""
 
 from __future__ import annotations
 
@@ -9,16 +9,56 @@ import numpy as np
 import pytest
 import torch
 import torch._dynamo
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import pesfit.painn.train.step
 from pesfit.painn.potential import PaiNNConfig, PaiNNPotential, Variant, build_painn
-from pesfit.painn.train.batches import cut_into_shards
 from pesfit.painn.train.compiled import compile_step
-from pesfit.painn.train.graphs import TrainingData, load_training_data
-from pesfit.painn.train.step import SUMS, GradientStep, ShardResult, Totals, add_shards, evaluate
-from pesfit.params.train_learned import LearnedObjective, Network
+from pesfit.painn.train.datasets import TrainingData, load_training_data
+from pesfit.painn.train.evaluate import predict
+from pesfit.painn.train.step import SUMS, GradientStep, ShardResult, Totals, add_shards, cut_into_shards, epoch_batches
+from pesfit.params.train_learned import Batching, LearnedObjective, Network
 from pesfit.potentials.interface import Conformers, collate
 from tests.painn.train.samples import record, small_data
+
+
+@pytest.mark.parametrize("by", ["conformers", "atoms"])
+def test_an_epoch_holds_everyone_once(by: str) -> None:
+    n_atoms = np.random.default_rng(1).integers(1, 60, size=203)
+    batches = epoch_batches(n_atoms, Batching(size=50, by=by), seed=3, epoch=2)
+    assert sorted(np.concatenate(batches)) == list(range(203))
+    if by == "conformers":
+        assert [len(batch) for batch in batches] == [50, 50, 50, 50, 3]
+    else:
+        sizes = [int(n_atoms[batch].sum()) for batch in batches]
+        assert all(size <= 50 or len(batch) == 1 for size, batch in zip(sizes, batches, strict=True))
+        firsts = [int(n_atoms[batch[0]]) for batch in batches[1:]]
+        assert all(size + first > 50 for size, first in zip(sizes, firsts, strict=False)), "a batch could have held more"
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    n_atoms, params = np.full(40, 9), Batching(size=7)
+    orders = [np.concatenate(epoch_batches(n_atoms, params, *key)) for key in ((1, 0), (1, 0), (1, 1), (2, 0))]
+    assert np.array_equal(orders[0], orders[1])
+    assert not np.array_equal(orders[0], orders[2])
+    assert not np.array_equal(orders[0], orders[3])
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 60), n_shards=st.integers(1, 9), seed=st.integers(0, 100))
+def test_shards_hold_everyone_once_and_cost_about_the_same(n: int, n_shards: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    n_pairs = generator.integers(0, 300, size=100)
+    batch = generator.permutation(100)[:n]
+    shards = cut_into_shards(n_pairs, batch, n_shards)
+    assert len(shards) == min(n, n_shards)
+    assert sorted(np.concatenate(shards)) == sorted(batch)
+    sizes = [len(shard) for shard in shards]
+    costs = [int(n_pairs[shard].sum()) for shard in shards]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(costs) - min(costs) <= int(n_pairs[batch].max())
+
 
 VARIANTS: tuple[Variant, ...] = ("conservative", "direct")
 OBJECTIVES = (
@@ -103,7 +143,7 @@ def test_sums_are_those_of_the_errors(data: TrainingData) -> None:
             strict=True,
         )
     )
-    seen = evaluate(model, data, batch)
+    seen = predict(model, data, batch)
     energy = (seen.energy - seen.energy_target).numpy()
     forces = (seen.forces - seen.forces_target)[seen.has_forces[seen.conformer]].numpy()
     per_atom = energy / seen.n_atoms.numpy()
@@ -125,7 +165,7 @@ def test_sums_are_those_of_the_errors(data: TrainingData) -> None:
 def test_evaluation_says_what_the_potential_says(variant: Variant, data: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pesfit.painn.train.step, "MAX_PAIRS", 10)
     model = potential(variant)
-    seen = evaluate(model, data, np.array([40, 0, 33]))
+    seen = predict(model, data, np.array([40, 0, 33]))
     for k, conformer in enumerate([40, 0, 33]):
         atoms = slice(int(data._atom_start[conformer]), int(data._atom_start[conformer]) + int(data.n_atoms[conformer]))
         numbers = data.atomic_numbers[data.row_of_atom == data.row[conformer]]

@@ -1,12 +1,12 @@
-"""A training step compiled as a whole, where that pays.
+"""Compilation of a training step as a whole, where it saves time.
 
 Eager training is bound by memory: each product of two tensors is written out and read again. Compiled, the products are fused. It works in
 spite of forces being a derivative because the force gradient and the gradient of the weights are both taken inside the one function
-(`torch._dynamo.config.trace_autograd_ops`). It needs a C++ compiler, and 20 to 60 s the first time; what is compiled is kept in a
+(`torch._dynamo.config.trace_autograd_ops`). It needs a C++ compiler, and 20 to 60 s the first time; the result is kept in a
 folder of torch's (`TORCHINDUCTOR_CACHE_DIR`).
 
-Sizes are symbols in what is compiled, traced on one small graph that is always the same. Where a shard breaks an assumption made there (a
-length of 0 or 1, mostly), it is evaluated eagerly, never compiled anew: what runs must not depend on what ran before.
+Sizes are symbols in what is compiled, traced on one small graph that is always the same. A shard that breaks an assumption made there (a
+length of 0 or 1, mostly) is evaluated eagerly, never compiled anew: the code that runs must not depend on what ran before.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import torch
 from torch import Tensor
 
 from pesfit.painn.potential import PaiNNPotential
-from pesfit.painn.train.graphs import Graph
+from pesfit.painn.train.datasets import LabeledGraph
 
 Compile = Literal["auto", "always", "never"]
-StepFunction = Callable[[Graph, Tensor], tuple[Tensor, Tensor]]
+StepFunction = Callable[[LabeledGraph, Tensor], tuple[Tensor, Tensor]]
 
 _COMPILE_SECONDS = 60.0
 _SECONDS_SAVED_A_CALL = 5e-3
 _SECONDS_SAVED_A_PAIR = 1.2e-7
 """For each pair, feature and interaction of a conservative step on one core; ethanol and aspirin at 128 features agree within 20 %."""
 _DIRECT_SHARE = 0.4
-"""What a direct step costs beside a conservative one."""
+"""Cost of a direct step relative to a conservative one."""
 
 _TOLERANCE = 1e-4
 """Largest difference between compiled and eager, as a fraction of the largest number; 1e-6 is usual in float32."""
@@ -40,13 +40,13 @@ _MIN_LENGTH = 2
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What a step runs.
+class StepChoice:
+    """A step, compiled or eager.
 
     Attributes:
         function: from a graph and the weights of its loss to gradient and sums.
-        compiled: whether it is.
-        why: in words.
+        compiled: whether it is compiled.
+        why: the reason.
     """
 
     function: StepFunction
@@ -62,35 +62,35 @@ def compiled_or_eager(  # noqa: PLR0913 - the last three are named
     n_steps: int,
     calls_a_step: float,
     pairs_a_step: float,
-) -> Choice:
-    """Compile a step, unless it cannot be compiled or would not pay.
+) -> StepChoice:
+    """Compile a step, unless it cannot be compiled or would save less time than it takes.
 
     Args:
         function: the step.
-        potential: that it trains.
-        wanted: as in `GradientStep`.
+        potential: the one it trains.
+        wanted: `compile_step` of `GradientStep`.
         n_steps: in the whole run.
-        calls_a_step: how often each calls the function.
+        calls_a_step: calls of the function in each step.
         pairs_a_step: pairs of atoms in all of these calls together.
 
     Raises:
         Exception: what the compiler raised, where the step is wanted compiled `always`.
     """
     if wanted == "never":
-        return Choice(function, compiled=False, why="not asked for")
+        return StepChoice(function, compiled=False, why="not asked for")
     if wanted == "auto":
         saved = n_steps * _seconds_saved(potential, calls_a_step, pairs_a_step)
         if saved < _COMPILE_SECONDS:
-            return Choice(function, compiled=False, why=f"it would save {saved:.0f} s, and take {_COMPILE_SECONDS:.0f} s")
+            return StepChoice(function, compiled=False, why=f"it would save {saved:.0f} s, and take {_COMPILE_SECONDS:.0f} s")
         if potential.scale.device.type == "cpu" and not _has_compiler():
-            return Choice(function, compiled=False, why="there is no C++ compiler")
+            return StepChoice(function, compiled=False, why="there is no C++ compiler")
     try:
-        return Choice(compile_step(function, potential), compiled=True, why="derivatives and all in one function")
+        return StepChoice(compile_step(function, potential), compiled=True, why="derivatives and all in one function")
     except Exception as error:  # whatever goes wrong inside a compiler, eager gives the same numbers
         if wanted == "always":
             raise
         message = (str(error).strip().splitlines() or [""])[0]
-        return Choice(function, compiled=False, why=f"compiling failed with {type(error).__name__}: {message}")
+        return StepChoice(function, compiled=False, why=f"compiling failed with {type(error).__name__}: {message}")
 
 
 def _seconds_saved(potential: PaiNNPotential, calls: float, pairs: float) -> float:
@@ -100,7 +100,7 @@ def _seconds_saved(potential: PaiNNPotential, calls: float, pairs: float) -> flo
 
 
 def _has_compiler() -> bool:
-    """Say whether there is what torch would call: `CXX`, or g++."""
+    """Return whether the compiler that torch would call exists: `CXX`, or g++."""
     return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
@@ -109,7 +109,7 @@ def compile_step(function: StepFunction, potential: PaiNNPotential, backend: str
 
     Args:
         function: the step.
-        potential: that it trains.
+        potential: the one it trains.
         backend: of `torch.compile`; `aot_eager` traces both derivatives but compiles nothing.
 
     Raises:
@@ -133,7 +133,7 @@ def compile_step(function: StepFunction, potential: PaiNNPotential, backend: str
         if not error < _TOLERANCE:
             raise RuntimeError(f"compiled {name} differ by {error:.1e} of the largest from eager ones")
 
-    def run(graph: Graph, factors: Tensor) -> tuple[Tensor, Tensor]:
+    def run(graph: LabeledGraph, factors: Tensor) -> tuple[Tensor, Tensor]:
         if len(graph.first) < _MIN_LENGTH:
             return function(graph, factors)
         with torch.compiler.set_stance("eager_on_recompile"):
@@ -142,7 +142,7 @@ def compile_step(function: StepFunction, potential: PaiNNPotential, backend: str
     return run
 
 
-def _example(potential: PaiNNPotential) -> tuple[Graph, Tensor]:
+def _example(potential: PaiNNPotential) -> tuple[LabeledGraph, Tensor]:
     """Make five molecules of seven atoms; no two lengths are equal, since equal ones would be taken for one symbol."""
     n_molecules, n_atoms = 5, 7
     device, generator = potential.scale.device, torch.Generator().manual_seed(1)
@@ -151,7 +151,7 @@ def _example(potential: PaiNNPotential) -> tuple[Graph, Tensor]:
     pair = torch.combinations(torch.arange(n_atoms))
     first, second = (pair + n_atoms * torch.arange(n_molecules)[:, None, None]).reshape(-1, 2).unbind(1)
     weight = torch.tensor([1.0] * n_molecules + [0.0], dtype=torch.float64)
-    graph = Graph(
+    graph = LabeledGraph(
         element=torch.arange(len(coords)) % len(potential.config.elements),
         r=coords[second] - coords[first],
         first=first,
@@ -164,5 +164,5 @@ def _example(potential: PaiNNPotential) -> tuple[Graph, Tensor]:
         force_weight=torch.ones(len(coords), 1, dtype=torch.float64),
     )
     # Copies, since a view of another tensor is traced with that one, and `gather` gives none.
-    moved = Graph(**{field.name: getattr(graph, field.name).to(device).clone() for field in fields(graph)})
+    moved = LabeledGraph(**{field.name: getattr(graph, field.name).to(device).clone() for field in fields(graph)})
     return moved, torch.tensor([0.2, 0.01], dtype=torch.float64, device=device)

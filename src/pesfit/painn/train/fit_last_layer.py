@@ -27,7 +27,7 @@ from pesfit.core.arrays import FloatArray, LongArray
 from pesfit.core.process_group import ProcessGroup
 from pesfit.painn.last_layer import LastLayerPosterior, features_and_slopes, last_layer
 from pesfit.painn.potential import PaiNNPotential
-from pesfit.painn.train.graphs import TrainingData
+from pesfit.painn.train.datasets import TrainingData
 from pesfit.painn.train.step import chunks
 from pesfit.params.train_learned import LearnedObjective
 from pesfit.statistics.linear_gaussian import GaussianPrior, Posterior, Spectrum, infer, maximise_balance

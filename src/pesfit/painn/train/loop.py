@@ -1,7 +1,8 @@
-"""The loop over epochs and batches: the same steps in all processes, and a state that a killed run goes on from."""
+"""The training loop over epochs and minibatches, the same in all processes, with checkpoints that an interrupted run resumes from."""
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -10,33 +11,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pesfit.core.arrays import LongArray
-from pesfit.core.exceptions import PesfitError
+from pesfit.core.exceptions import DataError, PesfitError
+from pesfit.core.files import atomic_write
 from pesfit.core.process_group import ProcessGroup
 from pesfit.painn.potential import PaiNNPotential
-from pesfit.painn.train.batches import cut_into_shards, epoch_batches
-from pesfit.painn.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from pesfit.painn.train.ema import MovingAverage
+from pesfit.painn.train.datasets import TrainingData
 from pesfit.painn.train.evaluate import evaluate_split
-from pesfit.painn.train.flat import FlatParameters
-from pesfit.painn.train.graphs import TrainingData
-from pesfit.painn.train.schedule import PlateauState, Schedule
-from pesfit.painn.train.step import SUMS, GradientStep, ShardResult, Totals, add_shards
-from pesfit.painn.train.stopping import EarlyStopping
+from pesfit.painn.train.optimizer import (
+    EarlyStopping,
+    FlatParameters,
+    LearningRateSchedule,
+    MovingAverage,
+    PlateauState,
+    make_optimizer,
+)
+from pesfit.painn.train.step import SUMS, GradientStep, ShardResult, Totals, add_shards, cut_into_shards, epoch_batches
 from pesfit.painn.train.tracking import Tracker
 from pesfit.params.train_learned import TrainLearned
 from pesfit.statistics.errors import pooled
 
+CHECKPOINT_FORMAT_VERSION = 1
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 _NAMES_IN_MESSAGE = 12
-_ADAM_BETAS = (0.9, 0.999)
 
 
 @dataclass(frozen=True, eq=False)
-class Ingredients:
-    """What is trained, and on what.
+class TrainingInputs:
+    """The network, its training step and the data.
 
     Attributes:
         potential: with its first weights.
@@ -57,31 +63,31 @@ class Ingredients:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """The end of a run.
+    """The result of a run.
 
     Attributes:
         best: moving average of the weights when the validation loss was lowest, shape (n_parameters,).
-        last: moving average of the weights at the end, likewise.
-        best_epoch: when that was, from 1.
+        last: moving average of the weights at the end, same shape.
+        best_epoch: its number, from 1.
         history: for each epoch its number (from 1), learning rate, loss and errors of training and validation set.
-        step_ms: median wall time of a step, NaN where none was made by this process.
+        step_ms: median wall time of a step, None where this process made none.
     """
 
     best: Tensor
     last: Tensor
     best_epoch: int
     history: list[dict[str, float]]
-    step_ms: float
+    step_ms: float | None
 
 
 @dataclass
 class _Position:
-    """Where a run is.
+    """The position in a run.
 
     Attributes:
-        epoch: how many are done.
-        batch: how many of this epoch's batches are done.
-        step: how many steps are done.
+        epoch: number of epochs done.
+        batch: number of batches of this epoch done.
+        step: number of steps done.
         gradient_norm: sum over this epoch's steps.
         stopped: whether the run has ended before the planned number of epochs.
     """
@@ -99,37 +105,37 @@ class _Times:
     saved_at: float = field(default_factory=time.perf_counter)
 
 
-class Run:
-    """One training run, as one of its processes sees it.
+class TrainingRun:
+    """One training run in one of its processes.
 
     There is no random state to keep: the order of batches is drawn from seed and epoch, and nothing else is drawn.
 
     Args:
-        ingredients: what is trained, and on what.
+        inputs: network, step and data.
         group: of processes.
-        tracker: for what is shown.
-        checkpoint: file for what a killed run goes on from; all processes read it, the first writes it.
+        tracker: of progress.
+        checkpoint: file that an interrupted run resumes from; all processes read it, the first writes it.
         seconds_between_checkpoints: at least; checkpoints are written between steps.
     """
 
     def __init__(
         self,
-        ingredients: Ingredients,
+        inputs: TrainingInputs,
         group: ProcessGroup,
         tracker: Tracker,
         checkpoint: Path,
         seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
     ) -> None:
-        self._in = ingredients
+        self._in = inputs
         self._group = group
         self._tracker = tracker
         self._path = checkpoint
         self._seconds = seconds_between_checkpoints
-        params = ingredients.params
-        weights = ingredients.flat.vector
-        self._optimizer = _optimizer(weights, params)
+        params = inputs.params
+        weights = inputs.flat.vector
+        self._optimizer = make_optimizer(weights, params.optimizer, params.learning_rate.peak)
         self._average = MovingAverage(weights, params.optimizer.ema_decay)
-        self._schedule = Schedule(params.learning_rate, params.num_epochs)
+        self._schedule = LearningRateSchedule(params.learning_rate, params.num_epochs)
         self._stopping = EarlyStopping(params.early_stopping_min_epochs, params.early_stopping_patience)
         self._best = self._average.values.clone()
         self._sums = torch.zeros(len(SUMS), dtype=torch.float64)
@@ -138,7 +144,7 @@ class Run:
         self._times = _Times()
 
     def train(self) -> Trained:
-        """Train to the end, from where an earlier process stopped.
+        """Train to the end, from the checkpoint of an earlier process where there is one.
 
         Raises:
             PesfitError: when the loss or its gradient is no longer a finite number; names the records.
@@ -161,7 +167,7 @@ class Run:
             last=self._average.values,
             best_epoch=self._stopping.best_epoch + 1,
             history=self._history,
-            step_ms=1e3 * steps[len(steps) // 2] if steps else math.nan,
+            step_ms=1e3 * steps[len(steps) // 2] if steps else None,
         )
 
     def _step(self, batch: LongArray, n_batches: int) -> None:
@@ -253,7 +259,7 @@ class Run:
             "stopping": asdict(self._stopping),
             "history": self._history,
         }
-        save_checkpoint(self._path, Checkpoint(tensors, values))
+        save_checkpoint(self._path, TrainingCheckpoint(tensors, values))
 
     def _resume(self) -> None:
         checkpoint = load_checkpoint(self._path, self._group.device)
@@ -272,13 +278,6 @@ class Run:
         self._schedule.plateau = PlateauState(**values["plateau"])
         self._stopping = EarlyStopping(**values["stopping"])
         self._history = list(values["history"])
-
-
-def _optimizer(weights: torch.nn.Parameter, params: TrainLearned) -> torch.optim.Optimizer:
-    peak, choice = params.learning_rate.peak, params.optimizer
-    if choice.kind == "adamw":
-        return torch.optim.AdamW([weights], lr=peak, betas=_ADAM_BETAS, weight_decay=choice.weight_decay, fused=True)
-    return torch.optim.Adam([weights], lr=peak, betas=_ADAM_BETAS, amsgrad=True, fused=True)
 
 
 def _averages(sums: Tensor, n_batches: int) -> dict[str, float]:
@@ -311,3 +310,52 @@ def _for_bar(row: Mapping[str, float]) -> dict[str, str]:
         if f"validation_{name}" in row:
             shown[label] = f"{row[f'validation_{name}']:.3f}"
     return shown
+
+
+@dataclass(frozen=True)
+class TrainingCheckpoint:
+    """The state of a run that was interrupted: tensors and numbers in one safetensors file, replaced atomically.
+
+    Attributes:
+        tensors: by name, on the CPU.
+        values: anything JSON holds; floats come back to the last bit, infinities too.
+    """
+
+    tensors: Mapping[str, Tensor]
+    values: Mapping[str, Any]
+
+
+def save_checkpoint(path: Path, checkpoint: TrainingCheckpoint) -> None:
+    """Write a checkpoint, so that a reader sees the old one or the new one and never a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    # One key of metadata alone: the library writes several in no fixed order.
+    header = {"pesfit": json.dumps({"format_version": CHECKPOINT_FORMAT_VERSION, "values": checkpoint.values})}
+    with atomic_write(path, sync=True) as new:
+        save_file(tensors, new, header)
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainingCheckpoint | None:
+    """Read what `save_checkpoint` wrote.
+
+    Returns:
+        None where there is none.
+
+    Raises:
+        DataError: where it cannot be read or has another format version.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            header = json.loads((file.metadata() or {}).get("pesfit", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(f"{path} cannot be read as a checkpoint ({error}); delete it to train from the start") from error
+    version = header.get("format_version")
+    if version != CHECKPOINT_FORMAT_VERSION:
+        raise DataError(
+            f"{path} has checkpoint format version {version}; this version reads {CHECKPOINT_FORMAT_VERSION}; "
+            "delete it to train from the start"
+        )
+    return TrainingCheckpoint(tensors, header["values"])

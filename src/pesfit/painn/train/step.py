@@ -1,4 +1,4 @@
-"""One step of training up to the gradient: a shard of a batch in, sums that add up to the batch's loss and gradient out.
+"""Minibatches of an epoch, their shards, and the loss and gradient of a shard, which add up to those of the batch.
 
 With ΔE = E - E_label (both without atomrefs), ΔF = F - F_label and m = 1, or the number of atoms where `energy_per` is atom::
 
@@ -7,8 +7,8 @@ With ΔE = E - E_label (both without atomrefs), ΔF = F - F_label and m = 1, or 
     h(x) = x²                                                     mse
     h(x) = x² for |x| <= δ, 2δ|x| - δ² above                      huber: P. J. Huber, Ann. Math. Statist. 35, 73, 1964, times 2
 
-N_E and N_F count energies and components of forces of the whole batch, of which every shard is told. So losses and gradients of shards
-simply add, and added in the order of the shards they give the same bytes, however many processes computed them.
+N_E and N_F count energies and components of forces of the whole batch. So losses and gradients of shards simply add, and added in the
+order of the shards they give the same bytes for any number of processes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from torch import Tensor
 from pesfit.core.arrays import LongArray
 from pesfit.painn.potential import PaiNNPotential
 from pesfit.painn.train.compiled import Compile, compiled_or_eager
-from pesfit.painn.train.graphs import Graph, TrainingData
-from pesfit.params.train_learned import LearnedObjective
+from pesfit.painn.train.datasets import LabeledGraph, TrainingData
+from pesfit.params.train_learned import Batching, LearnedObjective
 
 SUMS = (
     "loss",
@@ -38,17 +38,58 @@ SUMS = (
     "n_energy",
     "n_force",
 )
-"""What `ShardResult.sums` holds: the loss, sums of |ΔE| [kcal/mol], |ΔE|², |ΔE/n_atoms|, |ΔE/n_atoms|², |ΔF_k| [kcal/mol/Å], |ΔF_k|²,
-and how many energies and components of forces there are."""
+"""Entries of `ShardResult.sums`: the loss, sums of |ΔE| [kcal/mol], |ΔE|², |ΔE/n_atoms|, |ΔE/n_atoms|², |ΔF_k| [kcal/mol/Å], |ΔF_k|²,
+and the numbers of energies and of components of forces."""
 
 MAX_PAIRS = 1024
-"""Pairs computed with in one go: what they need stays in a processor's cache. 100 ethanols at once take 20 % longer."""
+"""Pairs computed at once: small enough for a processor's cache. 100 ethanols at once take 20 % longer."""
 MAX_ATOMS = 1024
+"""Atoms computed at once."""
+
+
+def epoch_batches(n_atoms: LongArray, params: Batching, seed: int, epoch: int) -> list[LongArray]:
+    """Shuffle conformers and cut them into minibatches; the last may be smaller.
+
+    Args:
+        n_atoms: of each conformer, shape (n_conformers,).
+        params: the size of a batch.
+        seed: of the run.
+        epoch: from 0. The order depends on the seed and the epoch alone, so that a run can be resumed at any of them.
+
+    Returns:
+        Indices of conformers; each occurs once. Counted by atoms, a batch holds no more than `size`, or one conformer.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(len(n_atoms))
+    if params.by == "conformers":
+        return [order[start : start + params.size] for start in range(0, len(order), params.size)]
+    ends = np.cumsum(n_atoms[order])
+    batches, start = [], 0
+    while start < len(order):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + params.size, side="right")))
+        batches.append(order[start:stop])
+        start = stop
+    return batches
+
+
+def cut_into_shards(n_pairs: LongArray, batch: LongArray, n_shards: int) -> list[LongArray]:
+    """Cut a minibatch into shards of about equal cost: dealt out from the largest conformer to the smallest, back and forth.
+
+    Args:
+        n_pairs: of each conformer, shape (n_conformers,); cost grows with it.
+        batch: indices of conformers.
+        n_shards: number of shards; fewer where the batch is smaller.
+    """
+    n_shards = min(n_shards, len(batch))
+    by_cost = batch[np.argsort(-n_pairs[batch], kind="stable")]
+    turn = np.arange(len(batch)) % (2 * n_shards)
+    shard = np.where(turn < n_shards, turn, 2 * n_shards - 1 - turn)
+    return [by_cost[shard == i] for i in range(n_shards)]
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What a whole batch holds.
+    """Numbers of labels of a whole batch.
 
     Attributes:
         n_energy: number of energies.
@@ -66,7 +107,7 @@ class Totals:
 
 @dataclass(frozen=True, eq=False)
 class ShardResult:
-    """What a shard adds to its batch.
+    """The contribution of a shard to its batch.
 
     Attributes:
         gradient: of the loss, in the order of `model.parameters()`, shape (n_parameters,).
@@ -75,31 +116,6 @@ class ShardResult:
 
     gradient: Tensor
     sums: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluated:
-    """Predictions beside labels, both without atomrefs.
-
-    Attributes:
-        conformers: that were evaluated, as indices in the data, shape (n_conformers,).
-        energy: [kcal/mol], float64, shape (n_conformers,).
-        energy_target: likewise, of the labels.
-        forces: [kcal/mol/Å], float64, shape (n_atoms, 3).
-        forces_target: likewise, 0 where there are none.
-        conformer: the position in `conformers` that each atom belongs to, int64, shape (n_atoms,).
-        has_forces: whether each conformer has labels for forces, bool, shape (n_conformers,).
-        n_atoms: of each conformer, int64, shape (n_conformers,).
-    """
-
-    conformers: LongArray
-    energy: Tensor
-    energy_target: Tensor
-    forces: Tensor
-    forces_target: Tensor
-    conformer: Tensor
-    has_forces: Tensor
-    n_atoms: Tensor
 
 
 class GradientStep:
@@ -111,16 +127,16 @@ class GradientStep:
 
     Args:
         potential: to be trained; its weights may be views of one vector.
-        objective: what is minimised.
-        data: the training split.
+        objective: the loss.
+        data: the training set.
         compile_step: `auto` compiles where there is a C++ compiler and the time saved in `n_steps` exceeds the time it takes.
         n_steps: batches of the whole planned run, whether or not part of it is done.
         batch_size: mean number of conformers of a batch.
 
     Attributes:
-        potential: that is trained.
-        compiled: whether the step is.
-        why: in words, for the log.
+        potential: the one that is trained.
+        compiled: whether the step is compiled.
+        why: the reason, for the log.
     """
 
     def __init__(  # noqa: PLR0913 - the last three are named
@@ -149,7 +165,7 @@ class GradientStep:
         self._function, self.compiled, self.why = choice.function, choice.compiled, choice.why
 
     def __call__(self, conformers: LongArray, totals: Totals) -> ShardResult:
-        """Compute what a shard adds to the loss of its batch, and to its gradient.
+        """Compute the contribution of a shard to the loss of its batch and to its gradient.
 
         Args:
             conformers: of the shard, as indices in the data.
@@ -164,8 +180,8 @@ class GradientStep:
             gradient, sums = gradient + more_gradient, sums + more_sums
         return ShardResult(gradient, sums)
 
-    def _gradient(self, graph: Graph, factors: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the gradient and the sums of a graph: what is compiled, with both derivatives inside."""
+    def _gradient(self, graph: LabeledGraph, factors: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the gradient and the sums of a graph: the function that is compiled, with both derivatives inside."""
         energy, forces = relative_energy_and_forces(self.potential, graph, keep_graph=True)
         delta_energy = (energy - graph.energy) * graph.weight
         delta_forces = (forces - graph.forces) * graph.force_weight
@@ -197,38 +213,7 @@ def add_shards(results: Sequence[ShardResult]) -> ShardResult:
     return ShardResult(gradient, torch.stack([result.sums for result in results]).sum(0))
 
 
-def evaluate(potential: PaiNNPotential, data: TrainingData, conformers: LongArray) -> Evaluated:
-    """Predict energies and forces of conformers, of any number, without keeping what gradients would need.
-
-    Args:
-        potential: whose atomrefs are taken from the labels.
-        data: that holds them; with neighbors within the potential's cutoff.
-        conformers: indices, at least one.
-    """
-    data = data.relative_to(potential.element_index, potential.atomrefs)
-    energies, forces, labels, force_labels = [], [], [], []
-    with torch.no_grad():
-        for chunk in chunks(data, conformers):
-            graph = data.gather(chunk)
-            energy, force = relative_energy_and_forces(potential, graph, keep_graph=False)
-            energies.append(energy[:-1])
-            labels.append(graph.energy[:-1])
-            forces.append(force)
-            force_labels.append(graph.forces)
-    n_atoms = torch.from_numpy(data.n_atoms[conformers]).to(data.device)
-    return Evaluated(
-        conformers=conformers,
-        energy=torch.cat(energies),
-        energy_target=torch.cat(labels),
-        forces=torch.cat(forces),
-        forces_target=torch.cat(force_labels),
-        conformer=torch.repeat_interleave(torch.arange(len(conformers), device=data.device), n_atoms),
-        has_forces=torch.from_numpy(data.has_forces[conformers] > 0).to(data.device),
-        n_atoms=n_atoms,
-    )
-
-
-def relative_energy_and_forces(potential: PaiNNPotential, graph: Graph, *, keep_graph: bool) -> tuple[Tensor, Tensor]:
+def relative_energy_and_forces(potential: PaiNNPotential, graph: LabeledGraph, *, keep_graph: bool) -> tuple[Tensor, Tensor]:
     """Evaluate a graph without atomrefs.
 
     Returns:
@@ -253,10 +238,10 @@ def chunks(data: TrainingData, conformers: LongArray) -> list[LongArray]:
 
 
 def loss_of(objective: LearnedObjective, quantity: Literal["energy", "force"], delta: Tensor) -> Tensor:
-    """Return h of each deviation.
+    """Return h of each error.
 
     Args:
-        objective: what is minimised.
+        objective: the loss.
         quantity: whose delta Huber's loss takes.
         delta: ΔE/m [kcal/mol] or components of ΔF [kcal/mol/Å], any shape.
     """

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import ParamsError
 from pesfit.core.launch import is_helper, run_together
 from pesfit.core.process_group import ProcessGroup
@@ -23,19 +24,14 @@ from pesfit.data.dataset import ConformerDataset
 from pesfit.data.sources import check_source_names
 from pesfit.data.splits import SPLITS, Splits
 from pesfit.painn.potential import CONFIG_FILE, PaiNNConfig, PaiNNPotential, build_painn, load_painn, transfer_weights
-from pesfit.painn.train.atomrefs import fit_atomrefs
-from pesfit.painn.train.batches import epoch_batches
-from pesfit.painn.train.checkpoint import FORMAT_VERSION
-from pesfit.painn.train.datasets import load_sets
+from pesfit.painn.train.datasets import TrainingData, load_sets
 from pesfit.painn.train.evaluate import Evaluation, evaluate_split
 from pesfit.painn.train.fit_last_layer import fit_last_layer
-from pesfit.painn.train.flat import FlatParameters
-from pesfit.painn.train.graphs import TrainingData
-from pesfit.painn.train.loop import SECONDS_BETWEEN_CHECKPOINTS, Ingredients, Run, Trained
-from pesfit.painn.train.plot import plot_learning_curve
+from pesfit.painn.train.loop import CHECKPOINT_FORMAT_VERSION, SECONDS_BETWEEN_CHECKPOINTS, Trained, TrainingInputs, TrainingRun
+from pesfit.painn.train.optimizer import FlatParameters
 from pesfit.painn.train.results import Outcome
-from pesfit.painn.train.step import GradientStep
-from pesfit.painn.train.tracking import Tracker
+from pesfit.painn.train.step import GradientStep, epoch_batches
+from pesfit.painn.train.tracking import Tracker, plot_learning_curve
 from pesfit.params.train_learned import TrainLearned
 
 STAGE = "train_learned"
@@ -43,12 +39,12 @@ Variant = Literal["conservative", "direct"]
 LEARNED = Path("outputs/learned")
 
 _AFTERWARDS = {"ensemble", "last_layer_conformers"}
-"""Parameters that no training depends on: a killed run goes on when they change."""
+"""Parameters that no training depends on: an interrupted run resumes when they change."""
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a run reads and writes besides its output.
+    """Folders of a run besides its output.
 
     Attributes:
         scratch: for checkpoints.
@@ -59,7 +55,7 @@ class Folders:
     runs: Path = RUNS
 
 
-def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
+def train_network(  # noqa: PLR0913 - the inputs and outputs of a stage
     variant: Variant,
     clustered: Mapping[str, ConformerDataset],
     splits: Splits,
@@ -76,18 +72,18 @@ def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
     Writes `config.json` and `model.safetensors` (the moving average of the weights when the validation loss was lowest), the same under
     `last/` (at the end of the run), `history.csv` (the learning curve) and `failures.csv`; the conservative variant also
     `last-layer.npz` (posterior of the last layer), and the networks of the ensemble under `ensemble/<number>/`. The bytes depend on data,
-    parameters and the kind of processor alone, not on the number of processes, nor on whether and where the run was killed in between.
+    parameters and the kind of processor alone, not on the number of processes, nor on interruptions.
 
     Args:
-        variant: how forces come out: `conservative`, -dE/dx, or `direct`, from a head of their own.
+        variant: forces as -dE/dx (`conservative`), or from a head of their own (`direct`).
         clustered: data sets by name.
         splits: of all conformers.
         params: section `train_learned`.
         output: folder to write to.
         start: folder of a trained network whose weights training starts from, of this variant or the other; None for random weights.
-        plot: PNG for a picture of the learning curve.
-        folders: where else to read and write.
-        seconds_between_checkpoints: what a killed run loses at most, a step besides.
+        plot: PNG of the learning curve.
+        folders: for checkpoints and logs.
+        seconds_between_checkpoints: of work that an interrupted run loses at most, besides a step.
 
     Returns:
         Metrics; empty in a process that `torchrun` started to help another, which writes nothing.
@@ -102,7 +98,7 @@ def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
     if start is not None and not (start / CONFIG_FILE).is_file():
         raise ParamsError(f"initial_weights.{variant} = {str(start)!r}: holds no trained network ({CONFIG_FILE} is missing)")
     paths = {name: dataset.path.resolve() for name, dataset in clustered.items()}
-    job = Job(variant, paths, splits, params, start, folders, seconds_between_checkpoints)
+    job = TrainingJob(variant, paths, splits, params, start, folders, seconds_between_checkpoints)
     outcome = run_together(train_together, job, params.batching.n_shards)
     if is_helper():
         return {}
@@ -120,12 +116,12 @@ def train_learned(  # noqa: PLR0913 - the inputs and outputs of a stage
 
 
 @dataclass(frozen=True)
-class Job:
-    """What each process is told; arguments of `train_learned`.
+class TrainingJob:
+    """The arguments of a training, as sent to each process.
 
     Attributes:
         start: folder of the network to start from; None for random weights.
-        companion: 0 for the network itself, from 1 for those trained beside it.
+        companion: number; 0 for the network itself, from 1 for those trained beside it.
     """
 
     variant: Variant
@@ -138,7 +134,7 @@ class Job:
     companion: int = 0
 
     @property
-    def companions(self) -> list[Job]:
+    def companions(self) -> list[TrainingJob]:
         """The trainings that differ from this one by their seed alone."""
         n = self.params.ensemble if self.variant == "conservative" else 0
         return [
@@ -153,11 +149,11 @@ class Job:
 
     @property
     def label(self) -> str:
-        """What the progress bar says."""
+        """Label of the progress bar."""
         return f"train {self.variant}" + (f", ensemble {self.companion}/{self.params.ensemble}" if self.companion else "")
 
 
-def train_together(group: ProcessGroup, job: Job) -> Outcome:
+def train_together(group: ProcessGroup, job: TrainingJob) -> Outcome:
     """Train in one of the processes of a group."""
     params = job.params
     datasets = {name: ConformerDataset(path) for name, path in job.datasets.items()}
@@ -175,8 +171,8 @@ def train_together(group: ProcessGroup, job: Job) -> Outcome:
             n_steps=params.num_epochs * n_batches,
             batch_size=len(data["train"]) / n_batches,
         )
-    ingredients = Ingredients(potential, flat, step, data["train"], data["validation"], params)
-    trained, evaluations = _train_one(group, job, ingredients, data)
+    inputs = TrainingInputs(potential, flat, step, data["train"], data["validation"], params)
+    trained, evaluations = _train_one(group, job, inputs, data)
     last_layer = None
     if potential.conservative:
         last_layer = fit_last_layer(potential, data, params.objective, params.last_layer_conformers, group)
@@ -184,19 +180,19 @@ def train_together(group: ProcessGroup, job: Job) -> Outcome:
     for companion in job.companions:
         # The same module and step with other weights, so that nothing is compiled again.
         flat.set(FlatParameters(_build(companion, data["train"])).vector)
-        companions.append(_train_one(group, companion, replace(ingredients, params=companion.params), {})[0])
+        companions.append(_train_one(group, companion, replace(inputs, params=companion.params), {})[0])
     flat.set(trained.best)
     return Outcome(potential, flat, trained, evaluations, sets, last_layer, companions)
 
 
 def _train_one(
-    group: ProcessGroup, job: Job, ingredients: Ingredients, judged: Mapping[str, TrainingData]
+    group: ProcessGroup, job: TrainingJob, inputs: TrainingInputs, judged: Mapping[str, TrainingData]
 ) -> tuple[Trained, dict[str, Evaluation]]:
-    """Train from the weights that the ingredients have, leave the best ones there, and evaluate these."""
-    potential, flat, step = ingredients.potential, ingredients.flat, ingredients.step
-    checkpoint = job.folders.scratch / job.variant / f"{_digest(job, ingredients)}.safetensors"
+    """Train from the weights that the inputs have, leave the best ones there, and evaluate these."""
+    potential, flat, step = inputs.potential, inputs.flat, inputs.step
+    checkpoint = job.folders.scratch / job.variant / f"{_digest(job, inputs)}.safetensors"
     with Tracker(job.folders.runs / job.run_name if group.is_first else None, job.label, job.params.num_epochs) as tracker:
-        trained = Run(ingredients, group, tracker, checkpoint, job.seconds_between_checkpoints).train()
+        trained = TrainingRun(inputs, group, tracker, checkpoint, job.seconds_between_checkpoints).train()
         flat.set(trained.best)
         evaluations, times = {}, {}
         for split in (split for split in SPLITS if split in judged):
@@ -216,7 +212,52 @@ def _train_one(
     return trained, evaluations
 
 
-def _build(job: Job, train: TrainingData) -> PaiNNPotential:
+@dataclass(frozen=True)
+class Atomrefs:
+    """Energies of the elements, so that the network learns the small residual, and the scale of that residual.
+
+    Attributes:
+        elements: atomic numbers, ascending.
+        values: [kcal/mol], the contribution of each element, shape (n_elements,).
+        scale: [kcal/mol], the energy that an output of 1 of the network stands for.
+    """
+
+    elements: tuple[int, ...]
+    values: FloatArray
+    scale: float
+
+
+def fit_atomrefs(data: TrainingData) -> Atomrefs:
+    """Fit one energy for each element by least squares in float64, and take the root mean square of forces as the scale.
+
+    ::
+
+        min_e Σ_c (E_c - Σ_elements n_c,element e_element)²
+
+    Conformers of a row have the same composition, so that rows with the mean energy and the number of their conformers as weight give
+    the same optimum. Where compositions do not fix every element (one molecule alone, say) it is the solution of least norm.
+
+    A network whose energies are of order 1 per atom and Å then has forces of about the right size from the start. Without forces, the
+    scale is the root mean square residual of the energies, and 1 where that is 0.
+
+    Args:
+        data: the training set.
+    """
+    elements = data.elements
+    n_conformers = np.bincount(data.row, minlength=len(data.rows))
+    energy = data.energy.cpu().numpy()
+    mean = np.bincount(data.row, weights=energy) / n_conformers
+    counts = np.zeros((len(data.rows), len(elements)))
+    np.add.at(counts, (data.row_of_atom, np.searchsorted(elements, data.atomic_numbers.cpu().numpy())), 1.0)
+    weight = np.sqrt(n_conformers)
+    values, *_ = np.linalg.lstsq(weight[:, None] * counts, weight * mean, rcond=None)
+    n_components = 3 * int((data.n_atoms * data.has_forces).sum())
+    residual = energy - (counts @ values)[data.row]
+    square = float((data.forces**2).sum()) / n_components if n_components else float(np.mean(residual**2))
+    return Atomrefs(elements, values.astype(np.float64), float(np.sqrt(square)) if square > 0.0 else 1.0)
+
+
+def _build(job: TrainingJob, train: TrainingData) -> PaiNNPotential:
     atomrefs = fit_atomrefs(train)
     config = PaiNNConfig(job.variant, atomrefs.elements, job.params.network)
     potential = build_painn(config, atomrefs=torch.from_numpy(atomrefs.values), scale=atomrefs.scale, seed=job.params.seed)
@@ -225,14 +266,19 @@ def _build(job: Job, train: TrainingData) -> PaiNNPotential:
     return potential
 
 
-def _digest(job: Job, ingredients: Ingredients) -> str:
-    """Return what a checkpoint is kept under: it stands for everything the run depends on."""
-    settings = [FORMAT_VERSION, torch.__version__, job.variant, job.params.model_dump(mode="json", exclude=_AFTERWARDS)]
+def _digest(job: TrainingJob, inputs: TrainingInputs) -> str:
+    """Return the name of a checkpoint, a digest of everything the run depends on."""
+    settings = [
+        CHECKPOINT_FORMAT_VERSION,
+        torch.__version__,
+        job.variant,
+        job.params.model_dump(mode="json", exclude=_AFTERWARDS),
+    ]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for data in (ingredients.train, ingredients.validation):
+    for data in (inputs.train, inputs.validation):
         for value in vars(data).values():
             array = value.cpu().numpy() if isinstance(value, Tensor) else value
             if isinstance(array, np.ndarray):
                 digest.update(np.ascontiguousarray(array).data)
-    digest.update(ingredients.flat.vector.detach().cpu().numpy().data)
+    digest.update(inputs.flat.vector.detach().cpu().numpy().data)
     return digest.hexdigest()[:32]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pesfit.painn.train.plot import plot_learning_curve, read_history
+from pesfit.painn.train.tracking import plot_learning_curve
 
 
 def history(n_epochs: int, *, with_forces: bool = True) -> list[dict[str, float]]:
@@ -33,12 +32,3 @@ def test_same_bytes_and_something_to_see(tmp_path: Path, rows: list[dict[str, fl
         assert not image.text
         pixels = np.asarray(image.convert("L"))
     assert 0.001 < (pixels < 200).mean() < 0.5
-
-
-def test_what_was_written_is_read(tmp_path: Path) -> None:
-    rows = history(3)
-    with (tmp_path / "history.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    assert read_history(tmp_path / "history.csv") == rows

@@ -1,4 +1,4 @@
-"""The whole of stage 07: the same bytes however it ran, what it writes, and what it refuses."""
+"""The whole of stage 07: the same bytes however it ran, its files and metrics, its refusals, and atomrefs against known numbers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ import pytest
 import torch
 
 from pesfit.core.exceptions import DataError, ParamsError, PesfitError
-from pesfit.data.dataset import ConformerDataset, read_failures
-from pesfit.data.splits import Splits
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record, read_failures
+from pesfit.data.splits import SplitRow, Splits
 from pesfit.painn.potential import load_painn
-from pesfit.painn.train.learned import Folders, train_learned
+from pesfit.painn.train.datasets import TrainingData, load_training_data
+from pesfit.painn.train.train_network import Folders, fit_atomrefs, train_network
 from pesfit.params.train_learned import LearningRate, Network, Optimizer, TrainLearned
 from pesfit.potentials.interface import Conformers, collate
 from tests.painn.train.samples import TINY, record, small_data
@@ -40,7 +41,7 @@ def folders(path: Path) -> Folders:
 def train(
     data: Data, path: Path, params: TrainLearned = TINY, variant: Any = "conservative", start: Path | None = None
 ) -> dict[str, Any]:
-    return train_learned(variant, *data, params, path / variant, start=start, folders=folders(path))
+    return train_network(variant, *data, params, path / variant, start=start, folders=folders(path))
 
 
 def contents(path: Path, variant: str = "conservative") -> dict[str, bytes]:
@@ -100,7 +101,7 @@ def test_a_run_that_was_cut_off_ends_in_the_same_bytes(
     n_killed = 0
     while True:
         try:
-            metrics = train_learned(
+            metrics = train_network(
                 "conservative", *data, params, path / "conservative", folders=folders(path), seconds_between_checkpoints=0.0
             )
             break
@@ -115,7 +116,7 @@ def test_a_run_that_was_cut_off_ends_in_the_same_bytes(
 def run_slowly(path: Path, data_folder: Path, splits: Splits) -> None:
     os.environ["PESFIT_WORKERS"] = "2"
     data = {"toy": ConformerDataset(data_folder)}
-    train_learned(
+    train_network(
         "direct", data, splits, changed(num_epochs=200), path / "direct", folders=folders(path), seconds_between_checkpoints=0.0
     )
 
@@ -147,7 +148,7 @@ def test_other_parameters_do_not_go_on_from_a_checkpoint(data: Data, tmp_path: P
     monkeypatch.setenv("PESFIT_WORKERS", "1")
     train(data, tmp_path / "fresh", changed(seed=1, num_epochs=1))
 
-    from pesfit.painn.train import learned
+    from pesfit.painn.train import train_network as learned
 
     with monkeypatch.context() as patch:
         patch.setattr(learned.shutil, "rmtree", lambda *_, **__: None)
@@ -278,3 +279,63 @@ def test_what_cannot_be_is_refused(data: Data, tmp_path: Path, monkeypatch: pyte
     other = changed(network=Network(n_features=12, n_interactions=2, n_rbf=6, cutoff_angstrom=4.0))
     with pytest.raises(DataError, match="n_features = 8; this one has 12"):
         train(data, tmp_path, other, start=tmp_path / "direct")
+
+
+TRUE = {1: -313.5, 6: -23875.25, 7: -34250.125, 8: -47130.0625}
+
+
+def load(folder: Path, molecules: list[tuple[list[int], list[float]]], forces: float | None = None) -> TrainingData:
+    """Molecules by their atoms and what their conformers' energies deviate from the sum of the atoms'."""
+    records = []
+    for i, (numbers, deviations) in enumerate(molecules):
+        coords = np.random.default_rng(i).normal(size=(len(deviations), len(numbers), 3))
+        records.append(
+            Record(
+                id=f"m/{i}",
+                smiles=None,
+                atomic_numbers=np.array(numbers, dtype=np.int32),
+                coords=coords,
+                energy=np.array(deviations) + sum(TRUE[z] for z in numbers),
+                forces=None if forces is None else np.full_like(coords, forces) * np.where(np.arange(3) == 1, -1.0, 1.0),
+                charges=None,
+                total_charge=0,
+                group=f"m/{i}",
+                source="toy",
+                frame=np.arange(len(deviations)),
+            )
+        )
+    with DatasetWriter(folder / "toy", {"toy": "none"}) as writer:
+        for record in records:
+            writer.write(record)
+    splits = Splits([SplitRow("toy", r.id, r.group, np.zeros(r.n_conformers, dtype=np.uint8)) for r in records])
+    return load_training_data({"toy": ConformerDataset(folder / "toy")}, splits, "train", 5.0)
+
+
+def test_energies_that_are_sums_of_atoms_give_those_back(tmp_path: Path) -> None:
+    molecules = [([6, 1, 1, 1, 1], [0.0] * 3), ([8, 1, 1], [0.0]), ([7, 1, 1, 1], [0.0] * 2), ([6, 8], [0.0]), ([7, 7], [0.0])]
+    atomrefs = fit_atomrefs(load(tmp_path, molecules, forces=2.5))
+    assert atomrefs.elements == (1, 6, 7, 8)
+    np.testing.assert_allclose(atomrefs.values, list(TRUE.values()), rtol=0.0, atol=1e-8)
+    assert atomrefs.scale == pytest.approx(2.5, rel=1e-12)
+
+
+def test_they_are_the_least_squares_over_conformers_not_rows(tmp_path: Path) -> None:
+    molecules = [([8, 1, 1], [1.0, 3.0, -2.0, 0.5]), ([8, 8], [4.0]), ([1, 1], [-7.0, 1.0]), ([8, 1], [0.25])]
+    atomrefs = fit_atomrefs(load(tmp_path, molecules))
+    design = np.array([[2, 1]] * 4 + [[0, 2]] + [[2, 0]] * 2 + [[1, 1]], dtype=float)
+    deviations = np.concatenate([deviation for _, deviation in molecules])
+    expected = np.linalg.solve(design.T @ design, design.T @ deviations)
+    np.testing.assert_allclose(atomrefs.values - [TRUE[1], TRUE[8]], expected, rtol=0.0, atol=1e-8)
+    assert atomrefs.scale == pytest.approx(np.sqrt(np.mean((deviations - design @ expected) ** 2)), rel=1e-8)
+
+
+def test_one_molecule_alone_has_its_mean_and_the_smallest_atomrefs(tmp_path: Path) -> None:
+    atomrefs = fit_atomrefs(load(tmp_path, [([6, 1, 1, 8], [2.0, 4.0])]))
+    energy = 2 * TRUE[1] + TRUE[6] + TRUE[8] + 3.0
+    counts = np.array([2.0, 1.0, 1.0])
+    np.testing.assert_allclose(atomrefs.values, energy * counts / (counts @ counts), rtol=1e-12)
+    assert atomrefs.scale == pytest.approx(1.0, rel=1e-6)
+
+
+def test_a_single_frame_without_forces_has_scale_one(tmp_path: Path) -> None:
+    assert fit_atomrefs(load(tmp_path, [([1], [0.0])])).scale == 1.0

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from pesfit.core.exceptions import DataError
-from pesfit.painn.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pesfit.painn.train.loop import TrainingCheckpoint, load_checkpoint, save_checkpoint
 
 
 def test_it_comes_back_to_the_last_bit(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_it_comes_back_to_the_last_bit(tmp_path: Path) -> None:
         "step": torch.tensor(3.0),
     }
     values = {"epoch": 3, "best": math.inf, "history": [{"loss": 0.1 + 0.2}]}
-    save_checkpoint(path, Checkpoint(tensors, values))
+    save_checkpoint(path, TrainingCheckpoint(tensors, values))
     loaded = load_checkpoint(path)
     assert loaded is not None
     assert loaded.values == values
@@ -36,7 +36,9 @@ def test_the_same_state_gives_the_same_bytes_and_leaves_no_other_file(tmp_path: 
     contents = []
     for name in ("a", "b"):
         for _ in range(2):
-            save_checkpoint(tmp_path / name / "last", Checkpoint({"x": torch.ones(3), "a": torch.zeros(2)}, {"epoch": 1}))
+            save_checkpoint(
+                tmp_path / name / "last", TrainingCheckpoint({"x": torch.ones(3), "a": torch.zeros(2)}, {"epoch": 1})
+            )
         contents.append((tmp_path / name / "last").read_bytes())
         assert [path.name for path in (tmp_path / name).iterdir()] == ["last"]
     assert contents[0] == contents[1]
@@ -63,7 +65,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> Non
 
 def test_a_cut_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last"
-    save_checkpoint(path, Checkpoint({"x": torch.ones(1000)}, {}))
+    save_checkpoint(path, TrainingCheckpoint({"x": torch.ones(1000)}, {}))
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DataError, match="last cannot be read as a checkpoint"):
         load_checkpoint(path)

@@ -10,7 +10,7 @@ import torch
 from scipy.spatial.distance import pdist
 
 from pesfit.core.exceptions import DataError
-from pesfit.painn.train.graphs import TrainingData, load_training_data
+from pesfit.painn.train.datasets import TrainingData, load_training_data
 from tests.painn.train.samples import record, small_data
 
 CUTOFF = 2.0
@@ -106,4 +106,6 @@ def test_too_few_conformers_are_refused(tmp_path: Path) -> None:
 
 def test_memory_is_what_the_module_says(train: TrainingData) -> None:
     atoms, pairs = int(train.n_atoms.sum()), int(train.n_pairs.sum())
-    assert train.n_bytes <= 48 * atoms + 4 * pairs + 40 * len(train) + 16 * len(train.atomic_numbers)
+    tensors = [value for value in vars(train).values() if isinstance(value, torch.Tensor)]
+    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    assert n_bytes <= 48 * atoms + 4 * pairs + 40 * len(train) + 16 * len(train.atomic_numbers)
