@@ -108,7 +108,7 @@ def test_another_molecule_is_told_from_the_one_that_was_trained_on(
         return float(mannwhitneyu(outside, inside.score).statistic) / (len(outside) * len(inside.score))
 
     assert auroc(rmd17(real_data, "aspirin", N_FRAMES)) > 0.99
-    # Of ethanol's atoms, and labelled by another method than the frames of ethanol that nothing finds odd.
+    # Of ethanol's atoms, and labeled by another method than the frames of ethanol that nothing finds odd.
     assert auroc(made("COC")) > 0.95
     assert auroc(made("CCO")) < 0.7
 

@@ -58,10 +58,10 @@ def test_loss_and_errors_are_those_that_training_sees(data: TrainingData, varian
     found = evaluate_split(potential, data, objective, ProcessGroup())
     # Training sees total energies; what weights are chosen by leaves each molecule's mean error out.
     total = energy_loss(objective, found.errors.energy, found.errors.n_atoms)
-    centred = found.errors.energy.copy()
+    centered = found.errors.energy.copy()
     for molecule in np.unique(found.errors.molecule):
-        centred[found.errors.molecule == molecule] -= centred[found.errors.molecule == molecule].mean()
-    relative = energy_loss(objective, centred, found.errors.n_atoms)
+        centered[found.errors.molecule == molecule] -= centered[found.errors.molecule == molecule].mean()
+    relative = energy_loss(objective, centered, found.errors.n_atoms)
     assert found.loss == pytest.approx(sums["loss"] - total + relative, rel=1e-5)
     assert found.loss < sums["loss"]
     errors = pooled(found.errors)

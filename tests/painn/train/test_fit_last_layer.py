@@ -78,11 +78,11 @@ def dense(potential: PaiNNPotential, data: Data, split: str) -> Dense:
                 moved = predict()
                 number -= 1.0
                 columns.append((moved[0] - energy, moved[1] - forces))
-        labelled = chosen.forces is not None
+        labeled = chosen.forces is not None
         of_forces = np.stack([f for _, f in columns], axis=1)
         rest = chosen.forces.ravel() - forces if chosen.forces is not None else forces[:0]
         parts.append(
-            Dense(np.stack([e for e, _ in columns], axis=1), of_forces[: labelled * len(forces)], chosen.energy - energy, rest)
+            Dense(np.stack([e for e, _ in columns], axis=1), of_forces[: labeled * len(forces)], chosen.energy - energy, rest)
         )
     return Dense(
         *(np.concatenate([getattr(part, name) for part in parts]) for name in ("energy", "forces", "energy_rest", "force_rest"))

@@ -1,13 +1,13 @@
 r"""The posterior of a trained network's last layer, by the linear-Gaussian engine that the SMIRNOFF fit uses.
 
 Rows are energies and components of forces of the training set, targets what the network leaves of them, and x the change of the last
-layer (`potentials.last_layer`). Energies are not centred, because the network predicts them whole. Beforehand, the last layer's numbers
+layer (`potentials.last_layer`). Energies are not centered, because the network predicts them whole. Beforehand, the last layer's numbers
 are taken to be N(0, σ²/λ), all alike: so x has the prior mean -(w, b), and x = 0, where training ended, is near the optimum.
 
-To centre the prior at the trained numbers instead would use the data twice. What they leave then hardly asks for a change, the
+To center the prior at the trained numbers instead would use the data twice. What they leave then hardly asks for a change, the
 evidence makes the prior ever narrower, and no deviation is left (on rMD17 ethanol one effective parameter of 33, instead of 33).
 
-λ and the balance of energies and forces maximise the evidence. Noise is what the network leaves of its own training set: less than it
+λ and the balance of energies and forces maximize the evidence. Noise is what the network leaves of its own training set: less than it
 leaves of other data, the more so the longer it was trained. Deviations inherit that; a factor found on the validation set mends it.
 """
 
@@ -159,10 +159,10 @@ def _of_shard(potential: PaiNNPotential, data: TrainingData, shard: LongArray, l
         graph = data.gather(chunk)
         of_atoms, slopes = features_and_slopes(potential, graph.element, graph.r, graph.first, graph.second)
         energy = of_atoms.new_zeros(len(chunk), len(layer)).index_add(0, graph.conformer, of_atoms)
-        labelled = graph.force_weight[:, 0] > 0.0
+        labeled = graph.force_weight[:, 0] > 0.0
         equations += NormalEquations(
             _rows(energy, graph.energy[:-1], layer),
-            _rows(slopes[labelled].reshape(-1, len(layer)), graph.forces[labelled].reshape(-1), layer),
+            _rows(slopes[labeled].reshape(-1, len(layer)), graph.forces[labeled].reshape(-1), layer),
         )
     return equations
 
