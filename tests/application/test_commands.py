@@ -11,6 +11,7 @@ from typing import Any
 import ase.io
 import numpy as np
 import pytest
+import torch
 
 from pesfit.__main__ import main
 from pesfit.application import md as md_module
@@ -282,3 +283,30 @@ def test_label_leaves_nothing_where_it_is_interrupted(tmp_path: Path, monkeypatc
     monkeypatch.setattr(module, "write_failures", interrupted)
     assert main(["label", "gfn2", str(tmp_path / "set"), str(tmp_path / "new")]) == 130
     assert left_behind(tmp_path) == ["set"]
+
+
+def test_export_writes_what_smee_loads(
+    smirnoff: Path, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smee = pytest.importorskip("smee", reason="needs smee, which is optional and not on PyPI")
+    output, methanol = tmp_path / "ff.pt", "[C:2]([O:1][H:6])([H:3])([H:4])[H:5]"
+    assert main(["export", "smee", str(smirnoff), str(output), "CCO", methanol]) == 0
+    force_field, topologies = torch.load(output, weights_only=False)
+    assert list(topologies)[1] == methanol
+    geometry = embedded(next(iter(topologies)), "CCO", 0)
+    (expected,) = predict(open_model(smirnoff), [geometry])
+    energy = smee.compute_energy(topologies[geometry.smiles], force_field, torch.tensor(geometry.coords))
+    assert float(energy) == pytest.approx(expected.energy, abs=2e-4)
+    stored = smirnoff.parent / "parameterized"
+    assert main(["export", "smee", str(smirnoff), str(output), "--molecules", str(stored)]) == 0
+    assert "topologies of 3 molecules" in capsys.readouterr().out
+    assert main(["export", "smee", str(network), str(output)]) != 0
+
+
+def test_export_without_smee_says_how_to_get_it(
+    smirnoff: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "smee", None)
+    assert main(["export", "smee", str(smirnoff), str(tmp_path / "ff.pt"), "CCO"]) != 0
+    assert "install it from conda-forge" in capsys.readouterr().err
+    assert not left_behind(tmp_path)

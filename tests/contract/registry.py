@@ -49,7 +49,7 @@ def smirnoff() -> Case:
 
 def smee() -> Case:
     pytest.importorskip("smee", reason="needs smee, which is optional and not on PyPI")
-    from pesfit.smirnoff.smee_potential import SmeePotential
+    from tests.oracles.smee import SmeePotential
 
     return _smirnoff(SmeePotential, tolerance=2e-3, far=200.0, step=2e-3, step_tolerance=0.1)  # in float32
 

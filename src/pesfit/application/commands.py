@@ -1,4 +1,4 @@
-"""The commands `predict`, `md` and `label`."""
+"""The commands `predict`, `md`, `label` and `export`."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def add_commands(commands: Any) -> None:
     )
     _add_common(md, seed="of velocities, noise and ETKDG", run=_md)
     _add_label(commands)
+    _add_export(commands)
 
 
 def _add_common(parser: argparse.ArgumentParser, seed: str, run: Callable[[argparse.Namespace], None]) -> None:
@@ -89,6 +90,27 @@ def _add_label(commands: Any) -> None:
     label.add_argument("--by", metavar="MODEL", help=by)
     _add_charges(label)
     label.set_defaults(run=_label)
+
+
+def _add_export(commands: Any) -> None:
+    export = commands.add_parser("export", help="write a force field for another program: smee and descent")
+    smee = export.add_subparsers(metavar="FORMAT", required=True).add_parser(
+        "smee",
+        help="a file of a smee.TensorForceField and smee.TensorTopology objects, as descent trains them",
+        description="Write what `force_field, topologies = torch.load(FILE, weights_only=False)` reads: a smee.TensorForceField, and a "
+        "dictionary of a smee.TensorTopology for each mapped SMILES, as the data sets have it in their column `smiles`. smee must be "
+        "installed.",
+    )
+    smee.add_argument("model", metavar="MODEL", help="an output folder of stage 06, or an .offxml (path or installed name)")
+    smee.add_argument("file", metavar="FILE", type=Path, help="file to write, such as force-field.pt")
+    smee.add_argument(
+        "smiles", metavar="SMILES", nargs="*", help="molecules, with or without map numbers (those of --molecules)"
+    )
+    smee.add_argument(
+        "--molecules", metavar="FOLDER", type=Path, default=Path("data/parameterized"), help="output of stage 03 (%(default)s)"
+    )
+    _add_charges(smee)
+    smee.set_defaults(run=_export_smee)
 
 
 def _add_charges(parser: argparse.ArgumentParser) -> None:
@@ -171,6 +193,31 @@ def _md(options: argparse.Namespace) -> None:
     if ended is not None:
         _report("the frames so far are kept")
         raise ended
+
+
+def _export_smee(options: argparse.Namespace) -> None:
+    from rdkit import Chem
+
+    from pesfit.chemistry.smiles import elements_of, is_mapped, mapped_molecule, mapped_smiles, read_smiles
+    from pesfit.data.topology import ParameterizedSet
+    from pesfit.models.open import open_model
+    from pesfit.smirnoff.model import SmirnoffModel
+    from pesfit.smirnoff.smee import import_smee, write_smee
+
+    import_smee()
+    stored = None if options.smiles else ParameterizedSet.open(options.molecules)
+    model = open_model(options.model, options.charges, stored=stored)
+    if not isinstance(model, SmirnoffModel):
+        raise ParamsError(f"export smee {options.model}: a network cannot be exported; expected a SMIRNOFF force field")
+    known = [] if stored is None else [stored[number] for number in range(len(stored))]
+    topologies = [model.topology(elements_of(mapped_molecule(of.smiles)), of.smiles, of.smiles, of.charges) for of in known]
+    for given in options.smiles:
+        mol = read_smiles(given)
+        smiles = given if is_mapped(mol) else mapped_smiles(Chem.AddHs(mol))
+        topologies.append(model.topology(elements_of(mapped_molecule(smiles)), smiles, given))
+    print(
+        f"{options.file}: a force field, and topologies of {write_smee(options.file, model.force_field, topologies)} molecules"
+    )
 
 
 def _label(options: argparse.Namespace) -> None:

@@ -18,13 +18,16 @@ from pesfit.smirnoff.model import CHARGE_METHODS, FORCE_FIELD_FILE, open_smirnof
 PARAMETERIZED, SMIRNOFF, LEARNED = Path("data/parameterized"), Path("outputs/smirnoff"), Path("outputs/learned")
 
 
-def open_model(model: str | Path, charge_methods: Sequence[ChargeMethod] = CHARGE_METHODS) -> Model:
+def open_model(
+    model: str | Path, charge_methods: Sequence[ChargeMethod] = CHARGE_METHODS, *, stored: ParameterizedSet | None = None
+) -> Model:
     """Open an output folder of the pipeline, or an .offxml.
 
     Args:
         model: folder with force-field.offxml (and posterior.npz), or with config.json and model.safetensors; or an
             .offxml, by path or by the name under which it is installed.
         charge_methods: where partial charges come from, for SMIRNOFF; tried in this order.
+        stored: output of stage 03, for SMIRNOFF: molecules that it has are not parameterized again.
 
     Raises:
         DataError: where it is none of these, or files are missing, damaged or of another format version.
@@ -43,12 +46,12 @@ def open_model(model: str | Path, charge_methods: Sequence[ChargeMethod] = CHARG
     path = Path(model)
     if path.is_dir():
         if (path / FORCE_FIELD_FILE).is_file():
-            return open_smirnoff(str(model), path / FORCE_FIELD_FILE, charge_methods)
+            return open_smirnoff(str(model), path / FORCE_FIELD_FILE, charge_methods, stored)
         if (path / CONFIG_FILE).is_file():
             return open_network(str(model), path)
         raise DataError(_no_model(path))
     if path.suffix == ".offxml":
-        return open_smirnoff(str(model), path, charge_methods)
+        return open_smirnoff(str(model), path, charge_methods, stored)
     what = "is a file that is no .offxml" if path.exists() else "does not exist"
     raise DataError(f"model {model} {what}; expected a folder such as outputs/smirnoff, or an .offxml")
 
@@ -94,6 +97,7 @@ def open_fitted(
         "conservative": learned / "conservative",
         "direct": learned / "direct",
     }
+    stored = ParameterizedSet.open(parameterized) if parameterized.is_dir() else None
     models: dict[str, Model] = {}
     for name in sorted(names, key=lambda name: name != "gfn2"):
         if name == "gfn2":
@@ -103,12 +107,7 @@ def open_fitted(
             raise DataError(
                 f"{folders[name]} is missing; `dvc repro` runs the stage that writes it, `dvc checkout` brings it back from the cache"
             )
-        if name in ("smirnoff", "smirnoff-initial"):
-            path = folders[name] / FORCE_FIELD_FILE if name == "smirnoff" else folders[name]
-            stored = ParameterizedSet.open(parameterized) if parameterized.is_dir() else None
-            models[name] = open_smirnoff(str(folders[name]), path, stored=stored)
-        else:
-            models[name] = open_model(folders[name])
+        models[name] = open_model(folders[name], stored=stored)
     return models
 
 

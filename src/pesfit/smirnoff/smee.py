@@ -1,13 +1,13 @@
-"""Force fields and topologies in the form of smee (https://github.com/openforcefield/smee); `from_smee` reads them back.
+"""Force fields and topologies in the form of smee and descent (https://github.com/openforcefield/smee).
 
 smee is optional: it is not on PyPI, and comes from conda-forge or a git checkout. Its parameter tables have the columns and units
-of `topology.COLUMNS`; one table of charges is shared by all molecules, one row for each atom; a sparse matrix says which term uses
-which row.
+of `topology.COLUMNS`; one table of charges is shared by all molecules, one row for each atom; a sparse matrix maps terms to rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pesfit.chemistry.smiles import mapped_molecule
 from pesfit.core.exceptions import MoleculeError, ParamsError
+from pesfit.core.files import atomic_write
 from pesfit.data.topology import COLUMNS, ForceField, Topology
 from pesfit.potentials.terms import Terms
 
@@ -27,14 +28,14 @@ FUNCTIONS = {
     "vdW": "4*epsilon*((sigma/r)**12-(sigma/r)**6)",
     "Electrostatics": "coul",
 }
-"""What smee calls the energy functions of the handlers."""
+"""Names of the handlers' energy functions in smee."""
 
 KINDS = {"Bonds": "bond", "Angles": "angle", "ProperTorsions": "proper", "ImproperTorsions": "improper"}
-"""What the fields of `Terms` and `Topology` call the handlers."""
+"""Prefixes of the fields of `Terms` and `Topology`, by handler."""
 
 _SCALES = ("scale_12", "scale_13", "scale_14", "scale_15")
 _CUTOFF, _SWITCH_WIDTH = 9.0, 1.0
-"""[Å], the defaults of SMIRNOFF: smee wants them, and uses them for periodic systems alone."""
+"""[Å], the defaults of SMIRNOFF, which smee requires and uses for periodic systems alone."""
 
 
 def import_smee() -> Any:
@@ -47,10 +48,36 @@ def import_smee() -> Any:
         import smee
     except ImportError as error:
         raise ParamsError(
-            f"engine = smee: smee cannot be imported ({error}); install it from conda-forge or github.com/openforcefield/smee, "
-            "or choose engine = pesfit"
+            f"smee cannot be imported ({error}); install it from conda-forge (environment.yml) or github.com/openforcefield/smee"
         ) from error
     return smee
+
+
+def write_smee(path: Path, force_field: ForceField, topologies: Sequence[Topology]) -> int:
+    """Write a file from which `force_field, topologies = torch.load(path, weights_only=False)` gives what descent trains.
+
+    These are a `smee.TensorForceField` and a dictionary of a `smee.TensorTopology` for each mapped SMILES, in float64. Of topologies that
+    share a SMILES, and differ in their charges, the first is taken.
+
+    Args:
+        path: the new file.
+        force_field: whose tables the topologies index.
+        topologies: at least one.
+
+    Returns:
+        The number of topologies written.
+
+    Raises:
+        ParamsError: where smee cannot be imported.
+        MoleculeError: where a topology is malformed, or its SMILES has other atoms or bonds.
+    """
+    distinct: dict[str, Topology] = {}
+    for topology in topologies:
+        distinct.setdefault(topology.smiles, topology)
+    tensors, converted = to_smee(force_field, list(distinct.values()))
+    with atomic_write(path) as new:
+        torch.save((tensors, dict(zip(distinct, converted, strict=True))), new)
+    return len(distinct)
 
 
 def to_smee(force_field: ForceField, topologies: Sequence[Topology]) -> tuple[Any, list[Any]]:
@@ -90,7 +117,7 @@ def tensor_force_field(force_field: ForceField, names: Sequence[str], charges: S
 
     Args:
         force_field: with the parameters.
-        names: what to call each molecule.
+        names: of the molecules.
         charges: [e], for each molecule, shape (n_atoms,).
     """
     smee = import_smee()
@@ -139,7 +166,7 @@ def tensor_force_field(force_field: ForceField, names: Sequence[str], charges: S
 
 
 def parameter_maps(force_field: ForceField, molecules: Sequence[Terms], which: int) -> dict[str, Any]:
-    """Say in smee's way which term of a molecule uses which parameter.
+    """Return the parameter of each term of a molecule, as smee maps them.
 
     Args:
         force_field: as given to `tensor_force_field`.

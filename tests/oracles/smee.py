@@ -1,4 +1,4 @@
-"""SMIRNOFF energies and forces by smee, as a second engine; smee computes in float32."""
+"""SMIRNOFF energies and forces by smee, as a second engine; it computes in float32."""
 
 from __future__ import annotations
 
