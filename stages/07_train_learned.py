@@ -13,8 +13,8 @@ from pesfit.core.launch import is_helper
 from pesfit.core.runtime import PLOTS, output_folder, run_stage
 from pesfit.data.dataset import open_datasets
 from pesfit.data.splits import Splits
-from pesfit.evaluate.calibrate import Labels
-from pesfit.evaluate.calibrate_network import calibrate_network
+from pesfit.evaluate.calibrate import Labels, calibrate
+from pesfit.painn.model import ENSEMBLE_FOLDER, has_ensemble, open_ensemble, open_network
 from pesfit.painn.train.train_network import LEARNED, Variant, train_network
 from pesfit.params.load import Params, load_params
 from pesfit.params.train_learned import RANDOM_WEIGHTS
@@ -30,7 +30,9 @@ def train(variant: Variant, params: Params) -> Mapping[str, Any]:
         if is_helper():
             return metrics
         labels = Labels(datasets, splits, sources=params.train_learned.sources)
-        return {**metrics, **calibrate_network(f"the {variant} network", output, labels)}
+        of_ensemble = calibrate(open_ensemble(output), output / ENSEMBLE_FOLDER, labels) if has_ensemble(output) else None
+        calibration = calibrate(open_network(f"the {variant} network", output), output, labels)
+        return {**metrics, "calibration": calibration, "ensemble_calibration": of_ensemble}
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ from pesfit.core.process_group import ProcessGroup
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.data.splits import SplitRow, Splits
 from pesfit.data.topology import ParameterizedSet
-from pesfit.evaluate.errors import summaries
-from pesfit.evaluate.predictions import predict_test
+from pesfit.evaluate.predictions import predict_test, summaries
 from pesfit.models.open import open_model
 from pesfit.painn.potential import PaiNNConfig, build_painn
 from pesfit.painn.train.atomrefs import fit_atomrefs

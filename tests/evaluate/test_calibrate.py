@@ -37,7 +37,7 @@ class Flat(Potential):
 
 
 class Sure:
-    """Deviations that the coordinates say."""
+    """Standard deviations made of the coordinates."""
 
     def __call__(self, coords: FloatArray, reference: FloatArray | None = None) -> StandardDeviations:
         assert reference is not None
@@ -113,7 +113,7 @@ def test_neither_the_number_of_workers_nor_the_cutting_changes_anything(
     data = labels(tmp_path, [(record("one", 40), 1), (record("other", 11), 1), (record("training", 30), 0)])
     written = []
     for atoms, workers in ((50_000, "1"), (20, "1"), (20, "2")):
-        monkeypatch.setitem(module._ATOMS_A_PIECE, False, atoms)
+        monkeypatch.setitem(module.ATOMS_A_PIECE, False, atoms)
         monkeypatch.setenv("PESFIT_WORKERS", workers)
         calibrate(Made(), tmp_path, data)
         written.append((tmp_path / CALIBRATION_FILE).read_bytes())

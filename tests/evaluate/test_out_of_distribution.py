@@ -10,6 +10,7 @@ import pytest
 
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.data.splits import SplitRow, Splits
+from pesfit.evaluate.labeled_rows import LabeledRow
 from pesfit.evaluate.out_of_distribution import (
     INSIDE,
     OTHER_MOLECULES,
@@ -20,14 +21,13 @@ from pesfit.evaluate.out_of_distribution import (
     training_groups,
 )
 from pesfit.evaluate.predictions import Predicted
-from pesfit.evaluate.test_rows import TestRow
 from pesfit.statistics.resampling import Units
 from pesfit.uncertainty.calibration import Calibration
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 from tests.report.samples import predictions, row
 
 
-def says(of: TestRow, score: float, error: float) -> Predicted:
+def says(of: LabeledRow, score: float, error: float) -> Predicted:
     """A force error on every component, and a deviation that is all on one atom's x."""
     deviations = np.full(of.coords.shape, 1e-3)
     deviations[:, 1, 0] = np.sqrt(score**2 - 2e-6)

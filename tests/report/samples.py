@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from pesfit.core.arrays import FloatArray
+from pesfit.evaluate.labeled_rows import LabeledRow
 from pesfit.evaluate.predictions import Predicted, Predictions
-from pesfit.evaluate.test_rows import TestRow
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 WATER, ETHANOL = (8, 1, 1), (6, 6, 8, 1, 1, 1, 1, 1, 1)
@@ -26,12 +26,12 @@ def row(
     with_forces: bool = True,
     energy: FloatArray | None = None,
     group: str | None = None,
-) -> TestRow:
+) -> LabeledRow:
     """Make a row with random labels; its molecule is the id before the slash."""
     rng = np.random.default_rng(len(numbers) + n_conformers)
     shape = (n_conformers, len(numbers), 3)
     labels = 10.0 * rng.normal(size=n_conformers) if energy is None else energy
-    return TestRow(
+    return LabeledRow(
         dataset="toys",
         id=id,
         source=source,
@@ -45,13 +45,13 @@ def row(
     )
 
 
-def predicted(row: TestRow, energy: float | FloatArray = 0.0, forces: float | FloatArray = 0.0) -> Predicted:
+def predicted(row: LabeledRow, energy: float | FloatArray = 0.0, forces: float | FloatArray = 0.0) -> Predicted:
     """Say the labels plus errors."""
     label = np.zeros(row.coords.shape) if row.forces is None else row.forces
     return Predicted(row.energy + energy, label + forces)
 
 
-def unsure(row: TestRow, deviation: float) -> Predicted:
+def unsure(row: LabeledRow, deviation: float) -> Predicted:
     """Say the labels, with standard deviations: `deviation` for forces, twice it for relative energies."""
     exact = predicted(row)
     n = row.n_conformers
@@ -59,5 +59,5 @@ def unsure(row: TestRow, deviation: float) -> Predicted:
     return Predicted(exact.energy, exact.forces, StandardDeviations(np.ones(n), relative, np.full(row.coords.shape, deviation)))
 
 
-def predictions(rows: list[TestRow], said: Mapping[str, list[Predicted | None]]) -> Predictions:
+def predictions(rows: list[LabeledRow], said: Mapping[str, list[Predicted | None]]) -> Predictions:
     return Predictions(tuple(rows), {name: tuple(of_rows) for name, of_rows in said.items()})

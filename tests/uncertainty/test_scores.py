@@ -103,8 +103,8 @@ def test_bins_of_right_deviations_have_errors_as_large_as_these() -> None:
     errors, deviations = drawn()
     bins = binned(errors, deviations, 10)
     assert bins.n_values.tolist() == [4000] * 10
-    np.testing.assert_allclose(bins.rmse, bins.deviation, rtol=4 / np.sqrt(2 * 4000))
-    assert (np.diff(bins.deviation) > 0.0).all()
+    np.testing.assert_allclose(bins.rmse, bins.std, rtol=4 / np.sqrt(2 * 4000))
+    assert (np.diff(bins.std) > 0.0).all()
     assert bins.n_values @ bins.rmse**2 == pytest.approx((errors**2).sum())
     assert len(binned(errors[:30], deviations[:30]).rmse) == 1
     assert len(binned(np.zeros(0), np.zeros(0)).rmse) == 0

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute
 from ase.data import chemical_symbols
 
 from pesfit.core.arrays import FloatArray, IntArray, LongArray
-from pesfit.evaluate.errors import centered
-from pesfit.evaluate.predictions import Predicted, Predictions
-from pesfit.evaluate.test_rows import TestRow
+from pesfit.data.dataset import ConformerDataset
+from pesfit.data.splits import Splits
+from pesfit.evaluate.labeled_rows import LabeledRow
+from pesfit.evaluate.predictions import Predicted, Predictions, centered
 from pesfit.statistics.errors import ALL
 
 
@@ -28,7 +30,7 @@ class Kind:
 
     name: str
     of_atoms: bool
-    index: Callable[[TestRow], LongArray]
+    index: Callable[[LabeledRow], LongArray]
     label: Callable[[int], str]
 
 
@@ -45,7 +47,7 @@ def by_energy(width: float, n_windows: int) -> Kind:
         n_windows: how many; the last one has no upper end.
     """
 
-    def index(row: TestRow) -> LongArray:
+    def index(row: LabeledRow) -> LongArray:
         window = np.floor((row.energy - row.lowest_energy) / width)
         return np.clip(window, 0, n_windows - 1).astype(np.int64)[:, None]
 
@@ -114,7 +116,7 @@ def breakdown(predictions: Predictions, kind: Kind) -> list[Part]:
     return sorted(parts, key=lambda part: (sources.index(part.source), part.category, order[part.potential]))
 
 
-def _add(tally: dict[int, FloatArray], kind: Kind, row: TestRow, predicted: Predicted, energy: FloatArray) -> None:
+def _add(tally: dict[int, FloatArray], kind: Kind, row: LabeledRow, predicted: Predicted, energy: FloatArray) -> None:
     """Add a row to sums of each category: conformers, components, |ΔF|, ΔF², energies, |ΔE'|, ΔE'²."""
     of_atoms = np.broadcast_to(kind.index(row), (row.n_conformers, row.n_atoms))
     for category in np.unique(of_atoms).tolist():
@@ -143,6 +145,22 @@ def _part(source: str, category: int, potential: str, kind: Kind, sums: FloatArr
         source, category, kind.label(category), potential, n_conformers, n_components, mean(2, n_components), root(3, n_components),
         n_energies, mean(5, n_energies), root(6, n_energies),
     )  # fmt: skip
+
+
+def count_training_sizes(datasets: Mapping[str, ConformerDataset], splits: Splits) -> dict[int, int]:
+    """Count the training conformers of molecules with each number of atoms.
+
+    Raises:
+        DataError: where the splits do not fit the data sets.
+    """
+    counts: dict[int, int] = {}
+    for name, dataset in datasets.items():
+        sizes = pyarrow.compute.list_value_length(dataset.table.column("atomic_numbers")).to_pylist()
+        for record, n_atoms in zip(dataset.table.column("id").to_pylist(), sizes, strict=True):
+            n_training = len(splits.conformers(name, record, "train"))
+            if n_training:
+                counts[n_atoms] = counts.get(n_atoms, 0) + n_training
+    return dict(sorted(counts.items()))
 
 
 def count_training(counts: Mapping[int, int], width: int) -> dict[int, int]:

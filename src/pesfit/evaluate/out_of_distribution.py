@@ -16,8 +16,8 @@ from pesfit.core.arrays import BoolArray, FloatArray
 from pesfit.data.dataset import ConformerDataset
 from pesfit.data.sources import covers
 from pesfit.data.splits import Splits
-from pesfit.evaluate.predictions import Predicted, Predictions
-from pesfit.evaluate.test_rows import TestRow
+from pesfit.evaluate.labeled_rows import LabeledRow
+from pesfit.evaluate.predictions import Predicted, Predictions, force_pairs
 from pesfit.statistics.errors import numbers_of
 from pesfit.statistics.resampling import Interval, Units, units_of
 from pesfit.uncertainty.calibration import Calibration
@@ -30,19 +30,20 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The conformers of one set, as a model with a posterior sees them.
+    """Scores of the conformers of one set by a model with a posterior.
 
     Attributes:
         score: [kcal/mol/Å], shape (n_conformers,).
-        errors, deviations: of force components with labels [kcal/mol/Å], shape (n_components,).
-        n_molecules: how many there are.
+        errors, std: prediction minus label and predicted standard deviation of labeled force components [kcal/mol/Å], shape
+            (n_components,).
+        n_molecules: number of molecules.
         units: of resampling, of each conformer; None where there are too few.
-        flagged: whether the score is above where the molecule's domain ends; empty where that is not known, shape (n_conformers,).
+        flagged: whether the score is above the threshold of the molecule; empty where there is none, shape (n_conformers,).
     """
 
     score: FloatArray
     errors: FloatArray
-    deviations: FloatArray
+    std: FloatArray
     n_molecules: int
     units: Units | None
     flagged: BoolArray
@@ -50,7 +51,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Separation:
-    """How well a model tells one set from what is inside.
+    """Separation of one set from what is in distribution, by the scores of a model.
 
     Attributes:
         potential: name of the model.
@@ -58,10 +59,10 @@ class Separation:
         n_conformers, n_molecules: in it.
         auroc: against `INSIDE`; None for that set itself, or where nothing is inside.
         auroc_interval: over resamples of both sets; None where either has too few units.
-        flagged: share of conformers above where their molecule's domain ends; None where the model does not know.
+        flagged: share of conformers above the threshold of their molecule; None without one.
         coverage_95: share of force components within the interval of nominal coverage 0.95; None without labels that can be compared.
         median_score: [kcal/mol/Å].
-        force_rmse: [kcal/mol/Å]; None likewise.
+        force_rmse: [kcal/mol/Å]; None where `coverage_95` is.
     """
 
     potential: str
@@ -82,7 +83,7 @@ def training_groups(datasets: Mapping[str, ConformerDataset], splits: Splits, so
     Args:
         datasets: by name.
         splits: of these data sets.
-        sources: that are trained on (`params.source_names.covers`); without any, all.
+        sources: that are trained on (`data.sources.covers`); without any, all.
 
     Raises:
         DataError: where the splits do not fit the data sets.
@@ -97,32 +98,17 @@ def training_groups(datasets: Mapping[str, ConformerDataset], splits: Splits, so
     )
 
 
-def probe_rows(dataset: ConformerDataset, name: str = "probes") -> list[TestRow]:
+def probe_rows(dataset: ConformerDataset, name: str = "probes") -> list[LabeledRow]:
     """Return all conformers of a data set of probes, with the charges that it holds.
 
     Args:
         dataset: as `simulate.probes.write_probes` writes it.
-        name: what messages call it.
+        name: in messages.
     """
-    return [
-        TestRow(
-            dataset=name,
-            id=record.id,
-            source=record.source,
-            group=record.group,
-            smiles=record.smiles,
-            atomic_numbers=record.atomic_numbers,
-            coords=record.coords,
-            energy=record.energy,
-            forces=record.forces,
-            lowest_energy=float(record.energy.min()),
-            charges=record.charges,
-        )
-        for record in dataset
-    ]
+    return [LabeledRow.of(name, record, record.charges) for record in dataset]
 
 
-def scored_sets(  # noqa: PLR0913 - what is judged, and by what
+def scored_sets(  # noqa: PLR0913 - two sets of predictions, and what they are sorted by
     potential: str,
     test: Predictions,
     probes: Predictions,
@@ -131,18 +117,18 @@ def scored_sets(  # noqa: PLR0913 - what is judged, and by what
     *,
     same_level: bool,
 ) -> dict[str, Scored]:
-    """Sort what a model with a posterior says into sets; those that are empty are left out.
+    """Sort the predictions of a model with a posterior into sets; those that are empty are left out.
 
     Args:
         potential: name of the model.
-        test: what it says of the test set.
-        probes: what it says of probes. Those of molecules that it was not trained on tell nothing of heat or stretched bonds, and are left
+        test: predictions for the test set.
+        probes: predictions for probes. Those of molecules that it was not trained on show nothing of heat or stretched bonds, and are left
             out.
         trained: groups with training conformers.
-        calibration: of the model, which knows where domains end.
+        calibration: of the model, with its thresholds.
         same_level: whether the probes' labels are of the level of theory that the model was trained on; only then errors count.
     """
-    sets: dict[str, list[tuple[TestRow, Predicted]]] = {INSIDE: [], OTHER_MOLECULES: []}
+    sets: dict[str, list[tuple[LabeledRow, Predicted]]] = {INSIDE: [], OTHER_MOLECULES: []}
     for row, predicted in test.of(potential):
         sets[INSIDE if row.group in trained else OTHER_MOLECULES].append((row, predicted))
     for row, predicted in probes.of(potential):
@@ -178,7 +164,7 @@ def separate(potential: str, sets: Mapping[str, Scored]) -> list[Separation]:
                 if inside is None or reference is None
                 else auroc_interval(reference, scored.score, inside.units, scored.units),
                 flagged=float(np.mean(scored.flagged)) if len(scored.flagged) else None,
-                coverage_95=float(np.mean(errors <= half_width(_LEVEL) * scored.deviations)) if len(errors) else None,
+                coverage_95=float(np.mean(errors <= half_width(_LEVEL) * scored.std)) if len(errors) else None,
                 median_score=float(np.median(scored.score)),
                 force_rmse=float(np.sqrt(np.mean(errors**2))) if len(errors) else None,
             )
@@ -186,28 +172,18 @@ def separate(potential: str, sets: Mapping[str, Scored]) -> list[Separation]:
     return found
 
 
-def _scored(rows: list[tuple[TestRow, Predicted]], calibration: Calibration, *, with_errors: bool) -> Scored:
-    score, errors, deviations = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
-    molecules: list[tuple[str, str]] = []
-    flagged = [np.zeros(0, dtype=np.bool_)]
-    for row, predicted in rows:
-        if predicted.deviations is None:
-            continue
-        score.append(predicted.deviations.score)
-        molecules += [(row.dataset, row.group)] * row.n_conformers
-        threshold = calibration.threshold_of(row.group)
-        if threshold is not None:
-            flagged.append(predicted.deviations.score > threshold)
-        if row.forces is not None and with_errors:
-            errors.append((predicted.forces - row.forces).reshape(-1))
-            deviations.append(predicted.deviations.forces.reshape(-1))
-    n_molecules = len({row.group for row, _ in rows})
-    scores = np.concatenate(score)
+def _scored(rows: Sequence[tuple[LabeledRow, Predicted]], calibration: Calibration, *, with_errors: bool) -> Scored:
+    scored = [(row, predicted, predicted.std.score) for row, predicted in rows if predicted.std is not None]
+    scores = np.concatenate([np.zeros(0), *(score for *_, score in scored)])
+    thresholds = [calibration.threshold_of(row.group) for row, *_ in scored]
+    flagged = [score > threshold for (*_, score), threshold in zip(scored, thresholds, strict=True) if threshold is not None]
+    pairs = [force_pairs(row, predicted) for row, predicted, _ in scored if with_errors]
+    molecules = [(row.dataset, row.group) for row, *_ in scored for _ in range(row.n_conformers)]
     return Scored(
         score=scores,
-        errors=np.concatenate(errors),
-        deviations=np.concatenate(deviations),
-        n_molecules=n_molecules,
+        errors=np.concatenate([np.zeros(0), *(errors for errors, _ in pairs)]),
+        std=np.concatenate([np.zeros(0), *(std for _, std in pairs)]),
+        n_molecules=len({row.group for row, _ in rows}),
         units=units_of(numbers_of(molecules), scores[:, None]),
-        flagged=np.concatenate(flagged),
+        flagged=np.concatenate([np.zeros(0, dtype=np.bool_), *flagged]),
     )

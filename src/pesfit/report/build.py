@@ -13,11 +13,10 @@ from pesfit.data.dataset import ConformerDataset, open_datasets
 from pesfit.data.rollouts import PROBES
 from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet
-from pesfit.evaluate.errors import summaries
+from pesfit.evaluate.breakdown import count_training_sizes
 from pesfit.evaluate.out_of_distribution import training_groups
-from pesfit.evaluate.predictions import predict_test
-from pesfit.evaluate.sureness import TrainedOn, judge_models
-from pesfit.evaluate.test_rows import count_training_sizes
+from pesfit.evaluate.predictions import predict_test, summaries
+from pesfit.evaluate.uncertainty_scores import TrainedOn, score_models
 from pesfit.models.open import LEARNED, SMIRNOFF, open_fitted
 from pesfit.painn.model import has_ensemble, open_ensemble
 from pesfit.painn.potential import Variant
@@ -92,7 +91,7 @@ def analyse(params: Params, output: Path, inputs: StageOutputs = StageOutputs())
     if has_ensemble(inputs.learned / "conservative"):
         models[ENSEMBLE] = open_ensemble(inputs.learned / "conservative")
     trained = _trained_on(models, datasets, splits, params.train_learned.sources)
-    sureness = judge_models(models, predictions, ConformerDataset(inputs.rollouts / PROBES), trained)
+    scores = score_models(models, predictions, ConformerDataset(inputs.rollouts / PROBES), trained)
     simulated = rollouts.Rollouts.read(inputs.rollouts, inputs.metrics / "rollout.json")
     points = [parity(predictions, "energy"), parity(predictions, "forces")]
     trainings = [
@@ -100,7 +99,7 @@ def analyse(params: Params, output: Path, inputs: StageOutputs = StageOutputs())
         for variant in get_args(Variant)
     ]
     headlines = summary.Headlines(
-        "force MAE", _force_errors(found), simulated.drifts(), simulated.stable(), [*sureness.sentences()]
+        "force MAE", _force_errors(found), simulated.drifts(), simulated.stable(), [*uncertainty.sentences(scores)]
     )
     sections = [
         summary.section(headlines),
@@ -109,7 +108,7 @@ def analyse(params: Params, output: Path, inputs: StageOutputs = StageOutputs())
         parity_section(points),
         *breakdown.sections(predictions, found, params.analyse, count_training_sizes(datasets, splits)),
         rollouts.section(simulated),
-        uncertainty.section(sureness.judged, sureness.separations, sureness.calibrations),
+        uncertainty.section(scores.judged, scores.separations, scores.calibrations),
         learning.section(trainings),
         parameters.section(parameters.SmirnoffFit.read(inputs.smirnoff, inputs.metrics / "fit_smirnoff.json")),
         run.failures_section(read_failures_by_stage(inputs.failure_files()) | {"09_analyse": predictions.failures}),
@@ -119,7 +118,7 @@ def analyse(params: Params, output: Path, inputs: StageOutputs = StageOutputs())
     for each in points:
         path = output / TABLES / f"parity-{each.quantity}.csv"
         write_parity(path, each, params.analyse.parity_points, params.analyse.seed)
-    return {"failures": len(predictions.failures), "errors": found, "uncertainty": sureness.metrics()}
+    return {"failures": len(predictions.failures), "errors": found, "uncertainty": scores.metrics()}
 
 
 def _trained_on(

@@ -1,12 +1,12 @@
 r"""Scores of predicted standard deviations, computed from them and the errors alone.
 
-With errors e_i (prediction minus label) and deviations σ_i, as Gaussians of mean 0:
+With errors e_i (prediction minus label) and standard deviations σ_i, as Gaussians of mean 0:
 
     NLL  = mean of ½ log(2π σ_i²) + ½ e_i² / σ_i²                          less is better; in nats
     c(p) = share of |e_i| ≤ σ_i Φ⁻¹(½ + p/2)                               observed coverage of the interval of nominal coverage p
     ECE  = mean over p of |c(p) - p|                                       0 is best, ½ worst
-    ρ    = Spearman's rank correlation of |e_i| and σ_i                    whether large deviations go with large errors
-    AUROC = P(s⁺ > s⁻) + ½ P(s⁺ = s⁻)                                      of scores of two sets; ½ says nothing, 1 tells all
+    ρ    = Spearman's rank correlation of |e_i| and σ_i                    whether large σ go with large errors
+    AUROC = P(s⁺ > s⁻) + ½ P(s⁺ = s⁻)                                      of scores of two sets; ½ is chance, 1 is perfect
 
 NLL: T. Gneiting, A. E. Raftery, J. Am. Stat. Assoc. 102, 359 (2007). Coverage: V. Kuleshov, N. Fenner, S. Ermon, ICML 2018,
 arXiv:1807.00263; its mean absolute distance from the diagonal: K. Tran et al., Mach. Learn.: Sci. Technol. 1, 025006 (2020). AUROC:
@@ -33,43 +33,41 @@ _MIN_IN_BIN = 20
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Errors of one quantity with deviations of several kinds; pairs that cannot be judged are left out (`usable`).
+    """Errors of one quantity with standard deviations of several kinds; pairs that are not `usable` are left out.
 
     Attributes:
         errors: prediction minus label, shape (n,).
-        deviations: the posterior's, corrected, shape (n,).
+        std: standard deviations of the posterior, corrected, shape (n,).
         with_noise: roots of the posterior's variance, uncorrected, plus that of the noise, shape (n,).
         units: of resampling, of each value; None where there are too few.
     """
 
     errors: FloatArray
-    deviations: FloatArray
+    std: FloatArray
     with_noise: FloatArray
     units: Units | None
 
     @classmethod
-    def of(cls, errors: FloatArray, deviations: FloatArray, with_noise: FloatArray, units: Units | None) -> Sample:
-        """Leave out what cannot be judged."""
-        use = usable(errors, deviations)
-        return cls(
-            errors[use], deviations[use], with_noise[use], None if units is None else Units(units.kind, units.number[use])
-        )
+    def of(cls, errors: FloatArray, std: FloatArray, with_noise: FloatArray, units: Units | None) -> Sample:
+        """Leave out pairs that are not `usable`."""
+        use = usable(errors, std)
+        return cls(errors[use], std[use], with_noise[use], None if units is None else Units(units.kind, units.number[use]))
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """How good deviations are. NLLs are in nats, and hold for the unit of the quantity.
+    """Scores of standard deviations. NLLs are in nats, and hold for the unit of the quantity.
 
     Attributes:
         n_values: number of errors.
         rmse: of the errors.
-        nll: of the corrected deviations.
+        nll: of the corrected standard deviations.
         nll_with_noise: of posterior and noise added.
-        nll_constant: of one deviation for all, the rmse itself: what errors alone would say, at its best.
-        ece: expected calibration error of the corrected deviations.
-        ece_with_noise, ece_constant: likewise.
+        nll_constant: of one standard deviation for all, the rmse itself, which is the best constant.
+        ece: expected calibration error of the corrected standard deviations.
+        ece_with_noise, ece_constant: of the other two.
         coverage_95: observed coverage of the interval of nominal coverage 0.95.
-        rank_correlation: of |error| and deviation; None where all deviations are one number.
+        rank_correlation: of |error| and standard deviation; None where all of these are one number.
         curve: observed coverage at each of `LEVELS`.
         nll_interval, nll_with_noise_interval, nll_constant_interval, coverage_95_interval: None where units of resampling are too few.
         resampled: the kind of these units (`statistics.resampling`).
@@ -94,14 +92,14 @@ class Judgement:
 
 
 def judge(sample: Sample) -> Judgement | None:
-    """Judge deviations; None where there is no error, or all of them are 0."""
+    """Score standard deviations; None where there is no error, or all of them are 0."""
     errors, n = sample.errors, len(sample.errors)
     rmse = float(np.sqrt(np.mean(errors**2))) if n else 0.0
     if rmse == 0.0:
         return None
     constant = np.full(n, rmse)
-    kinds = (sample.deviations, sample.with_noise, constant)
-    of_values = np.stack([*(nll_terms(errors, each) for each in kinds), np.abs(errors) <= half_width(0.95) * sample.deviations])
+    kinds = (sample.std, sample.with_noise, constant)
+    of_values = np.stack([*(nll_terms(errors, each) for each in kinds), np.abs(errors) <= half_width(0.95) * sample.std])
     means = of_values.mean(axis=1)
     curves = [coverage(errors, each) for each in kinds]
     nll, with_noise, of_constant, covered = _intervals(of_values, sample.units)
@@ -115,7 +113,7 @@ def judge(sample: Sample) -> Judgement | None:
         ece_with_noise=calibration_error(curves[1]),
         ece_constant=calibration_error(curves[2]),
         coverage_95=float(means[3]),
-        rank_correlation=rank_correlation(errors, sample.deviations),
+        rank_correlation=rank_correlation(errors, sample.std),
         curve=tuple(curves[0].tolist()),
         nll_interval=nll,
         nll_with_noise_interval=with_noise,
@@ -125,33 +123,33 @@ def judge(sample: Sample) -> Judgement | None:
     )
 
 
-def nll_terms(errors: FloatArray, deviations: FloatArray) -> FloatArray:
-    """Return what each error adds to the mean that is NLL, shape (n,).
+def nll_terms(errors: FloatArray, std: FloatArray) -> FloatArray:
+    """Return the negative log-likelihood of each error, shape (n,), whose mean is NLL.
 
     Args:
         errors: shape (n,).
-        deviations: above 0, shape (n,).
+        std: standard deviations, above 0, shape (n,).
     """
-    return np.asarray(0.5 * np.log(2.0 * np.pi * deviations**2) + 0.5 * (errors / deviations) ** 2)
+    return np.asarray(0.5 * np.log(2.0 * np.pi * std**2) + 0.5 * (errors / std) ** 2)
 
 
 def half_width(level: float) -> float:
-    """Return Φ⁻¹(½ + p/2), by how many deviations the interval of nominal coverage p reaches to either side."""
+    """Return Φ⁻¹(½ + p/2), half the width of the interval of nominal coverage p in standard deviations."""
     return float(scipy.stats.norm.ppf(0.5 + 0.5 * level))
 
 
-def coverage(errors: FloatArray, deviations: FloatArray, levels: FloatArray = LEVELS) -> FloatArray:
+def coverage(errors: FloatArray, std: FloatArray, levels: FloatArray = LEVELS) -> FloatArray:
     """Return c(p).
 
     Args:
         errors: shape (n,), n at least 1.
-        deviations: likewise.
+        std: standard deviations, shape (n,).
         levels: p, between 0 and 1, shape (n_levels,).
 
     Returns:
         shape (n_levels,).
     """
-    sizes = np.sort(np.abs(errors) / deviations)
+    sizes = np.sort(np.abs(errors) / std)
     widths = scipy.stats.norm.ppf(0.5 + 0.5 * np.asarray(levels))
     return np.asarray(np.searchsorted(sizes, widths, side="right") / len(sizes))
 
@@ -161,47 +159,47 @@ def calibration_error(observed: FloatArray, levels: FloatArray = LEVELS) -> floa
 
     Args:
         observed: c(p), shape (n_levels,).
-        levels: p, likewise.
+        levels: p, shape (n_levels,).
     """
     return float(np.mean(np.abs(observed - levels)))
 
 
-def rank_correlation(errors: FloatArray, deviations: FloatArray) -> float | None:
+def rank_correlation(errors: FloatArray, std: FloatArray) -> float | None:
     """Return Spearman's ρ of |e| and σ, equal values with their mean rank; None where either is one number alone."""
     sizes = np.abs(errors)
-    if len(sizes) < 2 or np.ptp(sizes) == 0.0 or np.ptp(deviations) == 0.0:
+    if len(sizes) < 2 or np.ptp(sizes) == 0.0 or np.ptp(std) == 0.0:
         return None
-    return float(scipy.stats.spearmanr(sizes, deviations).statistic)
+    return float(scipy.stats.spearmanr(sizes, std).statistic)
 
 
 @dataclass(frozen=True, eq=False)
 class Bins:
-    """Errors binned by deviation: calibrated deviations have `rmse` near `deviation` in every bin.
+    """Errors binned by standard deviation: where these are calibrated, `rmse` is near `std` in every bin.
 
     Attributes:
-        deviation: root mean square of the deviations in the bin, shape (n_bins,).
-        rmse: of the errors in it, likewise.
-        n_values: likewise.
+        std: root mean square of the standard deviations in the bin, shape (n_bins,).
+        rmse: of the errors in it, shape (n_bins,).
+        n_values: shape (n_bins,).
     """
 
-    deviation: FloatArray
+    std: FloatArray
     rmse: FloatArray
     n_values: LongArray
 
 
-def binned(errors: FloatArray, deviations: FloatArray, n_bins: int = 15) -> Bins:
-    """Sort pairs by deviation and cut them into bins of as many, at least `_MIN_IN_BIN` in each.
+def binned(errors: FloatArray, std: FloatArray, n_bins: int = 15) -> Bins:
+    """Sort pairs by standard deviation and cut them into bins of as many, at least `_MIN_IN_BIN` in each.
 
     D. Levi et al., Sensors 22, 5540 (2022), arXiv:1905.11659.
 
     Args:
         errors: shape (n,).
-        deviations: likewise.
+        std: standard deviations, shape (n,).
         n_bins: at most.
     """
-    order = np.argsort(deviations, kind="stable")
+    order = np.argsort(std, kind="stable")
     parts = np.array_split(order, max(1, min(n_bins, len(order) // _MIN_IN_BIN))) if len(order) else []
-    means = np.array([[np.mean(deviations[part] ** 2), np.mean(errors[part] ** 2)] for part in parts]).reshape(-1, 2)
+    means = np.array([[np.mean(std[part] ** 2), np.mean(errors[part] ** 2)] for part in parts]).reshape(-1, 2)
     return Bins(np.sqrt(means[:, 0]), np.sqrt(means[:, 1]), np.array([len(part) for part in parts], dtype=np.int64))
 
 

@@ -12,8 +12,7 @@ import pytest
 from pesfit.core.exceptions import DataError
 from pesfit.data.dataset import ConformerDataset
 from pesfit.data.splits import Splits
-from pesfit.evaluate.calibrate import Labels
-from pesfit.evaluate.calibrate_network import calibrate_network
+from pesfit.evaluate.calibrate import Labels, calibrate
 from pesfit.painn.model import ENSEMBLE_FOLDER, has_ensemble, open_ensemble, open_network
 from pesfit.painn.potential import load_painn
 from pesfit.painn.train.train_network import Folders, train_network
@@ -36,7 +35,12 @@ def train(data: Data, path: Path, params: TrainLearned = PARAMS, variant: Any = 
     folder = path / variant
     folders = Folders(scratch=path / "scratch", runs=path / "runs")
     metrics = train_network(variant, *data, params, folder, folders=folders)
-    return {**metrics, **calibrate_network(variant, folder, Labels(*data))}
+    ensemble = calibrate(open_ensemble(folder), folder / ENSEMBLE_FOLDER, Labels(*data)) if has_ensemble(folder) else None
+    return {
+        **metrics,
+        "calibration": calibrate(open_network(variant, folder), folder, Labels(*data)),
+        "ensemble_calibration": ensemble,
+    }
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 
 from pesfit.core.exceptions import DataError
-from pesfit.evaluate.names import POTENTIALS
 from pesfit.report.page.blocks import Figure, Layout
 from pesfit.report.page.figures import (
     COLORS,
@@ -31,6 +30,7 @@ from pesfit.report.page.figures import (
     style,
     tick_label,
 )
+from pesfit.report.potential_names import POTENTIALS
 
 ROLES = {color.name: color for color in COLORS}
 Vector = npt.NDArray[np.float64]

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pesfit.evaluate.breakdown import MoleculeForceErrors
-from pesfit.evaluate.errors import summaries
-from pesfit.evaluate.predictions import Predictions
+from pesfit.evaluate.predictions import Predictions, summaries
 from pesfit.params.evaluation import Analyse
 from pesfit.report.page.blocks import Block, Figure, Gallery, Table
 from pesfit.report.page.figures import render, style

@@ -11,8 +11,7 @@ from ase import units
 
 from pesfit.data.dataset import ConformerDataset, DatasetWriter
 from pesfit.data.splits import SplitRow, Splits
-from pesfit.evaluate.errors import summaries
-from pesfit.evaluate.predictions import Predictions
+from pesfit.evaluate.predictions import Predictions, summaries
 from pesfit.report.page.blocks import Block, Table, Text
 from pesfit.report.sections.errors import PUBLISHED, FrameCounts, count_frames, molecule_of, published_table, section
 from tests.painn.train.samples import record

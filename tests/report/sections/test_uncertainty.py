@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pesfit.evaluate.out_of_distribution import INSIDE, OTHER_MOLECULES, Scored, Separation, separate
-from pesfit.evaluate.uncertainty import Judged, judge_predictions
+from pesfit.evaluate.uncertainty_scores import Judged, UncertaintyScores, judge_predictions
 from pesfit.report.page.blocks import Figure, PageSection, Table, Text
 from pesfit.report.page.figures import render
 from pesfit.report.sections import uncertainty
@@ -74,3 +74,11 @@ def test_without_a_posterior_the_section_says_so() -> None:
     (only,) = uncertainty.section([], [], {"direct": None}).blocks
     assert isinstance(only, Text)
     assert only.text.startswith("No potential of this run has a posterior")
+
+
+def test_sentences_tell_coverage_and_separation() -> None:
+    scores = UncertaintyScores(judged(), separations(), CALIBRATIONS)
+    coverage, separation = uncertainty.sentences(scores)
+    assert "Intervals of 95 %" in coverage
+    assert "SMIRNOFF, fitted" in coverage
+    assert "AUROC of" in separation

@@ -25,9 +25,9 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from pesfit.core.exceptions import DataError
-from pesfit.evaluate.names import label_of
 from pesfit.report.page.blocks import Figure, Layout
 from pesfit.report.page.tables import power_of_ten
+from pesfit.report.potential_names import label_of
 
 PNG_DPI = 192
 _RASTER_DPI = 200

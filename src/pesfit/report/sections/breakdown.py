@@ -32,12 +32,11 @@ from pesfit.evaluate.breakdown import (
     molecule_errors,
     worst,
 )
-from pesfit.evaluate.errors import gives_total_energies
-from pesfit.evaluate.names import label_of
-from pesfit.evaluate.predictions import Predictions
+from pesfit.evaluate.predictions import Predictions, gives_total_energies
 from pesfit.params.evaluation import Analyse
 from pesfit.report.page.blocks import Block, Cell, Drawing, Figure, Gallery, Layout, PageSection, Table, TableColumn
 from pesfit.report.page.figures import label_rows, legend, log_axis, panels, series
+from pesfit.report.potential_names import label_of
 from pesfit.statistics.errors import ALL, ENERGY_UNIT, FORCE_UNIT
 
 Summaries = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -72,7 +71,7 @@ def sections(
         predictions: on the test set.
         found: its errors, from `errors.summaries`.
         params: section `analyse`.
-        training_sizes: number of training conformers by number of atoms, from `test_rows.count_training_sizes`.
+        training_sizes: number of training conformers by number of atoms, from `breakdown.count_training_sizes`.
     """
     kinds = {
         "element": ("by element", by_element()),

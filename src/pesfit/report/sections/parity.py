@@ -14,11 +14,10 @@ from matplotlib.figure import Figure as Canvas
 
 from pesfit.core.arrays import FloatArray
 from pesfit.core.files import atomic_write
-from pesfit.evaluate.errors import centered
-from pesfit.evaluate.names import label_of
-from pesfit.evaluate.predictions import Predictions
+from pesfit.evaluate.predictions import Predictions, centered
 from pesfit.report.page.blocks import Figure, Layout, PageSection
 from pesfit.report.page.figures import MUTED, color_of, density_map, label_rows, panels
+from pesfit.report.potential_names import label_of
 
 Quantity = Literal["energy", "forces"]
 UNITS: dict[Quantity, str] = {"energy": "kcal/mol", "forces": "kcal/mol/Å"}

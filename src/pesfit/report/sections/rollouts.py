@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pesfit.data.rollouts import DYNAMICS, ENERGIES_FILE, MEASURES_FILE, read_energies
-from pesfit.evaluate.names import in_order, label_of
 from pesfit.report.page.blocks import Block, Cell, PageSection, Table, TableColumn, Text
+from pesfit.report.potential_names import in_order, label_of
 from pesfit.report.reading import read_json
 from pesfit.report.sections.rollout_traces import (
     EnergyTrace,

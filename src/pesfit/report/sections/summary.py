@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from pesfit.evaluate.names import in_order, label_of
 from pesfit.report.page.blocks import Block, Figure, Layout, PageSection, Text
 from pesfit.report.page.figures import color_of, log_axis, name_rows, panels, series
 from pesfit.report.page.tables import NARROW_SPACE, number
+from pesfit.report.potential_names import in_order, label_of
 from pesfit.report.sections.rollouts import MoleculeDrift
 
 _NETWORKS = ("conservative", "direct")

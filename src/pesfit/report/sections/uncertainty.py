@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from pesfit.evaluate.names import in_order, label_of
-from pesfit.evaluate.out_of_distribution import INSIDE, Separation
-from pesfit.evaluate.uncertainty import QUANTITIES, Judged, Quantity
+from pesfit.evaluate.out_of_distribution import INSIDE, OTHER_MOLECULES, Separation
+from pesfit.evaluate.uncertainty_scores import QUANTITIES, Judged, Quantity, UncertaintyScores
 from pesfit.report.page.blocks import Block, Cell, Figure, Layout, PageSection, Table, TableColumn, Text
 from pesfit.report.page.figures import MUTED, color_of, legend, log_axis, name_rows, panels, series
 from pesfit.report.page.tables import number
+from pesfit.report.potential_names import in_order, label_of
 from pesfit.statistics.errors import ALL
 from pesfit.statistics.resampling import Interval
 from pesfit.uncertainty.calibration import Calibration
@@ -46,6 +46,27 @@ _NOTES: dict[Quantity, str] = {
     "forces": "",
     "relative_energy": " Energies are relative to the first test conformer of the row, as is their σ.",
 }
+
+
+def sentences(scores: UncertaintyScores) -> Iterator[str]:
+    """Yield the sentences for the first screen."""
+    covered = [
+        f"{100.0 * each.judgement.coverage_95:.0f} % ({label_of(each.potential)})"
+        for each in scores.judged
+        if each.source == ALL and each.quantity == "forces"
+    ]
+    apart = [
+        f"{each.auroc:.2f} ({label_of(each.potential)})"
+        for each in scores.separations
+        if each.name == OTHER_MOLECULES and each.auroc is not None
+    ]
+    if covered:
+        yield f"Intervals of 95 % hold {' and '.join(covered)} of the force components of the test set."
+    if apart:
+        yield (
+            "Predicted standard deviations separate molecules that were not trained on from those that were with an AUROC of "
+            f"{' and '.join(apart)}."
+        )
 
 
 def section(
@@ -246,9 +267,9 @@ def _panels(layout: Layout, judged: Sequence[Judged], x: str, y: str) -> tuple[C
 def _binned(panel: Axes, judged: Sequence[Judged]) -> None:
     values: list[float] = []
     for each in judged:
-        bins = binned(each.sample.errors, each.sample.deviations)
-        panel.plot(bins.deviation, bins.rmse, **series(each.potential), markersize=3.5)
-        values += [value for value in (*bins.deviation.tolist(), *bins.rmse.tolist()) if value > 0.0]
+        bins = binned(each.sample.errors, each.sample.std)
+        panel.plot(bins.std, bins.rmse, **series(each.potential), markersize=3.5)
+        values += [value for value in (*bins.std.tolist(), *bins.rmse.tolist()) if value > 0.0]
     ends = (min(values, default=0.1) / 1.3, max(values, default=1.0) * 1.3)
     panel.plot(ends, ends, color=MUTED, linewidth=0.8)
     log_axis(panel, "x")

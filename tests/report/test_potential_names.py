@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pesfit.evaluate.names import in_order, label_of
+from pesfit.report.potential_names import in_order, label_of
 
 
 def test_potentials_have_one_order() -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from pesfit.evaluate.predictions import Predicted
-from pesfit.evaluate.test_rows import TestRow
-from pesfit.evaluate.uncertainty import judge_predictions
+from pesfit.application.geometries import embedded
+from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
+from pesfit.evaluate.labeled_rows import LabeledRow
+from pesfit.evaluate.out_of_distribution import INSIDE, OTHER_MOLECULES
+from pesfit.evaluate.predictions import Predicted, Predictions
+from pesfit.evaluate.uncertainty_scores import TrainedOn, judge_predictions, score_models
+from pesfit.models.open import open_model
 from pesfit.uncertainty.calibration import Calibration, Scale
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 from tests.report.samples import predicted, predictions, row
@@ -15,7 +22,7 @@ from tests.report.samples import predicted, predictions, row
 CALIBRATION = Calibration(forces=Scale(2.0, 3.0, 10), relative_energy=Scale(4.0, 0.5, 10))
 
 
-def says(of: TestRow, error: float, deviation: float) -> Predicted:
+def says(of: LabeledRow, error: float, deviation: float) -> Predicted:
     exact = predicted(of, energy=error * np.arange(of.n_conformers), forces=error)
     relative = np.where(np.arange(of.n_conformers) > 0, deviation, 0.0)
     return Predicted(
@@ -53,7 +60,7 @@ def test_each_source_and_all_of_them_are_judged_by_quantity() -> None:
 
 def test_without_calibration_deviations_are_taken_as_they_are() -> None:
     (only, *_) = judge_predictions(predictions([row("a/0")], {"sure": [says(row("a/0"), 1.0, 2.0)]}), {"sure": None})
-    np.testing.assert_array_equal(only.sample.with_noise, only.sample.deviations)
+    np.testing.assert_array_equal(only.sample.with_noise, only.sample.std)
 
 
 @pytest.mark.parametrize(("n_molecules", "n_conformers", "kind"), [(10, 2, "molecules"), (9, 2, None), (1, 90, "blocks")])
@@ -67,3 +74,38 @@ def test_molecules_are_resampled_or_blocks_of_a_single_one(n_molecules: int, n_c
     if units is not None:
         assert 10 <= len(np.unique(units.number)) <= 18
         assert len(units.number) == n_molecules * n_conformers * 9
+
+
+def conformers(smiles: str, n: int, jitter: float) -> Record:
+    start = embedded(smiles, smiles, 0)
+    coords = start.coords + jitter * np.random.default_rng(7).normal(size=(n, *start.coords.shape))
+    zeros = np.zeros(coords.shape)
+    return Record(
+        f"{smiles}/0", start.smiles, start.atomic_numbers.astype(np.int32), coords, zeros[:, 0, 0], zeros, None, 0, smiles,
+        "probe/hot-1000K", np.arange(n),
+    )  # fmt: skip
+
+
+def test_a_model_without_predictions_is_evaluated_and_scored(smirnoff: Path, tmp_path: Path) -> None:
+    found = [conformers("CCO", 6, 0.02), conformers("CSC", 4, 0.02)]
+    rows = [
+        LabeledRow("toys", of.id, "toys", of.group, of.smiles, of.atomic_numbers, of.coords, of.energy, of.forces, 0.0)
+        for of in found
+    ]
+    with DatasetWriter(tmp_path / "probes", {"probe/hot-1000K": "GFN2-xTB"}) as writer:
+        writer.write(conformers("CCO", 5, 0.15))
+    scores = score_models(
+        {"smirnoff": open_model(smirnoff), "openff": open_model("openff_unconstrained-2.1.0.offxml")},
+        Predictions(tuple(rows), {}),
+        ConformerDataset(tmp_path / "probes"),
+        TrainedOn({"smirnoff": {"CCO"}}, {"another level"}),
+    )
+    assert {each.potential for each in scores.judged} == {"smirnoff"}, "the other has no posterior"
+    sets = {each.name: each for each in scores.separations}
+    assert {name: of.n_conformers for name, of in sets.items()} == {INSIDE: 6, OTHER_MOLECULES: 4, "probe/hot-1000K": 5}
+    assert sets["probe/hot-1000K"].force_rmse is None, "its labels are of another level of theory"
+    assert sets[INSIDE].force_rmse is not None
+    metrics = scores.metrics()["smirnoff"]
+    assert metrics["auroc"][OTHER_MOLECULES] == 1.0, "the fit has seen no sulfur"
+    assert set(metrics) == {"forces", "relative_energy", "auroc"}
+    json.dumps(metrics, allow_nan=False)

@@ -1,4 +1,4 @@
-"""The conformers of the test set, row by row, with their labels."""
+"""Conformers of a row of a data set with their labels: what models are judged by."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow.compute
 
-from pesfit.core.arrays import FloatArray, IntArray
+from pesfit.core.arrays import FloatArray, IntArray, LongArray
 from pesfit.core.exceptions import DataError
-from pesfit.data.dataset import ConformerDataset
+from pesfit.data.dataset import ConformerDataset, Record
 from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet
 
 
 @dataclass(frozen=True, eq=False)
-class TestRow:
-    """The test conformers of a row of a data set, with their labels.
+class LabeledRow:
+    """Some conformers of a row of a data set, with their labels.
 
     Attributes:
         dataset: its name.
@@ -29,12 +28,10 @@ class TestRow:
         coords: [Å], shape (n_conformers, n_atoms, 3).
         energy: [kcal/mol], labels, shape (n_conformers,).
         forces: [kcal/mol/Å], labels, shape (n_conformers, n_atoms, 3); None where there are none.
-        lowest_energy: [kcal/mol], lowest label that the molecule has in this source, whatever the split.
-        charges: [e], of the stored topology, shape (n_atoms,); None where stage 03 has none, or was not asked.
-        is_parameterized: whether stage 03 has a topology of it; None where it was not asked.
+        lowest_energy: [kcal/mol], lowest label of the row, or of the molecule in this source, whatever the split.
+        charges: [e], partial charges to use, shape (n_atoms,); None where there are none.
+        is_parameterized: whether stage 03 has a topology of it; None where that is not known.
     """
-
-    __test__ = False  # it is no test of pytest's
 
     dataset: str
     id: str
@@ -49,19 +46,29 @@ class TestRow:
     charges: FloatArray | None = None
     is_parameterized: bool | None = None
 
+    @classmethod
+    def of(
+        cls, dataset: str, record: Record, charges: FloatArray | None, *, is_parameterized: bool | None = None
+    ) -> LabeledRow:
+        """Return all conformers of a record."""
+        return cls(
+            dataset, record.id, record.source, record.group, record.smiles, record.atomic_numbers, record.coords, record.energy,
+            record.forces, float(record.energy.min()), charges, is_parameterized,
+        )  # fmt: skip
+
     @property
     def name(self) -> str:
-        """What failures and captions call it."""
+        """Name in failures and captions."""
         return f"{self.dataset}/{self.id}"
 
     @property
     def molecule(self) -> tuple[str, str, str]:
-        """What rows with one energy zero have in common: data set, source and group."""
+        """Data set, source and group, which rows with one energy zero have in common."""
         return self.dataset, self.source, self.group
 
     @property
     def n_conformers(self) -> int:
-        """Number of test conformers."""
+        """Number of conformers."""
         return len(self.energy)
 
     @property
@@ -69,21 +76,26 @@ class TestRow:
         """Number of atoms."""
         return len(self.atomic_numbers)
 
+    def select(self, which: slice | LongArray) -> LabeledRow:
+        """Return some of the conformers."""
+        forces = None if self.forces is None else self.forces[which]
+        return replace(self, coords=self.coords[which], energy=self.energy[which], forces=forces)
+
 
 def find_test_rows(
     datasets: Mapping[str, ConformerDataset], splits: Splits, parameterized: ParameterizedSet | None = None
-) -> list[TestRow]:
+) -> list[LabeledRow]:
     """List the rows with test conformers.
 
     Args:
         datasets: by name.
         splits: of these data sets.
-        parameterized: where topologies are, whose charges potentials are to use; None where no potential needs any.
+        parameterized: where topologies are, whose charges models are to use; None where no model needs any.
 
     Raises:
         DataError: where the splits do not fit the data sets.
     """
-    rows: list[TestRow] = []
+    rows: list[LabeledRow] = []
     lowest: dict[tuple[str, str, str], float] = {}
     for name, dataset in datasets.items():
         for record in dataset:
@@ -96,29 +108,8 @@ def find_test_rows(
                 raise DataError(
                     f"{name}: {record.id} has {record.n_conformers} conformers, but the splits know more; split again"
                 )
-            test = record.select(chosen)
             topology = None if parameterized is None else parameterized.topology(name, record.id)
-            rows.append(
-                TestRow(
-                    name, record.id, record.source, record.group, record.smiles, record.atomic_numbers, test.coords, test.energy,
-                    test.forces, 0.0, None if topology is None else topology.charges,
-                    None if parameterized is None else topology is not None,
-                )
-            )  # fmt: skip
+            charges = None if topology is None else topology.charges
+            is_parameterized = None if parameterized is None else topology is not None
+            rows.append(LabeledRow.of(name, record, charges, is_parameterized=is_parameterized).select(chosen))
     return [replace(row, lowest_energy=lowest[row.molecule]) for row in rows]
-
-
-def count_training_sizes(datasets: Mapping[str, ConformerDataset], splits: Splits) -> dict[int, int]:
-    """Count the training conformers of molecules with each number of atoms.
-
-    Raises:
-        DataError: where the splits do not fit the data sets.
-    """
-    counts: dict[int, int] = {}
-    for name, dataset in datasets.items():
-        sizes = pyarrow.compute.list_value_length(dataset.table.column("atomic_numbers")).to_pylist()
-        for record, n_atoms in zip(dataset.table.column("id").to_pylist(), sizes, strict=True):
-            n_training = len(splits.conformers(name, record, "train"))
-            if n_training:
-                counts[n_atoms] = counts.get(n_atoms, 0) + n_training
-    return dict(sorted(counts.items()))

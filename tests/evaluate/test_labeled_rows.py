@@ -9,7 +9,8 @@ import pytest
 
 from pesfit.core.exceptions import DataError
 from pesfit.data.splits import SplitRow, Splits
-from pesfit.evaluate.test_rows import count_training_sizes, find_test_rows
+from pesfit.evaluate.breakdown import count_training_sizes
+from pesfit.evaluate.labeled_rows import find_test_rows
 from tests.painn.train.samples import small_data
 
 
