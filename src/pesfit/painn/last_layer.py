@@ -1,6 +1,6 @@
 r"""The last layer of a conservative network as linear regression: features, posterior and the standard deviations that follow.
 
-The last layer is linear, y_i = w·h_i + b with h_i what enters it at atom i. So are the energy and the forces in x = (Δw, Δb), the change
+The last layer is linear, y_i = w·h_i + b with h_i its input at atom i. So are the energy and the forces in x = (Δw, Δb), the change
 of the last layer from the trained one::
 
     E(x) - E(0) = φᵀx        φ = scale · (Σ_i h_i, n_atoms)
@@ -132,7 +132,7 @@ class LastLayerPosterior:
 
     @classmethod
     def read(cls, folder: Path) -> LastLayerPosterior | None:
-        """Read what `write` wrote; None where there is no such file.
+        """Read a posterior; None where there is no such file.
 
         Raises:
             DataError: where the file is damaged, has another format version, or belongs to another network.

@@ -244,7 +244,7 @@ def build_painn(config: PaiNNConfig, *, atomrefs: Tensor | None = None, scale: f
 
 
 def load_painn(folder: Path | str, device: torch.device | str = "cpu") -> PaiNNPotential:
-    """Read what `PaiNNPotential.save` wrote; it gives the same numbers.
+    """Read a potential that `PaiNNPotential.save` wrote; it gives the same numbers.
 
     Raises:
         DataError: where a file is missing, damaged, or has another format version.

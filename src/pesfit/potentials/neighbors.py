@@ -79,7 +79,7 @@ class SkinnedEdges:
     """The neighbors of a graph as its atoms move (Verlet, Phys. Rev. 159, 98, 1967).
 
     Pairs within cutoff + skin are kept until an atom has moved by more than half the skin; until then no pair can have come within the
-    cutoff that is not among them. What is returned is what `find_edges` would return, edge for edge.
+    cutoff that is not among them. The result equals that of `find_edges`, edge for edge.
 
     Args:
         sizes: for each molecule, the number of its conformers and the number of its atoms.

@@ -64,23 +64,13 @@ class Terms:
         _validate(topology)
         pairs, pairs_14 = nonbonded_pairs(topology.connectivity, topology.n_atoms)
 
-        def index(values: IntArray | LongArray) -> Tensor:
-            return torch.from_numpy(values.astype(np.int64))
-
+        of_topology = {field.name for field in fields(cls)} - {"n_atoms", "charges", "pairs", "pairs_14"}
         return cls(
             n_atoms=topology.n_atoms,
-            bonds=index(topology.bonds),
-            bond_parameters=index(topology.bond_parameters),
-            angles=index(topology.angles),
-            angle_parameters=index(topology.angle_parameters),
-            propers=index(topology.propers),
-            proper_parameters=index(topology.proper_parameters),
-            impropers=index(topology.impropers),
-            improper_parameters=index(topology.improper_parameters),
-            vdw_parameters=index(topology.vdw_parameters),
             charges=torch.from_numpy(topology.charges.astype(np.float64)),
-            pairs=index(pairs),
+            pairs=torch.from_numpy(pairs),
             pairs_14=torch.from_numpy(pairs_14),
+            **{name: torch.from_numpy(getattr(topology, name).astype(np.int64)) for name in of_topology},
         )
 
     def to(self, device: torch.device | str) -> Terms:

@@ -1,4 +1,4 @@
-"""Predictions of a network for conformers of a split, and errors of a whole split, computed by all processes together."""
+"""Residuals of a network on conformers, and errors and loss on a whole split, computed by all processes together."""
 
 from __future__ import annotations
 
@@ -22,28 +22,18 @@ _N_COLUMNS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class LabeledPrediction:
-    """Predictions beside labels, both without atomrefs.
+class Residuals:
+    """Predictions minus labels.
 
     Attributes:
-        conformers: indices in the data, shape (n_conformers,).
         energy: [kcal/mol], float64, shape (n_conformers,).
-        energy_target: labels, same shape.
-        forces: [kcal/mol/Å], float64, shape (n_atoms, 3).
-        forces_target: labels, 0 where there are none, same shape.
-        conformer: the position in `conformers` that each atom belongs to, int64, shape (n_atoms,).
-        has_forces: whether each conformer has labels for forces, bool, shape (n_conformers,).
-        n_atoms: of each conformer, int64, shape (n_conformers,).
+        forces: [kcal/mol/Å], 0 where there are no labels, float64, shape (n_atoms, 3).
+        conformer: position of the conformer that each atom belongs to, int64, shape (n_atoms,).
     """
 
-    conformers: LongArray
     energy: Tensor
-    energy_target: Tensor
     forces: Tensor
-    forces_target: Tensor
     conformer: Tensor
-    has_forces: Tensor
-    n_atoms: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,42 +86,31 @@ def evaluate_split(
 
 def _evaluate_piece(potential: PaiNNPotential, data: TrainingData, piece: LongArray, objective: LearnedObjective) -> Tensor:
     """Return Σ|ΔF|, ΣΔF², forces' loss and ΔE of each conformer, shape (_PIECE, _N_COLUMNS), padded with 0."""
-    found = predict(potential, data, piece)
-    energy = found.energy - found.energy_target
-    forces = (found.forces - found.forces_target) * found.has_forces.to(energy)[found.conformer, None]
-    of_atoms = torch.stack([forces.abs().sum(1), (forces**2).sum(1), loss_of(objective, "force", forces).sum(1)], dim=1)
-    table = torch.zeros((_PIECE, _N_COLUMNS), dtype=torch.float64, device=energy.device)
+    found = residuals(potential, data, piece)
+    absolute, square = found.forces.abs(), found.forces**2
+    of_atoms = torch.stack([values.sum(1) for values in (absolute, square, loss_of(objective, "force", found.forces))], dim=1)
+    table = torch.zeros((_PIECE, _N_COLUMNS), dtype=torch.float64, device=data.device)
     table[:, :3].index_add_(0, found.conformer, of_atoms)
-    table[: len(piece), 3] = energy
+    table[: len(piece), 3] = found.energy
     return table
 
 
-def predict(potential: PaiNNPotential, data: TrainingData, conformers: LongArray) -> LabeledPrediction:
-    """Predict energies and forces of conformers, of any number, without keeping what gradients would need.
+def residuals(potential: PaiNNPotential, data: TrainingData, conformers: LongArray) -> Residuals:
+    """Evaluate any number of conformers without keeping what gradients would need.
 
     Args:
-        potential: whose atomrefs are taken from the labels.
-        data: that holds them; with neighbors within the potential's cutoff.
-        conformers: indices, at least one.
+        potential: the network.
+        data: with neighbors within the potential's cutoff.
+        conformers: indices in the data, at least one.
     """
     data = data.relative_to(potential.element_index, potential.atomrefs)
-    energies, forces, labels, force_labels = [], [], [], []
+    energies, forces = [], []
     with torch.no_grad():
         for chunk in chunks(data, conformers):
             graph = data.gather(chunk)
             energy, force = relative_energy_and_forces(potential, graph, keep_graph=False)
-            energies.append(energy[:-1])
-            labels.append(graph.energy[:-1])
-            forces.append(force)
-            force_labels.append(graph.forces)
+            energies.append((energy - graph.energy)[:-1])
+            forces.append((force - graph.forces) * graph.force_weight)
     n_atoms = torch.from_numpy(data.n_atoms[conformers]).to(data.device)
-    return LabeledPrediction(
-        conformers=conformers,
-        energy=torch.cat(energies),
-        energy_target=torch.cat(labels),
-        forces=torch.cat(forces),
-        forces_target=torch.cat(force_labels),
-        conformer=torch.repeat_interleave(torch.arange(len(conformers), device=data.device), n_atoms),
-        has_forces=torch.from_numpy(data.has_forces[conformers] > 0).to(data.device),
-        n_atoms=n_atoms,
-    )
+    conformer = torch.repeat_interleave(torch.arange(len(conformers), device=data.device), n_atoms)
+    return Residuals(torch.cat(energies), torch.cat(forces), conformer)

@@ -1,14 +1,14 @@
-r"""The posterior of a trained network's last layer, by the linear-Gaussian engine that the SMIRNOFF fit uses.
+r"""The posterior of a trained network's last layer, by the linear-Gaussian regression that the SMIRNOFF fit uses.
 
-Rows are energies and components of forces of the training set, targets what the network leaves of them, and x the change of the last
-layer (`potentials.last_layer`). Energies are not centered, because the network predicts them whole. Beforehand, the last layer's numbers
-are taken to be N(0, σ²/λ), all alike: so x has the prior mean -(w, b), and x = 0, where training ended, is near the optimum.
+Rows are energies and components of forces of the training set, targets the residuals of the network, and x the change of the last layer
+(`painn.last_layer`). Energies are not centered, because the network predicts them whole. The prior of all numbers of the last layer is
+N(0, σ²/λ): so x has the prior mean -(w, b), and x = 0, where training ended, is near the optimum.
 
-To center the prior at the trained numbers instead would use the data twice. What they leave then hardly asks for a change, the
-evidence makes the prior ever narrower, and no deviation is left (on rMD17 ethanol one effective parameter of 33, instead of 33).
+A prior centered at the trained numbers would use the data twice: the residuals then hardly ask for a change, the evidence makes the prior
+ever narrower, and the posterior variance vanishes (on rMD17 ethanol with one effective parameter of 33, instead of 33).
 
-λ and the balance of energies and forces maximize the evidence. Noise is what the network leaves of its own training set: less than it
-leaves of other data, the more so the longer it was trained. Deviations inherit that; a factor found on the validation set mends it.
+λ and the balance of energies and forces maximize the evidence. The noise is estimated from the residuals of the training set, which are
+smaller than those of other data, the more so the longer the training. A factor from the validation set corrects standard deviations.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from pesfit.statistics.normal_equations import Moments, NormalEquations, total
 from pesfit.statistics.quadratic import Constraints
 
 N_SHARDS = 64
-"""Pieces of the training set, whose sums are added in order: so many processes share the work at most."""
+"""Pieces of a set, whose sums are added in order: at most so many processes share the work."""
 
 
 @dataclass(frozen=True, eq=False)
 class LastLayer:
-    """What was found.
+    """The posterior with diagnostics.
 
     Attributes:
         posterior: of the change of the last layer.
         effective_parameters: γ.
-        n_conformers: of the training set that were used.
-        validation: of the validation set: root mean square of the rest of energies [kcal/mol] and of forces [kcal/mol/Å, None without
-            labels] with the last layer as it is, and at the posterior mean.
-        loss_change: of the validation loss, if it were the mean of squares, from the last layer as it is to the posterior mean;
-            -0.01 is a loss smaller by 1 %.
+        n_conformers: number of training conformers used.
+        validation: mean square residuals of the validation set, of energies [(kcal/mol)²] and of forces [(kcal/mol/Å)², None without
+            labels], with the last layer as trained and at the posterior mean.
+        loss_change: relative change of the validation loss, if it were the mean of squares, from the last layer as trained to the
+            posterior mean; -0.01 is a loss smaller by 1 %.
     """
 
     posterior: LastLayerPosterior
@@ -59,7 +59,7 @@ class LastLayer:
     loss_change: float
 
     def metrics(self) -> dict[str, Any]:
-        """Return what goes into the stage's metrics."""
+        """Return the metrics of the stage."""
         posterior = self.posterior
         force_noise = posterior.force_noise_variance
         summary: dict[str, Any] = {
@@ -73,8 +73,8 @@ class LastLayer:
             "validation_squared_loss_change_at_posterior_mean": self.loss_change,
         }
         for where, (energy, force) in zip(("as_trained", "at_posterior_mean"), self.validation, strict=True):
-            summary[f"validation_total_energy_rmse_kcal_per_mol_{where}"] = energy
-            summary[f"validation_force_rmse_kcal_per_mol_per_angstrom_{where}"] = force
+            summary[f"validation_total_energy_rmse_kcal_per_mol_{where}"] = math.sqrt(energy)
+            summary[f"validation_force_rmse_kcal_per_mol_per_angstrom_{where}"] = None if force is None else math.sqrt(force)
         return summary
 
 
@@ -86,8 +86,8 @@ def fit_last_layer(
     Args:
         potential: conservative, with the weights it keeps.
         data: with `train` and `validation`.
-        objective: whose weights the change of the loss is of.
-        most: number of conformers of each set to look at, at least 1; of larger sets evenly spaced ones are taken.
+        objective: weights of the loss.
+        most: number of conformers of each set, at least 1; of larger sets evenly spaced ones are used.
         group: of processes, each of which gets the result.
     """
     train = sum_up(potential, data["train"], most, "last layer", group)
@@ -108,7 +108,7 @@ def fit_last_layer(
         posterior=found,
         effective_parameters=posterior.effective_parameters,
         n_conformers=int(train.energy.n_rows),
-        validation=(_roots(before), _roots(after)),
+        validation=(before, after),
         loss_change=losses[1] / losses[0] - 1.0 if losses[0] > 0.0 else 0.0,
     )
 
@@ -134,10 +134,10 @@ def sum_up(potential: PaiNNPotential, data: TrainingData, most: int, label: str,
     """Accumulate the normal equations of the last layer.
 
     Args:
-        potential: whose last layer it is.
+        potential: the network.
         data: the conformers.
-        most: number of them to look at; of more, so many, evenly spaced.
-        label: what the progress bar says.
+        most: number of conformers to use, evenly spaced.
+        label: of the progress bar.
         group: of processes, each of which gets the result, to the same bytes for any number of them.
     """
     data = data.relative_to(potential.element_index, potential.atomrefs)
@@ -173,11 +173,8 @@ def _rows(features: Tensor, labels: Tensor, layer: FloatArray) -> Moments:
 
 
 def _packed(equations: NormalEquations) -> Tensor:
-    parts = [
-        np.concatenate([moments.gram.ravel(), moments.moment, [moments.square, moments.n_rows]])
-        for moments in (equations.energy, equations.forces)
-    ]
-    return torch.from_numpy(np.concatenate(parts))
+    moments = (equations.energy, equations.forces)
+    return torch.from_numpy(np.hstack([np.hstack([m.gram.ravel(), m.moment, m.square, m.n_rows]) for m in moments]))
 
 
 def _unpacked(values: FloatArray, n: int) -> NormalEquations:
@@ -192,8 +189,3 @@ def _mean_squares(equations: NormalEquations, x: FloatArray) -> tuple[float, flo
     energy, forces = equations.energy, equations.forces
     of_forces = forces.sum_of_squares(x) / forces.n_rows if forces.n_rows else None
     return energy.sum_of_squares(x) / energy.n_rows, of_forces
-
-
-def _roots(squares: tuple[float, float | None]) -> tuple[float, float | None]:
-    energy, forces = squares
-    return math.sqrt(energy), None if forces is None else math.sqrt(forces)

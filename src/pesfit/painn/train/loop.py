@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +99,6 @@ class _Position:
     stopped: bool = False
 
 
-@dataclass
-class _Times:
-    steps: list[float] = field(default_factory=list)
-    saved_at: float = field(default_factory=time.perf_counter)
-
-
 class TrainingRun:
     """One training run in one of its processes.
 
@@ -141,7 +135,8 @@ class TrainingRun:
         self._sums = torch.zeros(len(SUMS), dtype=torch.float64)
         self._at = _Position()
         self._history: list[dict[str, float]] = []
-        self._times = _Times()
+        self._step_seconds: list[float] = []
+        self._saved_at = time.perf_counter()
 
     def train(self) -> Trained:
         """Train to the end, from the checkpoint of an earlier process where there is one.
@@ -157,11 +152,11 @@ class TrainingRun:
             batches = epoch_batches(self._in.train.n_atoms, params.batching, params.seed, self._at.epoch)
             for number in range(self._at.batch, len(batches)):
                 self._step(batches[number], len(batches))
-                if time.perf_counter() - self._times.saved_at > self._seconds:
+                if time.perf_counter() - self._saved_at > self._seconds:
                     self._save()
             self._end_epoch(len(batches))
         self._save()
-        steps = sorted(self._times.steps)
+        steps = sorted(self._step_seconds)
         return Trained(
             best=self._best,
             last=self._average.values,
@@ -188,14 +183,14 @@ class TrainingRun:
         self._at.batch += 1
         self._at.step += 1
         self._at.gradient_norm += norm
-        self._times.steps.append(time.perf_counter() - started)
+        self._step_seconds.append(time.perf_counter() - started)
         self._tracker.step(
             self._at.step,
             {
                 "step/loss": float(result.sums[0]),
                 "step/gradient_norm": norm,
                 "step/learning_rate": rate,
-                "step/time_ms": 1e3 * self._times.steps[-1],
+                "step/time_ms": 1e3 * self._step_seconds[-1],
             },
         )
 
@@ -246,7 +241,7 @@ class TrainingRun:
         self._tracker.epoch(at.step, _for_tensorboard(row), _for_bar(row))
 
     def _save(self) -> None:
-        self._times.saved_at = time.perf_counter()
+        self._saved_at = time.perf_counter()
         if not self._group.is_first:
             return
         tensors = {"weights": self._in.flat.vector, "average": self._average.values, "best": self._best, "sums": self._sums}
@@ -336,7 +331,7 @@ def save_checkpoint(path: Path, checkpoint: TrainingCheckpoint) -> None:
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> TrainingCheckpoint | None:
-    """Read what `save_checkpoint` wrote.
+    """Read a checkpoint that `save_checkpoint` wrote.
 
     Returns:
         None where there is none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pesfit.data.dataset import write_failures
 from pesfit.painn.model import companion_folder
 from pesfit.painn.potential import PaiNNPotential
 from pesfit.painn.train.datasets import TrainingData, TrainingSets
-from pesfit.painn.train.evaluate import Evaluation, predict
+from pesfit.painn.train.evaluate import Evaluation, residuals
 from pesfit.painn.train.fit_last_layer import LastLayer
 from pesfit.painn.train.loop import Trained
 from pesfit.painn.train.optimizer import FlatParameters
@@ -81,7 +81,7 @@ class Outcome:
             "weights": self.flat.vector.numel(),
             **_course(self.trained, params),
             "failures": len(self.sets.failures),
-            "cost": asdict(count_operations(self.potential, data["train"])),
+            "cost": count_operations(self.potential, data["train"]),
             "force_jacobian_asymmetry": mean_jacobian_asymmetry(
                 self.potential, data.get("test", data["validation"]), _JACOBIANS
             ),
@@ -140,26 +140,16 @@ def mean_jacobian_asymmetry(potential: PaiNNPotential, data: TrainingData, n_con
     return float(np.mean([jacobian_asymmetry(potential, data, int(c)) for c in chosen])) if len(chosen) else None
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Multiplications and additions in matrix products, which are the same on every machine.
-
-    Attributes:
-        training_mflop_per_atom: of a training step, forward and backward, in millions for each atom of the batch.
-        inference_mflop_per_atom: of energy and forces alone.
-    """
-
-    training_mflop_per_atom: float
-    inference_mflop_per_atom: float
-
-
-def count_operations(potential: PaiNNPotential, data: TrainingData, n_conformers: int = 8) -> Cost:
-    """Count operations on a few conformers, evenly spaced.
+def count_operations(potential: PaiNNPotential, data: TrainingData, n_conformers: int = 8) -> dict[str, float]:
+    """Count multiplications and additions in matrix products, which are the same on every machine, on a few conformers, evenly spaced.
 
     Args:
         potential: of either variant.
         data: the conformers to choose from.
         n_conformers: number of conformers.
+
+    Returns:
+        Millions for each atom, of a training step (forward and backward) and of energy and forces alone.
     """
     chosen = _evenly(np.arange(len(data)), n_conformers)
     step = GradientStep(potential, LearnedObjective(), data, compile_step="never")
@@ -167,8 +157,9 @@ def count_operations(potential: PaiNNPotential, data: TrainingData, n_conformers
     with _Counter() as training:
         step(chosen, Totals.of(data, chosen))
     with _Counter() as inference:
-        predict(potential, data, chosen)
-    return Cost(training.n_operations / n_atoms / 1e6, inference.n_operations / n_atoms / 1e6)
+        residuals(potential, data, chosen)
+    counts = {"training": training.n_operations, "inference": inference.n_operations}
+    return {f"{name}_mflop_per_atom": n / n_atoms / 1e6 for name, n in counts.items()}
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]

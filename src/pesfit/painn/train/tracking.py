@@ -115,7 +115,7 @@ class Tracker:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str | int | float | bool]]:
-    """Give nested hyperparameters dotted names; what TensorBoard cannot hold becomes text."""
+    """Give nested hyperparameters dotted names; values that TensorBoard cannot hold become text."""
     flat: list[tuple[str, str | int | float | bool]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
