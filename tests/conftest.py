@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -34,6 +35,15 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("needs real data: PESFIT_REAL_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def rmd17(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `rmd17` of the published archive of ethanol and aspirin, unpacked once: bzip2 takes seconds."""
+    folder = tmp_path_factory.mktemp("published")
+    with tarfile.open(real_data / "mirror" / "rmd17" / "rmd17.tar.bz2", "r|bz2") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "rmd17"
 
 
 @pytest.fixture(scope="session")

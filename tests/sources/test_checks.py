@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +80,7 @@ def test_sums_of_parts_are_sums_of_the_whole() -> None:
     assert twice.net_force_rms == pytest.approx(check.net_force_rms)
 
 
-def real_records(real_data: Path) -> list[Record]:
+def real_records(real_data: Path, rmd17: Path) -> list[Record]:
     records = []
     for subset in ("gen2-torsion", "protein-torsion", "rna-diverse"):
         for entry in read_entries(real_data / "mirror" / "espaloma" / f"{subset}.tar.gz", subset):
@@ -91,14 +89,11 @@ def real_records(real_data: Path) -> list[Record]:
             records.append(converted.record)
     arrays = np.load(real_data / "mirror" / "md17" / "md17_ethanol.npz", allow_pickle=False)
     records.append(_frames("md17", arrays["z"], arrays["R"], arrays["E"][:, 0], arrays["F"]))
-    with tarfile.open(real_data / "mirror" / "rmd17" / "rmd17.tar.bz2", "r|bz2") as tar:
-        while (member := tar.next()) is not None and member.name.endswith(".npz"):
-            stream = tar.extractfile(member)
-            assert stream is not None
-            arrays = np.load(io.BytesIO(stream.read()))
-            old = _frames(member.name, *(arrays[key] for key in ("nuclear_charges", "coords", "old_energies", "old_forces")))
-            new = _frames(member.name, *(arrays[key] for key in ("nuclear_charges", "coords", "energies", "forces")))
-            records += [old, new]
+    for path in sorted((rmd17 / "npz_data").iterdir()):
+        arrays = np.load(path, allow_pickle=False)
+        old = _frames(path.name, *(arrays[key] for key in ("nuclear_charges", "coords", "old_energies", "old_forces")))
+        new = _frames(path.name, *(arrays[key] for key in ("nuclear_charges", "coords", "energies", "forces")))
+        records += [old, new]
     return records
 
 
@@ -108,9 +103,9 @@ def _frames(name: str, numbers: np.ndarray, coords: np.ndarray, energy: np.ndarr
     return Record(name, None, numbers.astype(np.int32), coords[rows], energy[rows], forces[rows], None, 0, name, name, frame)
 
 
-def test_real_data_pass_and_their_corruptions_do_not(real_data: Path) -> None:
+def test_real_data_pass_and_their_corruptions_do_not(real_data: Path, rmd17: Path) -> None:
     """Real labels with all their noise: DFT grids, and the loose convergence of original MD17."""
-    records = real_records(real_data)
+    records = real_records(real_data, rmd17)
     assert len(records) == 8 + 1 + 4
     n_conclusive = 0
     for record in records:

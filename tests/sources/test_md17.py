@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import pickle
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -157,19 +156,12 @@ def test_damaged_npz_in_a_whole_archive_is_named(tmp_path: Path) -> None:
         list(RMD17Archive(write_rmd17(tmp_path, files), ["ethanol"], ALL).records())
 
 
-def test_real_archive(real_data: Path) -> None:
-    path = real_data / "mirror" / "rmd17" / "rmd17.tar.bz2"
-    archive = RMD17Archive(path, ["ethanol"], ALL)
+def test_real_archive(real_data: Path, rmd17: Path) -> None:
+    archive = RMD17Archive(real_data / "mirror" / "rmd17" / "rmd17.tar.bz2", ["ethanol"], ALL)
     records = list(archive.records())
     assert [record.n_conformers for record in records] == [1000] * 9 + [633]
-    files: dict[str, bytes] = {}
-    with tarfile.open(path, "r|bz2") as tar:
-        for member in tar:
-            stream = tar.extractfile(member)
-            assert stream is not None
-            files[member.name] = stream.read()
-    arrays = np.load(io.BytesIO(files["rmd17/npz_data/rmd17_ethanol.npz"]))
-    expected = [int(row[0]) for row in csv.reader(files["rmd17/splits/index_test_04.csv"].decode().splitlines())]
+    arrays = np.load(rmd17 / "npz_data/rmd17_ethanol.npz")
+    expected = [int(row[0]) for row in csv.reader((rmd17 / "splits/index_test_04.csv").read_text().splitlines())]
     assert records[3].forces is not None
     np.testing.assert_array_equal(records[3].energy, arrays["energies"][3000:4000])
     np.testing.assert_array_equal(records[3].forces, arrays["forces"][3000:4000])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
-import tarfile
 from collections import Counter
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -173,14 +171,11 @@ def test_published_splits_that_overlap(tmp_path: Path) -> None:
 
 
 @pytest.fixture(name="published", scope="module")
-def _published(real_data: Path) -> dict[str, dict[str, list[int]]]:
+def _published(rmd17: Path) -> dict[str, dict[str, list[int]]]:
     found: dict[str, dict[str, list[int]]] = {}
-    with tarfile.open(real_data / "mirror" / "rmd17" / "rmd17.tar.bz2") as archive:
-        for member in archive:
-            if match := re.search(r"index_(train|test)_0(\d)\.csv", member.name):
-                file = archive.extractfile(member)
-                assert file is not None
-                found.setdefault(match[2], {})[match[1]] = [int(word) for word in file.read().split()]
+    for path in sorted((rmd17 / "splits").iterdir()):
+        _, part, number = path.stem.split("_")
+        found.setdefault(str(int(number)), {})[part] = [int(word) for word in path.read_text().split()]
     return found
 
 
