@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.stats import multivariate_normal
 
 from pesfit.core.exceptions import DataError
-from pesfit.statistics.linear_gaussian import GaussianPrior, Spectrum, infer, maximise_balance, solve
+from pesfit.statistics.linear_gaussian import GaussianPrior, Spectrum, infer, maximize_balance, solve
 from pesfit.statistics.normal_equations import Moments, NormalEquations
 from pesfit.statistics.quadratic import Constraints
 
@@ -50,12 +50,12 @@ def test_log_evidence_equals_numerical_integration_over_the_parameter() -> None:
     assert spectrum.log_evidence_at(strength, variance) == pytest.approx(math.log(integral), rel=1e-8)
 
 
-def test_maximised_evidence_is_a_maximum_and_meets_mackay_fixed_point() -> None:
+def test_maximized_evidence_is_a_maximum_and_meets_mackay_fixed_point() -> None:
     features, targets, _ = problem(n_rows=200, n=20)
     prior = GaussianPrior(np.zeros(20), np.full(20, 2.0))
     moments = Moments.from_rows(features, targets)
     spectrum = Spectrum.of(moments, prior)
-    strength = spectrum.maximise_evidence()
+    strength = spectrum.maximize_evidence()
     for other in (0.9, 1.1):
         assert spectrum.log_evidence(other * strength) < spectrum.log_evidence(strength)
     # MacKay 1992, eqs. 2.20-2.23: 2 α E_W = γ and 2 β E_D = N - γ.
@@ -125,7 +125,7 @@ def test_balance_recovers_the_ratio_of_the_noise_variances() -> None:
         Moments.from_rows(energy, energy @ x + 0.2 * rng.normal(size=400)),
         Moments.from_rows(forces, forces @ x + 1.0 * rng.normal(size=3000)),
     )
-    assert maximise_balance(equations, GaussianPrior(np.zeros(6), np.ones(6))) == pytest.approx(25.0, rel=0.2)
+    assert maximize_balance(equations, GaussianPrior(np.zeros(6), np.ones(6))) == pytest.approx(25.0, rel=0.2)
 
 
 def test_parameter_without_data_is_undetermined_and_stays() -> None:

@@ -64,12 +64,10 @@ def posterior(coords: FloatArray, reference: FloatArray | None = None) -> Standa
     return StandardDeviations(np.ones(1), np.full(1, 2.0), np.ones((1, *coords.shape[1:])))
 
 
-def test_deviations_are_multiplied_and_the_posterior_is_found_again() -> None:
+def test_standard_deviations_are_multiplied_by_the_factors() -> None:
     found = CalibratedUncertainty(posterior, CALIBRATION)(np.zeros((1, 2, 3)))
     assert (found.energy[0], found.relative_energy[0], found.forces[0, 0, 0]) == (2.0, 6.0, 5.0)
     assert found.score[0] == pytest.approx(5.0 * np.sqrt(3.0))
-    back = CALIBRATION.undo(found)
-    assert (back.energy[0], back.relative_energy[0], back.forces[0, 0, 0]) == (1.0, 2.0, 1.0)
 
 
 def test_files_are_read_as_they_were_written(tmp_path: Path) -> None:

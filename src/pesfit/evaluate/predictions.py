@@ -237,9 +237,7 @@ def _predict_parts(task: _Task) -> list[Predicted | Failure]:
 def _predict_part(name: str, model: Model, part: _Part) -> Predicted | Failure:
     row = part.row
     if model.needs_bonds and row.is_parameterized is False:
-        return Failure(
-            f"{name}/{row.name}", STAGE, "NoTopology", "stage 03 could not parameterize it; its own failures say why"
-        )
+        return Failure(f"{name}/{row.name}", STAGE, "NoTopology", "stage 03 could not parameterize it; see its own failures")
     try:
         prepared = model.prepare(row.atomic_numbers, row.smiles, row.name, charges=row.charges)
         energy, forces = model.evaluate(prepared, row.coords)

@@ -128,16 +128,16 @@ class Spectrum:
         top = self.eigenvalues[-1] if self.eigenvalues[-1] > 0.0 else 1.0
         return np.asarray(top * 10.0**_LOG_STRENGTHS)
 
-    def maximise_evidence(self) -> float:
+    def maximize_evidence(self) -> float:
         """Return the prior strength of largest evidence: the best of the grid, refined by Brent's method."""
-        return maximise_on_grid(self.log_evidence, self.strengths())
+        return maximize_on_grid(self.log_evidence, self.strengths())
 
     def mean(self, strength: float) -> FloatArray:
         """Return the optimum without bounds, shape (n_parameters,)."""
         return self.prior.mean + self.prior.widths * (self.vectors @ (self.projections / (self.eigenvalues + strength)))
 
 
-def maximise_on_grid(function: Callable[[float], float], grid: FloatArray) -> float:
+def maximize_on_grid(function: Callable[[float], float], grid: FloatArray) -> float:
     """Return where a function of a positive number is largest: the best point of a geometric grid, refined between its neighbors."""
     values = [function(float(x)) for x in grid]
     best = int(np.argmax(values))
@@ -150,7 +150,7 @@ def maximise_on_grid(function: Callable[[float], float], grid: FloatArray) -> fl
     return math.exp(found.x) if -found.fun > values[best] else float(grid[best])
 
 
-def maximise_balance(equations: NormalEquations, prior: GaussianPrior) -> float:
+def maximize_balance(equations: NormalEquations, prior: GaussianPrior) -> float:
     """Return the weight of energy rows, beside weight 1 of force rows, that maximizes the evidence.
 
     At it, weight = noise variance of the forces / noise variance of the energies.
@@ -164,16 +164,16 @@ def maximise_balance(equations: NormalEquations, prior: GaussianPrior) -> float:
 
     def best_evidence(weight: float) -> float:
         spectrum = Spectrum.of(equations.weighted(weight, 1.0), prior)
-        return spectrum.log_evidence(spectrum.maximise_evidence())
+        return spectrum.log_evidence(spectrum.maximize_evidence())
 
     energy, forces = equations.energy, equations.forces
     middle = (forces.square / forces.n_rows) / max(energy.square / energy.n_rows, 1e-300)
-    return maximise_on_grid(best_evidence, middle * 10.0 ** np.arange(-4.0, 4.01, 1.0))
+    return maximize_on_grid(best_evidence, middle * 10.0 ** np.arange(-4.0, 4.01, 1.0))
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """What is believed after the data.
+    """Posterior of the parameters.
 
     Attributes:
         optimum: most probable parameters under the bounds, with multipliers and the check of optimality.
@@ -183,7 +183,7 @@ class Posterior:
         strength: λ.
         effective_parameters: γ (without bounds).
         log_evidence: at λ and σ² (without bounds).
-        determined: whether the data rather than the prior say what the parameter is, shape (n_parameters,).
+        determined: whether the data rather than the prior determine the parameter, shape (n_parameters,).
     """
 
     optimum: Optimum
@@ -210,7 +210,7 @@ def solve(moments: Moments, prior: GaussianPrior, strength: float, constraints: 
 
     Args:
         moments: the data, with the objective's weights.
-        prior: its mean is where parameters stay that neither data nor prior strength move.
+        prior: its mean is the value of parameters that neither data nor prior strength determine.
         strength: λ, at least 0; with 0 the problem may be rank-deficient.
         constraints: on the parameters.
 
@@ -225,7 +225,7 @@ def solve(moments: Moments, prior: GaussianPrior, strength: float, constraints: 
 
 
 def infer(moments: Moments, prior: GaussianPrior, strength: float, constraints: Constraints) -> Posterior:
-    """Solve, and say how sure the answer is.
+    """Find the most probable parameters and their posterior.
 
     Args:
         moments: the data, with the objective's weights.

@@ -33,7 +33,7 @@ class Moments:
         gram: A, shape (n_parameters, n_parameters), symmetric.
         moment: b, shape (n_parameters,).
         square: c.
-        n_rows: number of independent rows: centring n energies leaves n - 1, and rows that say the same count less than one each.
+        n_rows: number of independent rows: centering n energies leaves n - 1, and correlated rows count less than one each.
         log_weight: Σ log w over the rows; only the evidence needs it.
     """
 
@@ -94,7 +94,7 @@ class Moments:
         """Return the same sums, but as of fewer independent rows: only noise variance and evidence notice.
 
         Args:
-            rows_per_independent_row: how many rows say as much as one independent row, at least 1.
+            rows_per_independent_row: how many rows count as one independent row, at least 1.
         """
         return replace(
             self, n_rows=self.n_rows / rows_per_independent_row, log_weight=self.log_weight / rows_per_independent_row

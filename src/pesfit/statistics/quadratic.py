@@ -165,7 +165,7 @@ def _interior_point(problem: _Scaled, x: FloatArray) -> tuple[FloatArray, FloatA
         residual = max(np.abs(dual).max(initial=0.0), np.abs(primal).max(initial=0.0)) / size
         error = max(residual, gap / size)
         best = min(best, (error, x, s, y), key=operator.itemgetter(0))
-        # Where the gap is below rounding, steps lead nowhere, and sometimes away; the polish does the rest.
+        # Where the gap is below rounding, steps do not converge further; the polish does.
         if error < _CONVERGED or gap / size < _ROUNDING or largest > _DIVERGED:
             break
         solved_by = _factorised(h + (ct @ scipy.sparse.diags_array(y / s) @ c).toarray())
@@ -177,8 +177,8 @@ def _interior_point(problem: _Scaled, x: FloatArray) -> tuple[FloatArray, FloatA
 
         _, ds, dy = step(s * y)
         alpha = min(_longest(s, ds), _longest(y, dy))
-        centring = (float((s + alpha * ds) @ (y + alpha * dy)) / max(len(d), 1) / gap) ** 3 if gap > 0.0 else 0.0
-        dx, ds, dy = step(s * y + ds * dy - centring * gap)
+        centering = (float((s + alpha * ds) @ (y + alpha * dy)) / max(len(d), 1) / gap) ** 3 if gap > 0.0 else 0.0
+        dx, ds, dy = step(s * y + ds * dy - centering * gap)
         alpha = min(1.0, 0.995 * min(_longest(s, ds), _longest(y, dy)))
         x, s, y = x + alpha * dx, s + alpha * ds, y + alpha * dy
     _, x, s, y = best
@@ -187,7 +187,7 @@ def _interior_point(problem: _Scaled, x: FloatArray) -> tuple[FloatArray, FloatA
 
 
 def _factorised(matrix: FloatArray) -> Callable[[FloatArray], FloatArray]:
-    """Return what solves with a positive semidefinite matrix, such as one whose barrier terms dwarf the rest near the optimum."""
+    """Return a solver of linear systems with a positive semidefinite matrix, such as one whose barrier terms dominate near the optimum."""
     diagonal = np.diag(matrix)
     scale = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
     scaled = matrix * np.outer(scale, scale)
@@ -221,7 +221,7 @@ def _on_face(problem: _Scaled, x: FloatArray, active: BoolArray) -> tuple[FloatA
     """Take a Newton step to the minimum on the face of the active constraints, by the null-space method (section 16.2)."""
     rows = problem.c[active]
     y = np.zeros(len(problem.d))
-    # At a corner where k = 0, its bounds and those of q₀ say the same: rows may depend on each other.
+    # At a corner where k = 0, its bounds and those of q₀ coincide: rows may be linearly dependent.
     _, singular, right = scipy.linalg.svd(rows) if len(rows) else (None, np.zeros(0), np.eye(len(x)))
     null_space = right[np.count_nonzero(singular > _DEPENDENT) :].T
     if len(rows):

@@ -1,13 +1,14 @@
 r"""Standard deviations corrected on the validation set, and the thresholds above which a conformer is out of distribution.
 
-A posterior says what the data leave open about the parameters. What no parameters could describe it does not know, so its deviations are
-too small. With errors e_i of the validation set and the posterior's deviations σ_i, two corrections are fitted by maximum likelihood:
+A posterior covers the parameters that the data leave open, not the error that no parameters could remove, so its standard deviations are
+too small. With errors e_i of the validation set and the posterior's standard deviations σ_i, two corrections are fitted by maximum
+likelihood:
 
     e_i ~ N(0, a² σ_i²)        a² = mean of e_i² / σ_i²
     e_i ~ N(0, σ_i² + s²)      s by search in one dimension
 
-The first is what deviations are multiplied by: it keeps their order, which tells what is far from the data. The second stands beside it for
-comparison: where it fits as well, the deviations say little that one number would not.
+Standard deviations are multiplied by the first, which keeps their order, and so the ranking by distance from the data. The second is for
+comparison: where it fits as well, the standard deviations add little to one number.
 
 | symbol | here |
 | --- | --- |
@@ -43,20 +44,20 @@ MIN_CONFORMERS = 100
 """Training conformers of a molecule from which on it has a threshold of its own."""
 
 _SMALLEST = 1e-6
-"""Of the root mean square deviation: less is a zero with rounding, such as that of a force which symmetry forbids."""
+"""Of the root mean square standard deviation: less is 0 to rounding, such as that of a force which symmetry forbids."""
 _DECADES = (-4.0, 1.0)
 _GRID = 101
-"""Noise is looked for at so many values, over these decades about the root mean square error, and then between the best one's neighbors."""
+"""Noise is searched at so many values, over these decades about the root mean square error, and then between the best one's neighbors."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How the deviations of one quantity are corrected.
+    """Correction of the standard deviations of one quantity.
 
     Attributes:
-        factor: a; 1 where there was nothing to fit it to.
-        noise: s, in the quantity's unit; 0 where there was nothing.
-        n_values: number of validation errors it was fitted to; 0 says that nothing was corrected.
+        factor: a; 1 without data.
+        noise: s, in the quantity's unit; 0 without data.
+        n_values: number of validation errors it was fitted to; 0 where nothing is corrected.
     """
 
     factor: float = 1.0
@@ -64,26 +65,26 @@ class Scale:
     n_values: int = 0
 
     @classmethod
-    def fit(cls, errors: FloatArray, deviations: FloatArray) -> Scale:
-        """Fit both corrections. Pairs that are not finite, or whose deviation is 0 to rounding, say nothing and are left out.
+    def fit(cls, errors: FloatArray, std: FloatArray) -> Scale:
+        """Fit both corrections to the pairs that are `usable`.
 
         Args:
             errors: of the validation set, shape (n,).
-            deviations: of the posterior, in the same unit, shape (n,).
+            std: standard deviations of the posterior, in the same unit, shape (n,).
         """
-        use = usable(errors, deviations)
+        use = usable(errors, std)
         if not use.any():
             return cls()
-        squares, variances = errors[use] ** 2, deviations[use] ** 2
+        squares, variances = errors[use] ** 2, std[use] ** 2
         return cls(float(np.sqrt(np.mean(squares / variances))), _noise(squares, variances), int(use.sum()))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the validation set says of a model's deviations.
+    """Corrections of a model's standard deviations, and thresholds of its score.
 
     Attributes:
-        energy: of total energies [kcal/mol]. A force field's have no zero that labels share: then it is that of relative energies.
+        energy: of total energies [kcal/mol]; that of relative energies for a force field, whose energies have not the labels' zero.
         relative_energy: of energies minus that of the row's first conformer in the set [kcal/mol].
         forces: of each component [kcal/mol/Å].
         domain_threshold: [kcal/mol/Å], the score (`StandardDeviations.score`, corrected) that `DOMAIN_QUANTILE` of the training conformers
@@ -98,32 +99,23 @@ class Calibration:
     group_thresholds: Mapping[str, float] = field(default_factory=dict)
 
     def threshold_of(self, group: str) -> float | None:
-        """Return where the domain of a molecule ends: its own threshold, or that of the training set as a whole.
+        """Return the score above which a conformer is out of distribution: of the molecule itself, or of the whole training set.
 
-        A set of one long trajectory and many molecules with few conformers each has a threshold that these few set, and which the
-        molecule of the trajectory would hardly reach before it breaks.
+        In a set of one long trajectory and many molecules with few conformers each, the latter set the threshold, which the molecule of
+        the trajectory would hardly reach before it breaks.
         """
         return self.group_thresholds.get(group, self.domain_threshold)
 
-    def apply(self, deviations: StandardDeviations) -> StandardDeviations:
-        """Multiply a posterior's deviations by the factors."""
+    def apply(self, std: StandardDeviations) -> StandardDeviations:
+        """Multiply a posterior's standard deviations by the factors."""
         return StandardDeviations(
-            deviations.energy * self.energy.factor,
-            deviations.relative_energy * self.relative_energy.factor,
-            deviations.forces * self.forces.factor,
+            std.energy * self.energy.factor,
+            std.relative_energy * self.relative_energy.factor,
+            std.forces * self.forces.factor,
         )
 
-    def undo(self, deviations: StandardDeviations) -> StandardDeviations:
-        """Return the posterior's own deviations; NaN where the factor is 0."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return StandardDeviations(
-                deviations.energy / self.energy.factor,
-                deviations.relative_energy / self.relative_energy.factor,
-                deviations.forces / self.forces.factor,
-            )
-
     def metrics(self) -> dict[str, float | int | None]:
-        """Return it as flat names and values, with units in the names."""
+        """Return flat names, with units, and values."""
         result: dict[str, float | int | None] = {}
         for name, unit in _UNITS.items():
             scale: Scale = getattr(self, name)
@@ -188,7 +180,7 @@ _UNITS = {
 
 @dataclass(frozen=True, eq=False)
 class CalibratedUncertainty:
-    """A posterior whose deviations are corrected (a `uncertainty.standard_deviations.Uncertainty`).
+    """A posterior whose standard deviations are corrected (a `uncertainty.standard_deviations.Uncertainty`).
 
     Attributes:
         posterior: for one molecule.
@@ -203,11 +195,11 @@ class CalibratedUncertainty:
         return self.calibration.apply(self.posterior(coords, reference))
 
 
-def usable(errors: FloatArray, deviations: FloatArray) -> BoolArray:
-    """Return which pairs can be judged: finite ones, with a deviation that is more than rounding; shape (n,)."""
-    finite = np.isfinite(errors) & np.isfinite(deviations)
-    scale = float(np.sqrt(np.mean(deviations[finite] ** 2))) if finite.any() else 0.0
-    return np.asarray(finite & (deviations > _SMALLEST * scale))
+def usable(errors: FloatArray, std: FloatArray) -> BoolArray:
+    """Return a mask of pairs that are finite and whose standard deviation is more than rounding, shape (n,)."""
+    finite = np.isfinite(errors) & np.isfinite(std)
+    scale = float(np.sqrt(np.mean(std[finite] ** 2))) if finite.any() else 0.0
+    return np.asarray(finite & (std > _SMALLEST * scale))
 
 
 def _noise(squares: FloatArray, variances: FloatArray) -> float:

@@ -15,8 +15,8 @@ class StandardDeviations:
     """Predicted standard deviations of the energies and forces of some conformers of one molecule.
 
     Attributes:
-        energy: of the energy as it is printed, [kcal/mol], shape (n_conformers,). It holds what is not known of the offset that all
-            conformers share, which is more than matters wherever energies are compared.
+        energy: of the total energy [kcal/mol], shape (n_conformers,). It includes the uncertainty of the offset that all conformers
+            share, which cancels wherever energies are compared.
         relative_energy: of the energy minus that of a reference conformer, [kcal/mol], shape (n_conformers,).
         forces: of each component, [kcal/mol/Å], shape (n_conformers, n_atoms, 3).
     """
@@ -27,9 +27,9 @@ class StandardDeviations:
 
     @property
     def score(self) -> FloatArray:
-        """How unsure of its least certain atom [kcal/mol/Å], shape (n_conformers,): max_i |σ_i|, with σ_i the deviations of its force.
+        """Standard deviation of the force on the least certain atom, max_i |σ_i| [kcal/mol/Å], shape (n_conformers,).
 
-        What leaves the training domain mostly leaves it at one place, a bond that breaks; a mean over atoms would hide that.
+        Geometries mostly leave the training distribution at one place, such as a bond that breaks; a mean over atoms would hide that.
         """
         return np.asarray(np.sqrt((self.forces**2).sum(axis=-1)).max(axis=-1))
 

@@ -30,7 +30,7 @@ from pesfit.painn.potential import PaiNNPotential
 from pesfit.painn.train.datasets import TrainingData
 from pesfit.painn.train.step import chunks
 from pesfit.params.train_learned import LearnedObjective
-from pesfit.statistics.linear_gaussian import GaussianPrior, Posterior, Spectrum, infer, maximise_balance
+from pesfit.statistics.linear_gaussian import GaussianPrior, Posterior, Spectrum, infer, maximize_balance
 from pesfit.statistics.normal_equations import Moments, NormalEquations, total
 from pesfit.statistics.quadratic import Constraints
 
@@ -124,9 +124,9 @@ def infer_last_layer(equations: NormalEquations, layer: FloatArray) -> tuple[Pos
         The posterior of x, and the weight of a row of energies beside 1 for a row of forces (1 where there are no forces).
     """
     prior = GaussianPrior(-layer, np.ones(len(layer)))
-    weight = maximise_balance(equations, prior) if equations.forces.n_rows else 1.0
+    weight = maximize_balance(equations, prior) if equations.forces.n_rows else 1.0
     moments = equations.weighted(weight, 1.0)
-    strength = Spectrum.of(moments, prior).maximise_evidence()
+    strength = Spectrum.of(moments, prior).maximize_evidence()
     return infer(moments, prior, strength, Constraints.none(len(layer))), weight
 
 

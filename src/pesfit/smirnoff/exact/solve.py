@@ -21,7 +21,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, ParamsError, PesfitError
 from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.smirnoff.exact.accumulate import FitEquations
-from pesfit.statistics.linear_gaussian import GaussianPrior, Posterior, Spectrum, infer, maximise_balance, solve
+from pesfit.statistics.linear_gaussian import GaussianPrior, Posterior, Spectrum, infer, maximize_balance, solve
 from pesfit.statistics.normal_equations import Moments
 from pesfit.statistics.quadratic import Constraints
 
@@ -108,7 +108,7 @@ def _weights(problem: FitEquations, prior: GaussianPrior, params: FitSmirnoff, x
             "fit_smirnoff.objective.force_weight = 0 beside energy_weight = evidence: expected a force_weight above 0, "
             "to which the weight of energies is set"
         )
-    return force * maximise_balance(problem.linearised("train", x), prior), force
+    return force * maximize_balance(problem.linearised("train", x), prior), force
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class _Solver:
             return wanted
         spectrum = Spectrum.of(self.moments("train", x), self.prior)
         if wanted == "evidence":
-            return spectrum.maximise_evidence()
+            return spectrum.maximize_evidence()
         if self.moments("validation", x).n_rows == 0:
             raise DataError("prior_strength = validation, but the validation set is empty; use evidence or a number")
         return minimise_on_path(lambda strength: self.objective("validation", self.optimum(strength, x)), _grid(spectrum))
