@@ -1,4 +1,4 @@
-"""Which conformer stands for those like it."""
+"""One conformer stands for those like it."""
 
 from __future__ import annotations
 

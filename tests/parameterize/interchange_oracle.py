@@ -1,4 +1,4 @@
-"""What openff-interchange assigns to a molecule, in a form that can be compared term by term."""
+"""Parameters that openff-interchange assigns to a molecule, in a form that can be compared term by term."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_espaloma_molecules_as_interchange(real_data: Path) -> None:
     folder = real_data / "mirror" / "espaloma"
     entries = [entry for path in sorted(folder.iterdir()) for entry in read_entries(path, path.name.removesuffix(".tar.gz"))]
     smiles = {mapped_smiles(build_molecule(read_openff_json(entry.files["mol.json"], entry.id))) for entry in entries}
-    # The phosphates of RNA have no stereo, though the toolkit takes them for stereocentres.
+    # The phosphates of RNA have no stereo, though the toolkit takes them for stereocenters.
     n_terms, differences = _differences(SAGE, sorted(smiles), allow_undefined_stereo=True)
     assert differences == []
     assert n_terms > 2000

@@ -19,11 +19,8 @@ from pesfit.core.exceptions import DataError, MoleculeError, ParamsError
 from pesfit.parameterize import nagl_file, sqm
 from pesfit.parameterize.charges import ChargeAssigner, ChargeCalculationError, ForceFieldCharges, with_exact_sum
 from pesfit.parameterize.exceptions import (
-    ImplicitHydrogensError,
-    MultipleFragmentsError,
     NonFiniteChargeError,
     NonIntegralMoleculeChargeError,
-    TotalChargeError,
 )
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.parameterize.molecule import read_mapped_smiles
@@ -126,20 +123,6 @@ class TestFailure:
         monkeypatch.setattr(nagl_file, "_PACKAGE", "openff.no_such_package")
         with pytest.raises(DataError, match="openff-nagl-models is not installed"):
             ChargeAssigner(EVERY).check()
-
-
-class TestMolecule:
-    def test_total_charge_is_checked(self) -> None:
-        with pytest.raises(TotalChargeError, match="total charge 0 e, but the formal charges add up to -1 e"):
-            ChargeAssigner(EVERY).assign(ACETATE, GIVEN, 0)
-
-    def test_fragments_are_refused(self) -> None:
-        with pytest.raises(MultipleFragmentsError, match="2 fragments"):
-            ChargeAssigner(EVERY).assign(with_hydrogens("CC(=O)[O-].[NH4+]"), None, 0)
-
-    def test_implied_hydrogens_are_refused(self) -> None:
-        with pytest.raises(ImplicitHydrogensError, match=r"3 hydrogens on C \(atom 0\)"):
-            ChargeAssigner(EVERY).assign(Chem.MolFromSmiles("CC"), None, 0)
 
 
 class TestTotalCharge:

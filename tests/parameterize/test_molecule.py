@@ -85,7 +85,7 @@ def test_map_numbers_are_the_order_of_atoms(order: list[int]) -> None:
         (
             "[C:3]([F:1])([Cl:2])([Br:4])[H:5]",
             exceptions.UndefinedStereochemistryError,
-            "C:3 is a stereocentre without @ or @@",
+            "C:3 is a stereocenter without @ or @@",
         ),
         (
             "[F:1][C:2]([H:3])=[C:4]([F:5])[H:6]",
@@ -109,7 +109,7 @@ def test_what_is_no_molecule_is_refused_by_name(
         "[S:1](=[O:2])([O-:3])[H:4]",
     ],
 )
-def test_oxygens_that_differ_by_resonance_make_no_stereocentre(smiles: str) -> None:
+def test_oxygens_that_differ_by_resonance_make_no_stereocenter(smiles: str) -> None:
     read_mapped_smiles(smiles)
 
 

@@ -1,4 +1,4 @@
-"""What the network sees does not depend on how a group is drawn."""
+"""Features do not depend on how a group is drawn."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pesfit.core.exceptions import DataError
 from pesfit.core.units import BOHR, HARTREE, KJ
 from pesfit.data.dataset import Record
 from pesfit.params.preparation import ConvertEspaloma
-from pesfit.sources.checks import PhysicsCheck, check_physics, measure_physics
+from pesfit.sources.checks import PhysicsCheck, measure_physics
 from pesfit.sources.espaloma import convert_entry, read_entries
 from tests.sources.synthetic import make_frames
 
@@ -29,6 +29,13 @@ WRONG = {
     "axes exchanged": {"forces": FRAMES.forces[:, :, [1, 2, 0]]},
     "too large": {"energy": np.full(30, 1e200)},
 }
+
+
+def check_physics(record: Record) -> PhysicsCheck:
+    check = measure_physics(record)
+    if check.problem:
+        raise DataError(f"{record.id}: {check.problem}")
+    return check
 
 
 def test_consistent_labels_pass() -> None:

@@ -235,7 +235,7 @@ def broken_folders(tmp_path: Path) -> dict[str, tuple[Path, str]]:
             save(tmp_path / "types", {**rows, "energy": [["-1.0"]]}),
             "column energy is of type .*string.*; expected list<double>",
         ),
-        "level": (whole, "does not say the level of theory; give it as `level_of_theory` beside the path"),
+        "level": (whole, "does not state the level of theory; give it as `level_of_theory` beside the path"),
         "none": (ours(tmp_path / "none", [], {"made-up": "HF"}), "has no rows"),
     }
 
@@ -253,13 +253,13 @@ def test_folders_that_cannot_be_taken_are_refused_by_stage_01_before_anything_is
 
 def test_metadata_that_say_something_else_are_refused(tmp_path: Path) -> None:
     folder = ours(tmp_path / "set", [record("CCO")], {"made-up": "GFN2-xTB"})
-    with pytest.raises(DataError, match=r"says that its level of theory is 'GFN2-xTB'; params\.yaml says 'HF'"):
+    with pytest.raises(DataError, match=r"states the level of theory 'GFN2-xTB'; params\.yaml says 'HF'"):
         through_both_stages(folder, tmp_path, "HF")
     (file,) = folder.glob("*.arrow")
     content = file.read_bytes()
     for old, new, message in (
         (b'"schema_version": 1', b'"schema_version": 9', "has schema version 9; this version reads 1"),
-        (b'"energy": "kcal/mol"', b'"energy": "hartrees"', "units are .*hartrees.*; expected"),
+        (b'"energy": "kcal/mol"', b'"energy": "hartrees"', "has the units .*hartrees.*; expected"),
     ):
         assert content.count(old) == 1
         file.write_bytes(content.replace(old, new))

@@ -30,7 +30,7 @@ MAX_ATOM_ORDERS = 256
 
 @dataclass(frozen=True)
 class Representatives:
-    """What is kept of one record.
+    """Conformers that are kept of one record.
 
     Attributes:
         conformers: positions of the representatives in the record, ascending, shape (n_clusters,).

@@ -45,7 +45,7 @@ _MIN_SLOPE = 0.02
 eigenvalues of K keep."""
 
 _ROUNDING = 16.0 * np.finfo(np.float64).eps
-"""What 1 - λ/E0 can be by rounding alone; below it two conformers are the same."""
+"""Largest 1 - λ/E0 that rounding alone gives; below it two conformers are the same."""
 
 
 def all_pairs_rmsd(coords: FloatArray, atom_orders: LongArray | None = None) -> FloatArray:

@@ -80,10 +80,10 @@ def cluster_datasets(
     excluded: Collection[str],
     plot: Path,
 ) -> dict[str, Any]:
-    """Write every data set without the molecules that failed earlier, clustered where the parameters say so.
+    """Write every data set without the molecules that failed earlier, clustered where the parameters ask for it.
 
     A record is clustered by itself: rows that a long trajectory was cut into are clustered one by one. Representatives keep the
-    order of the record; `frame` says which conformers of the source they are. Files a source keeps beside its rows (such as
+    order of the record; `frame` has their indices in the source's own order. Files a source keeps beside its rows (such as
     rMD17's `splits.json`) go along.
 
     Args:

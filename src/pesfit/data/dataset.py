@@ -48,7 +48,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "frame": pa.list_(pa.int64()),
 }
 SCHEMA = pa.schema(list(_COLUMNS.items()))
-"""Arrow types of the columns, in order; `Record` says what they mean."""
+"""Arrow types of the columns, in order; `Record` has their meaning."""
 
 
 @dataclass(frozen=True)

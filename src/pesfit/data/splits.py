@@ -1,4 +1,4 @@
-"""Which conformers are for training, validation and test: what stage 05 writes and fits read.
+"""Membership of every conformer in training, validation or test set, as stage 05 writes it and fits read it.
 
 One Arrow file, one row for each row of the data sets: `dataset` (its name), `id`, `group` (molecules that share it were kept
 together), and `split`, one number for each conformer in the row's own order. Bytes depend on the rows alone.

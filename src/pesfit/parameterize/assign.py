@@ -31,7 +31,7 @@ _UNASSIGNED: dict[str, tuple[str, type[MoleculeError]]] = {
 
 @dataclass(frozen=True)
 class SectionPatterns:
-    """What is matched for one section.
+    """Patterns of one section, to be matched.
 
     Attributes:
         handler: key of `topology.COLUMNS`.
@@ -65,7 +65,7 @@ class TaggedCharges:
 
 @dataclass(frozen=True)
 class Patterns:
-    """All that has to be matched on a molecule: small, hashable, and sent to worker processes.
+    """All patterns to be matched on a molecule: small, hashable, and sent to worker processes.
 
     Attributes:
         sections: bonds, angles, torsions and vdW, where the force field has them.

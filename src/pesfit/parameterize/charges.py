@@ -21,11 +21,8 @@ from pesfit.core.exceptions import MoleculeError, ParamsError
 from pesfit.parameterize import sqm
 from pesfit.parameterize.assign import AtomTuple, Pattern, Patterns, TaggedCharges
 from pesfit.parameterize.exceptions import (
-    ImplicitHydrogensError,
-    MultipleFragmentsError,
     NonFiniteChargeError,
     NonIntegralMoleculeChargeError,
-    TotalChargeError,
 )
 from pesfit.parameterize.nagl import nagl_charges
 from pesfit.parameterize.nagl_file import check_model, model_path
@@ -42,7 +39,7 @@ BaseCharges = Callable[[str], FloatArray]
 
 
 class ChargeCalculationError(MoleculeError):
-    """No method gave charges; the message says what each said."""
+    """No method gave charges; the message names the reason of each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,18 +102,14 @@ class ChargeAssigner:
         tried. A smaller residual is spread evenly over the atoms.
 
         Args:
-            mol: one connected molecule, hydrogens explicit, formal charges and stereochemistry assigned.
+            mol: one connected molecule as `read_mapped_smiles` builds it.
             dataset_charges: [e], shape (n_atoms,), in the order of the molecule's atoms; None where the data set has none.
-            total_charge: [e].
+            total_charge: [e], the sum of the formal charges.
 
         Raises:
-            ChargeCalculationError: if no method works, with what each said.
-            TotalChargeError: if the total charge is not the sum of the formal charges.
-            MultipleFragmentsError: if the molecule is not connected.
-            ImplicitHydrogensError: if hydrogens are implied.
+            ChargeCalculationError: if no method works, with the reason of each.
             DataError: if the model of `nagl` is missing or is not the published one.
         """
-        _check_molecule(mol, total_charge)
         failed: list[str] = []
         passed_over: list[str] = []
         for method in self.methods:
@@ -150,20 +143,6 @@ def _why_not_applicable(method: ChargeMethod) -> str:
     if method == "sqm":
         return f"sqm: AmberTools' {' and '.join(sqm.missing_programs())} not found on PATH"
     return f"{method}: the data set has none"
-
-
-def _check_molecule(mol: Chem.Mol, total_charge: int) -> None:
-    n_fragments = len(Chem.GetMolFrags(mol))
-    if n_fragments != 1:
-        raise MultipleFragmentsError(f"the molecule consists of {n_fragments} fragments, expected 1")
-    for index, atom in enumerate(mol.GetAtoms()):
-        if atom.GetTotalNumHs():
-            raise ImplicitHydrogensError(
-                f"{atom.GetTotalNumHs()} hydrogens on {atom.GetSymbol()} (atom {index}) are not atoms of their own"
-            )
-    formal = Chem.GetFormalCharge(mol)
-    if formal != total_charge:
-        raise TotalChargeError(f"total charge {total_charge} e, but the formal charges add up to {formal} e")
 
 
 def _balanced(charges: FloatArray, total_charge: int, n_atoms: int, method: ChargeMethod) -> FloatArray:

@@ -25,7 +25,7 @@ FORCE_FIELD_CHARGES = "force-field"
 
 @dataclass(frozen=True)
 class Request:
-    """What makes two records the same molecule; hashable and small.
+    """A molecule to be parameterized, equal for all records of it; hashable and small.
 
     Attributes:
         smiles: mapped.
@@ -42,7 +42,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Setup:
-    """What every worker needs; hashable, so that a worker compiles it once.
+    """A force field and charge methods for every worker; hashable, so that a worker compiles it once.
 
     Attributes:
         patterns: of the force field.
@@ -90,7 +90,7 @@ class _Engine:
         total_charge = Chem.GetFormalCharge(molecule)
         if total_charge != request.total_charge:
             raise exceptions.TotalChargeError(
-                f"formal charges add up to {total_charge} e, the data set says {request.total_charge} e: {request.smiles}"
+                f"formal charges add up to {total_charge} e, the data set has {request.total_charge} e: {request.smiles}"
             )
         terms = self._assigner.assign(molecule)
         charges, method = self._assign_charges(molecule, request)

@@ -38,7 +38,7 @@ class RadicalsNotSupportedError(MoleculeError):
 
 
 class UndefinedStereochemistryError(MoleculeError):
-    """A stereocentre or a double bond is drawn without its configuration."""
+    """A stereocenter or a double bond is drawn without its configuration."""
 
 
 class UnassignedVdWError(MoleculeError):

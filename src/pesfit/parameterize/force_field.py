@@ -42,7 +42,7 @@ COVERED = (
 """Sections that are supported."""
 _INCREMENT_BASES = ("zeros", "formal_charge", "gasteiger", "am1bcc", "am1bccelf10")
 _N_IMPROPERS = 3.0
-"""What `idivf="auto"` means for impropers: the number of permutations an improper is evaluated in."""
+"""Value of `idivf="auto"` for impropers: the number of permutations an improper is evaluated in."""
 
 
 def read_force_field(name: str) -> tuple[ForceField, Patterns]:

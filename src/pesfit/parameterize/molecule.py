@@ -30,7 +30,7 @@ def read_mapped_smiles(smiles: str) -> Chem.Mol:
 
     Raises:
         EmptySmilesError, SMILESParseError, RemapIndexError, ImplicitHydrogensError, MultipleFragmentsError, AtomValenceError,
-            KekulizeError, RadicalsNotSupportedError, UndefinedStereochemistryError: what each says.
+            KekulizeError, RadicalsNotSupportedError, UndefinedStereochemistryError: as their docstrings tell.
     """
     with rdBase.BlockLogs():
         parsed = _parse(smiles)
@@ -59,7 +59,7 @@ def _parse(smiles: str) -> Chem.Mol:
 
 
 def _take_map_numbers(parsed: Chem.Mol, smiles: str) -> list[int]:
-    """Remove map numbers, which would count as a difference between stereocentre's neighbors; return the new index of each atom."""
+    """Remove map numbers, which would count as a difference between stereocenter's neighbors; return the new index of each atom."""
     order = [atom.GetAtomMapNum() - 1 for atom in parsed.GetAtoms()]
     if sorted(order) != list(range(len(order))):
         missing = sorted(set(range(len(order))).difference(order))
@@ -103,7 +103,7 @@ def _check_stereo(parsed: Chem.Mol, order: list[int], smiles: str) -> None:
     unspecified = Chem.ChiralType.CHI_UNSPECIFIED
     for atom in flagged.GetAtoms():
         if atom.GetChiralTag() == unspecified and atom.HasProp("_ChiralityPossible") and not _has_equivalent_ends(atom):
-            raise exceptions.UndefinedStereochemistryError(f"{_name(atom, order)} is a stereocentre without @ or @@: {smiles}")
+            raise exceptions.UndefinedStereochemistryError(f"{_name(atom, order)} is a stereocenter without @ or @@: {smiles}")
     blank = copy.copy(parsed)
     for bond in blank.GetBonds():
         bond.SetStereo(Chem.BondStereo.STEREONONE)
@@ -118,7 +118,7 @@ def _check_stereo(parsed: Chem.Mol, order: list[int], smiles: str) -> None:
 def _has_equivalent_ends(atom: Chem.Atom) -> bool:
     """Tell whether two neighbors differ by resonance alone, as the oxygens of O=P-[O-] do; then there is nothing to draw.
 
-    The toolkit refuses these, and with them all phosphates of nucleic acids whose phosphorus RDKit takes for a stereocentre.
+    The toolkit refuses these, and with them all phosphates of nucleic acids whose phosphorus RDKit takes for a stereocenter.
     """
     ends = [neighbor.GetAtomicNum() for neighbor in atom.GetNeighbors() if neighbor.GetDegree() == 1]
     return len(set(ends)) < len(ends)
@@ -155,7 +155,7 @@ def _rebuild(parsed: Chem.Mol, order: list[int], smiles: str) -> Chem.Mol:
 
 
 def _copy_stereo(parsed: Chem.Mol, built: Chem.RWMol, order: list[int], bonds: dict[tuple[int, int], Chem.Bond]) -> None:
-    """Copy the configuration of stereocentres and double bonds.
+    """Copy the configuration of stereocenters and double bonds.
 
     A chiral tag speaks of an atom's bonds in their order, so an odd permutation of them inverts it.
     """

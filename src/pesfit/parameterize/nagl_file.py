@@ -50,7 +50,7 @@ class TableEntry:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What the file holds.
+    """Content of the file.
 
     Attributes:
         config: architecture and atom features, as openff-nagl wrote them; activation functions are names such as `ReLU`.

@@ -50,7 +50,7 @@ def sqm_charges(mol: Chem.Mol, total_charge: int, *, time_limit: float = TIME_LI
         [e], shape (n_atoms,), as antechamber printed them: 6 decimals, made of sqm's 3.
 
     Raises:
-        MoleculeError: with what antechamber said, if there is no conformer or a program fails, gives no charges or takes too long.
+        MoleculeError: with antechamber's message, if there is no conformer or a program fails, gives no charges or takes too long.
     """
     with tempfile.TemporaryDirectory(prefix="pesfit-sqm-") as name:
         folder = Path(name)
@@ -82,7 +82,7 @@ def _sdf(mol: Chem.Mol) -> str:
 def _run(arguments: Sequence[str], folder: Path, time_limit: float, result: str) -> None:
     """Run antechamber in a session of its own, so that sqm, which it starts, can be ended with it."""
     with subprocess.Popen(  # noqa: S603 (no shell; the arguments are names from this file and a number)
-        ["antechamber", *arguments],  # noqa: S607 (where AmberTools lies is the user's PATH to say)
+        ["antechamber", *arguments],  # noqa: S607 (the user's PATH finds AmberTools)
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -98,12 +98,12 @@ def _run(arguments: Sequence[str], folder: Path, time_limit: float, result: str)
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
     if process.returncode != 0 or not (folder / result).is_file():
-        said = _last_words(output.decode(errors="replace"), folder)
-        raise MoleculeError(f"antechamber ended with exit status {process.returncode} and wrote no {result}: {said}")
+        message = _error_message(output.decode(errors="replace"), folder)
+        raise MoleculeError(f"antechamber ended with exit status {process.returncode} and wrote no {result}: {message}")
 
 
-def _last_words(output: str, folder: Path) -> str:
-    """Return what went wrong in one line: what sqm wrote, where it says so, else what antechamber printed last."""
+def _error_message(output: str, folder: Path) -> str:
+    """Return the error in one line: from sqm's output, or else the last lines that antechamber printed."""
     sqm_out = folder / "sqm.out"
     text = sqm_out.read_text(errors="replace") if sqm_out.is_file() else ""
     complaints = [line.strip() for line in text.splitlines() if "ERROR" in line or "Unable" in line]

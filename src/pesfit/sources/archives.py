@@ -36,7 +36,7 @@ class Member:
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """A header that says so when it is damaged; tarfile takes a damaged header that is not the first for the end."""
+    """A header that raises an error when it is damaged; tarfile takes a damaged header that is not the first for the end."""
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> _StrictTarInfo:
@@ -55,7 +55,7 @@ def read_members(path: Path, wanted: Callable[[str], bool], max_bytes: int) -> I
 
     Args:
         path: a `.tar.gz` or `.tar.bz2`; which of them is told by its first bytes.
-        wanted: says whether a file is, from its name.
+        wanted: tells whether a file is wanted, by its name.
         max_bytes: what a wanted file may have at most.
 
     Raises:
@@ -96,7 +96,7 @@ def _is_hidden(name: str) -> bool:
 def _read(tar: tarfile.TarFile, info: tarfile.TarInfo, max_bytes: int) -> bytes:
     """Read a member in blocks: what is held is what was really there, whatever size the header announces."""
     if info.size > max_bytes:
-        raise ValueError(f"{info.name} is said to have {info.size} bytes; at most {max_bytes} are expected")
+        raise ValueError(f"{info.name} has {info.size} bytes by its header; at most {max_bytes} are expected")
     stream = cast("IO[bytes]", tar.extractfile(info))
     content = io.BytesIO()
     while block := stream.read(_BLOCK_BYTES):

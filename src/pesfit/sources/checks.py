@@ -26,7 +26,7 @@ import numpy as np
 from pesfit.chemistry.bonds import Connectivity
 from pesfit.chemistry.smiles import mapped_molecule
 from pesfit.core.arrays import FloatArray, LongArray
-from pesfit.core.exceptions import DataError, Failure
+from pesfit.core.exceptions import Failure
 from pesfit.core.units import BOHR, EV, HARTREE, KJ
 from pesfit.data.dataset import Record
 
@@ -48,7 +48,7 @@ _MAX_UNBALANCED = 0.1
 _FORCE_NOISE = 1.0
 """kcal/mol/Å. Net force that quantum chemistry on a grid leaves behind."""
 _TORQUE_NOISE = 3.0
-"""kcal/mol, likewise for the torque."""
+"""kcal/mol. The same for the torque."""
 _WRONG_UNITS = {
     HARTREE: "forces are in hartree/Å, or energies were converted twice",
     1 / HARTREE: "energies are in hartree",
@@ -65,7 +65,7 @@ _STAGE = "convert"
 _BLOCK = 100
 """Conformers whose interatomic distances are held at a time."""
 _MAX_OTHER_BONDS = 0.5
-"""Fraction of conformers with other bonds than the SMILES says, above which the SMILES or the coordinates must be wrong."""
+"""Fraction of conformers with other bonds than those of the SMILES, above which the SMILES or the coordinates must be wrong."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class PhysicsCheck:
 
     @property
     def problem(self) -> str | None:
-        """What looks wrong, as part of a sentence; None where nothing does."""
+        """Description of an error, as part of a sentence; None where there is none."""
         if not math.isfinite(self.work2 + self.rise2 + self.net_force2 + self.torque2 + self.moment2):
             return "coordinates, energies or forces are too large to be those of a molecule"
         return self._unbalanced() or (self._wrong_work() if self.is_conclusive else None)
@@ -263,21 +263,6 @@ def measure_physics(record: Record) -> PhysicsCheck:
         torque2=float((moments.sum(axis=1) ** 2).sum()),
         moment2=float((moments**2).sum()),
     )
-
-
-def check_physics(record: Record) -> PhysicsCheck:
-    """Measure one record and refuse it where something is clearly wrong.
-
-    Args:
-        record: validated. Without forces there is nothing to check.
-
-    Raises:
-        DataError: naming the molecule and what looks wrong.
-    """
-    check = measure_physics(record)
-    if check.problem:
-        raise DataError(f"{record.id}: {check.problem}")
-    return check
 
 
 def _work_and_rise(coords: FloatArray, energy: FloatArray, forces: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -77,7 +77,7 @@ def _examined_frames(records: Iterable[Record], label: str) -> Iterable[Converte
 
 
 class _SourceCounts:
-    """What is counted for one value of the `source` column."""
+    """Counts for one value of the `source` column."""
 
     def __init__(self) -> None:
         self.groups: set[str] = set()

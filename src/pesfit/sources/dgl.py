@@ -90,7 +90,7 @@ class Heterograph:
 
 @dataclass(frozen=True)
 class GraphFile:
-    """What one file holds: graphs, and labels that belong to all of them."""
+    """Content of one file: graphs, and labels that belong to all of them."""
 
     graphs: tuple[Heterograph, ...]
     labels: dict[str, Array]
@@ -134,7 +134,7 @@ class _Reader:
         return len(self.content) - self.position
 
     def error(self, what: str) -> ArchiveError:
-        """Return an error that says what is wrong here."""
+        """Return an error that names the file and the position."""
         return ArchiveError(
             f"{self._name}: at byte {self.position} of {len(self.content)}: {what}; the file is truncated or corrupted"
         )

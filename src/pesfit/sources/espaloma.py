@@ -100,7 +100,7 @@ class ArchiveEntry:
         return f"espaloma/{self.subset}"
 
     def name_of(self, file: str) -> str:
-        """What error messages call one of its files."""
+        """Name of one of its files in messages."""
         return f"{self.archive}: {self.id}/{file}"
 
 
@@ -311,7 +311,7 @@ def read_openff_json(content: bytes, name: str) -> Mapping[str, Any]:
 
     Args:
         content: of the file.
-        name: what error messages call it.
+        name: of the file in messages.
 
     Raises:
         ArchiveError: if it is not the JSON of a molecule, once or doubly encoded.
@@ -330,7 +330,7 @@ def read_openff_json(content: bytes, name: str) -> Mapping[str, Any]:
 
 
 def build_molecule(molecule: Mapping[str, Any]) -> Chem.Mol:
-    """Build the molecule: all hydrogens explicit, atoms in the order of the JSON, stereo as its CIP codes say.
+    """Build the molecule: all hydrogens explicit, atoms in the order of the JSON, stereo by its CIP codes.
 
     A stereo center that RDKit does not take for one is left without stereo, as the toolkit leaves it in its SMILES.
 

@@ -5,8 +5,7 @@ rMD17 (Christensen and von Lilienfeld, Mach. Learn.: Sci. Technol. 1, 045018, 20
 `.tar.bz2`, with `energies` (n,), `forces` and `coords` (n, n_atoms, 3), `nuclear_charges` (n_atoms,), and the five published splits
 as `rmd17/splits/index_{train,test}_0{1..5}.csv`; PBE/def2-SVP. Both are in kcal/mol and Å already, and hold forces.
 
-Frames become rows of at most `MAX_FRAMES_PER_ROW`, with `id` = `<molecule>/<number of the row>` and `frame` = index in the file. Sizes and
-types that an `.npz` file announces are compared with its bytes before memory is allocated.
+Frames become rows of at most `MAX_FRAMES_PER_ROW`, with `id` = `<molecule>/<number of the row>` and `frame` = index in the file.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ _SPLIT_NAMES = [f"index_{part}_0{number}.csv" for number in range(1, 6) for part
 
 @dataclass(frozen=True)
 class _ArrayNames:
-    """What the files of a source call things, and the value of its `source` column."""
+    """Keys of a source's files, and the value of its `source` column."""
 
     source: str
     atomic_numbers: str
@@ -218,11 +217,11 @@ def _check_shapes(stored: dict[str, npt.NDArray[Any]], name: str, keys: _ArrayNa
 def read_npz(stream: IO[bytes], name: str, wanted: Mapping[str, str]) -> dict[str, npt.NDArray[Any]]:
     """Read some arrays of an `.npz` file, in the types they are stored in.
 
-    Pickled objects are never loaded, and memory is set aside only for bytes the file has.
+    Pickled objects are never loaded, and no memory is allocated by what a header announces.
 
     Args:
         stream: the file, open for reading and seekable.
-        name: what error messages call it.
+        name: of the file in messages.
         wanted: for each key the kinds of number it may hold, as in numpy's `dtype.kind` (`f` float, `i` int, `u` unsigned int).
 
     Raises:
@@ -253,24 +252,9 @@ def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, what: str, kind
         if version not in readers:
             raise ArchiveError(f"{what}: has npy version {version}; 1.0 and 2.0 are read")
         shape, is_fortran, dtype = readers[version](member)
-        n_header_bytes = member.tell()
         if dtype.kind not in kinds or dtype.hasobject:
             raise ArchiveError(f"{what}: has type {dtype}; expected one of the kinds {', '.join(kinds)} (float, int, uint)")
-        n_bytes = math.prod(shape) * dtype.itemsize
-        # Deflate shortens by a factor of 1032 at most.
-        if (
-            min(shape, default=0) < 0
-            or n_header_bytes + n_bytes != info.file_size
-            or info.file_size > 1100 * (info.compress_size + 1)
-        ):
-            raise ArchiveError(
-                f"{what}: shape {shape} and type {dtype} do not go with {info.file_size} bytes; the file is corrupted"
-            )
-        content = bytearray(n_bytes)
-        view = memoryview(content)
-        n_read = 0
-        while n_read < n_bytes and (n := member.readinto(view[n_read : n_read + 2**20])):
-            n_read += n
-        if n_read != n_bytes or member.read(1):  # the read past the end makes zipfile compare its checksum
-            raise ArchiveError(f"{what}: has {n_read} bytes of {n_bytes}; the file is truncated")
+        content = member.read()  # to its end, where zipfile compares its checksum
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content):
+        raise ArchiveError(f"{what}: shape {shape} and type {dtype} do not go with {len(content)} bytes; the file is corrupted")
     return np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")

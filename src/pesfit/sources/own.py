@@ -29,7 +29,7 @@ class OwnRow:
     """One row as it was read, before anything is known of it.
 
     Attributes:
-        what: what messages call it.
+        what: its name in messages.
         id: its id, or its number in the data set where it has none.
         source: the one it gets.
         values: of the columns, lists as arrays of one dimension; None where they are null.

@@ -71,15 +71,15 @@ def open_own(own: OwnData, folder: Path) -> OwnTable:
     is_ours = _check_columns(table, what)
     if not table.num_rows:
         raise DataError(f"{what} has no rows")
-    said = _metadata(folder, table)
-    _check_metadata(said, what)
+    metadata = _metadata(folder, table)
+    _check_metadata(metadata, what)
     found = [""]
     if is_ours:
         found = pc.unique(table.column("source")).to_pylist()
         if None in found:
             raise DataError(f"{what}: `source` is null in some rows; every row needs one")
     sources = {name: own.name if len(found) == 1 else f"{own.name}/{name}" for name in sorted(found)}
-    levels = {new: _level(own, said.get("level_of_theory", {}).get(old), old, what) for old, new in sources.items()}
+    levels = {new: _level(own, metadata.get("level_of_theory", {}).get(old), old, what) for old, new in sources.items()}
     files = (_STATE, *((_INFO,) if (folder / _INFO).is_file() else ()), *names)
     return OwnTable(files, table, is_ours, sources, levels)
 
@@ -105,7 +105,7 @@ def _arrow_files(folder: Path, what: str) -> tuple[str, ...]:
 
 
 def _check_columns(table: pa.Table, what: str) -> bool:
-    """Check columns and their types, and say whether they are ours or descent's."""
+    """Check columns and their types, and tell whether they are ours."""
     is_ours = set(SCHEMA.names) <= set(table.schema.names)
     wanted = SCHEMA.names if is_ours else DESCENT_COLUMNS
     if missing := [name for name in wanted if name not in table.schema.names]:
@@ -135,32 +135,32 @@ def _fits(name: str, kind: pa.DataType) -> bool:
 
 
 def _metadata(folder: Path, table: pa.Table) -> Mapping[str, Any]:
-    """Return what our writer says of a data set, which the Hugging Face library keeps as its description; empty where nothing does."""
+    """Return what our writer stores with a data set, which the Hugging Face library keeps as its description; empty where nothing does."""
     texts = [(table.schema.metadata or {}).get(b"pesfit", b"").decode(errors="replace")]
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # what it would say is asked for elsewhere
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # what it lacks is asked for elsewhere
         texts.append(json.loads((folder / _INFO).read_text())["description"])
     for text in texts:
         try:
-            said = json.loads(text)
+            metadata = json.loads(text)
         except (ValueError, TypeError):
             continue
-        if isinstance(said, dict) and isinstance(said.get("level_of_theory"), dict):
-            return said
+        if isinstance(metadata, dict) and isinstance(metadata.get("level_of_theory"), dict):
+            return metadata
     return {}
 
 
-def _check_metadata(said: Mapping[str, Any], what: str) -> None:
-    version, units = said.get("schema_version", SCHEMA_VERSION), said.get("units", INTERNAL_UNITS)
+def _check_metadata(metadata: Mapping[str, Any], what: str) -> None:
+    version, units = metadata.get("schema_version", SCHEMA_VERSION), metadata.get("units", INTERNAL_UNITS)
     if version != SCHEMA_VERSION:
         raise DataError(f"{what} has schema version {version}; this version reads {SCHEMA_VERSION}")
     if units != INTERNAL_UNITS:
-        raise DataError(f"{what} says that its units are {units}; expected {INTERNAL_UNITS}")
+        raise DataError(f"{what} has the units {units}; expected {INTERNAL_UNITS}")
 
 
-def _level(own: OwnData, said: str | None, source: str, what: str) -> str:
-    if said is None and own.level_of_theory is None:
+def _level(own: OwnData, stated: str | None, source: str, what: str) -> str:
+    if stated is None and own.level_of_theory is None:
         of = f" of its source {source!r}" if source else ""
-        raise DataError(f"{what} does not say the level of theory{of}; give it as `level_of_theory` beside the path")
-    if said is not None and own.level_of_theory not in {None, said}:
-        raise DataError(f"{what} says that its level of theory is {said!r}; params.yaml says {own.level_of_theory!r}")
-    return str(said or own.level_of_theory)
+        raise DataError(f"{what} does not state the level of theory{of}; give it as `level_of_theory` beside the path")
+    if stated is not None and own.level_of_theory not in {None, stated}:
+        raise DataError(f"{what} states the level of theory {stated!r}; params.yaml says {own.level_of_theory!r}")
+    return str(stated or own.level_of_theory)

@@ -39,7 +39,7 @@ _SAME_INERTIA = 0.02
 _MIN_KEPT = 0.8
 """A molecule fails if a smaller fraction of its frames has the bonds it should have."""
 _TRAJECTORY_KEY = 1_000_000
-"""What stands for the trajectory where molecules have their index."""
+"""Key of the trajectory, where molecules have their index."""
 
 
 class NamedMolecule(NamedTuple):
@@ -117,7 +117,7 @@ class _SamplingTask:
 
 
 class _System:
-    """What all steps of a task share: the molecule, its potential, its dynamics and its seeds."""
+    """Shared by all steps of a task: the molecule, its potential, its dynamics and its seeds."""
 
     def __init__(self, task: _SamplingTask, params: ConvertXtb) -> None:
         self.task = task

@@ -24,7 +24,7 @@ def split_datasets(datasets: Mapping[str, ConformerDataset], params: Split, outp
     Rules that divide the conformers of a molecule, and published splits, come first: they leave no choice. Rules by molecule come
     then, in their order, and put a molecule (with its twins) that is in use already where it is closest to training. So a test molecule
     of a source that is split by molecule is in no training or validation set of any source; where published rules themselves test on
-    what others train on, the metrics say how often.
+    what others train on, the metrics count them.
 
     Args:
         datasets: by name, as `open_datasets` gives them.

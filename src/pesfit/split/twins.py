@@ -1,4 +1,4 @@
-"""Which molecules are twins, and so belong on one side of a split."""
+"""Twins: stereoisomers, protonation states and tautomers, which belong on one side of a split."""
 
 from __future__ import annotations
 

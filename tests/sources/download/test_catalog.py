@@ -1,4 +1,4 @@
-"""Where the published files are, and what Zenodo says about them."""
+"""Addresses of published files, and Zenodo's listing of them."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def test_chunked_body_that_breaks_off_is_noticed(server: FileServer, fetch_a: Fe
 
 def test_body_of_unknown_length_needs_a_checksum(server: FileServer, fetch_a: Fetch) -> None:
     server.files["a.bin"] = Served(CONTENT, framing="close")
-    with pytest.raises(DownloadError, match="does not say how long the file is"):
+    with pytest.raises(DownloadError, match="does not announce the size of the file"):
         fetch_a()
     assert fetch_a(KNOWN) == CONTENT
     fetch_a.target.unlink()

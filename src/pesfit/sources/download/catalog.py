@@ -2,10 +2,10 @@
 
 The folder a file goes to below `data/raw`, and its place in a mirror, are the same: `<source>/<name>`.
 
-- Espaloma 0.3.0: Zenodo record 8150601, one archive a subset. Zenodo's own listing says how large they are and gives MD5 sums.
+- Espaloma 0.3.0: Zenodo record 8150601, one archive a subset. Zenodo's own listing has their sizes and MD5 sums.
 - rMD17: one archive at figshare (article 12672038, version 3) and, the same bytes, at the Materials Cloud (record pfffs-fff86). Its size,
   MD5 and SHA-256 are those that several projects which use it have published independently of each other, for either host.
-- MD17: one `.npz` a molecule at quantum-machine.org. Nobody publishes checksums; `cache` says what is done instead.
+- MD17: one `.npz` a molecule at quantum-machine.org. No checksums are published; they are trusted on first use (`cache`).
 """
 
 from __future__ import annotations
@@ -35,14 +35,7 @@ _MD17_NAMES = {"benzene": "md17_benzene2017.npz", "azobenzene": "azobenzene_dft.
 
 @dataclass(frozen=True)
 class Hosts:
-    """Where the data are published; tests put a server of their own here.
-
-    Attributes:
-        zenodo: base URL of Zenodo; the others are base URLs too.
-        figshare: holds rMD17.
-        materials_cloud: holds rMD17 too.
-        quantum_machine: holds MD17.
-    """
+    """Base URLs of the hosts that publish the data; tests put a server of their own here."""
 
     zenodo: str = "https://zenodo.org"
     figshare: str = "https://figshare.com"
@@ -60,21 +53,12 @@ PUBLISHED = Hosts()
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file of a source.
-
-    Attributes:
-        source: such as `espaloma`.
-        name: such as `gen2-opt.tar.gz`.
-        urls: where it is published, in the order to be tried.
-        expected: what is known about it without asking.
-        listed: whether Zenodo's listing knows more.
-    """
+    """One file of a source, such as `gen2-opt.tar.gz` of `espaloma`; its addresses in the order to be tried; its size and checksum."""
 
     source: str
     name: str
     urls: tuple[str, ...]
     expected: Expected = field(default_factory=Expected)
-    listed: bool = False
 
     @property
     def path(self) -> str:
@@ -98,7 +82,7 @@ def raw_files(sources: Sources, hosts: Hosts = PUBLISHED) -> tuple[RawFile, ...]
         hosts: where the data are published.
     """
     espaloma = (
-        RawFile("espaloma", name, (f"{hosts.zenodo}/records/{ZENODO_RECORD}/files/{name}",), listed=True)
+        RawFile("espaloma", name, (f"{hosts.zenodo}/records/{ZENODO_RECORD}/files/{name}",))
         for name in sorted({f"{subset}.tar.gz" for subset in sources.espaloma})
     )
     rmd17 = RawFile(

@@ -1,4 +1,4 @@
-"""Whether a file is whole and unchanged: sizes, checksums, a look at an archive's ends, and the disk that it goes to."""
+"""Integrity of files: sizes, checksums, the two ends of an archive, and errors of the disk that they go to."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ def _published_expectation(hosts: Hosts, policy: RetryPolicy) -> Callable[[RawFi
         return read_listing(text, url)
 
     def expectation(file: RawFile) -> Expected:
-        if not file.listed:
+        if file.source != "espaloma":
             return file.expected
         if file.name not in listing():
             raise DownloadError(f"{url} does not list {file.name}; it lists {', '.join(sorted(listing()))}")

@@ -59,7 +59,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long something is tried.
+    """Number of attempts, and the time each may take.
 
     Attributes:
         retries: attempts in a row without progress, after the first.
@@ -211,7 +211,7 @@ class _Transfer:
         if length.isascii() and length.isdigit():
             return size + int(length)
         if "chunked" not in response.headers.get("Transfer-Encoding", "").lower() and not self.expected.has_checksum:
-            raise RefusedError("the server does not say how long the file is, so its end looks like a broken connection")
+            raise RefusedError("the server does not announce the size of the file, so its end looks like a broken connection")
         return self.expected.size
 
     def receive(self, response: requests.Response, size: int) -> None:
