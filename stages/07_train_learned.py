@@ -15,7 +15,8 @@ from pesfit.data.dataset import open_datasets
 from pesfit.data.splits import Splits
 from pesfit.evaluate.calibrate import Labels, calibrate
 from pesfit.painn.model import ENSEMBLE_FOLDER, has_ensemble, open_ensemble, open_network
-from pesfit.painn.train.train_network import LEARNED, Variant, train_network
+from pesfit.painn.potential import Variant
+from pesfit.painn.train.train_network import LEARNED, train_network
 from pesfit.params.load import Params, load_params
 from pesfit.params.train_learned import RANDOM_WEIGHTS
 

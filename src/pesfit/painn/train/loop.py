@@ -27,7 +27,6 @@ from pesfit.painn.train.optimizer import (
     FlatParameters,
     LearningRateSchedule,
     MovingAverage,
-    PlateauState,
     make_optimizer,
 )
 from pesfit.painn.train.step import SUMS, GradientStep, ShardResult, Totals, add_shards, cut_into_shards, epoch_batches
@@ -250,7 +249,7 @@ class TrainingRun:
         values = {
             "position": asdict(self._at),
             "n_updates": self._average.n_updates,
-            "plateau": asdict(self._schedule.plateau),
+            "plateau": self._schedule.state,
             "stopping": asdict(self._stopping),
             "history": self._history,
         }
@@ -270,7 +269,7 @@ class TrainingRun:
         self._optimizer.load_state_dict({"state": {0: state} if state else {}, "param_groups": groups})
         self._at = _Position(**values["position"])
         self._average.n_updates = values["n_updates"]
-        self._schedule.plateau = PlateauState(**values["plateau"])
+        self._schedule.state = dict(values["plateau"])
         self._stopping = EarlyStopping(**values["stopping"])
         self._history = list(values["history"])
 

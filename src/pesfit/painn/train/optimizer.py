@@ -45,21 +45,6 @@ def make_optimizer(weights: nn.Parameter, choice: Optimizer, peak: float) -> tor
     return torch.optim.Adam([weights], lr=peak, betas=_ADAM_BETAS, amsgrad=True, fused=True)
 
 
-@dataclass
-class PlateauState:
-    """The state of a `plateau` schedule.
-
-    Attributes:
-        best: lowest validation loss so far.
-        epochs_since_best: epochs without improvement, since it was reached or since the last reduction.
-        factor: product of the reductions so far.
-    """
-
-    best: float = math.inf
-    epochs_since_best: int = 0
-    factor: float = 1.0
-
-
 class LearningRateSchedule:
     """The learning rate schedule.
 
@@ -77,12 +62,16 @@ class LearningRateSchedule:
     Args:
         params: section `train_learned.learning_rate`.
         n_epochs: planned length of the run.
+
+    Attributes:
+        state: of `plateau`: lowest validation loss so far (`best`), epochs without improvement since it was reached or since the last
+            reduction (`epochs_since_best`), and the product of the reductions (`factor`).
     """
 
     def __init__(self, params: LearningRate, n_epochs: int) -> None:
         self._params = params
         self._n_epochs = n_epochs
-        self.plateau = PlateauState()
+        self.state = {"best": math.inf, "epochs_since_best": 0, "factor": 1.0}
 
     def rate(self, epochs_done: float) -> float:
         """Return the learning rate of the step after which so many epochs are done, such as 2.25 a quarter into the third."""
@@ -94,19 +83,18 @@ class LearningRateSchedule:
             least = params.final_fraction
             return params.peak * (least + (1.0 - least) * 0.5 * (1.0 + math.cos(math.pi * done)))
         if params.decay == "plateau":
-            return params.peak * max(params.final_fraction, self.plateau.factor)
+            return params.peak * max(params.final_fraction, self.state["factor"])
         return params.peak
 
     def end_epoch(self, validation_loss: float) -> None:
         """Take the validation loss of an epoch; more than `plateau_patience` epochs without improvement reduce the rate of `plateau`."""
-        state, params = self.plateau, self._params
-        if validation_loss < state.best * (1.0 - params.plateau_threshold):
-            state.best, state.epochs_since_best = validation_loss, 0
+        state, params = self.state, self._params
+        if validation_loss < state["best"] * (1.0 - params.plateau_threshold):
+            state |= {"best": validation_loss, "epochs_since_best": 0}
             return
-        state.epochs_since_best += 1
-        if state.epochs_since_best > params.plateau_patience:
-            state.factor *= params.plateau_factor
-            state.epochs_since_best = 0
+        state["epochs_since_best"] += 1
+        if state["epochs_since_best"] > params.plateau_patience:
+            state |= {"factor": state["factor"] * params.plateau_factor, "epochs_since_best": 0}
 
 
 class MovingAverage:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from pesfit.core.runtime import RUNS, SCRATCH
 from pesfit.data.dataset import ConformerDataset
 from pesfit.data.sources import check_source_names
 from pesfit.data.splits import SPLITS, Splits
-from pesfit.painn.potential import CONFIG_FILE, PaiNNConfig, PaiNNPotential, build_painn, load_painn, transfer_weights
+from pesfit.painn.potential import CONFIG_FILE, PaiNNConfig, PaiNNPotential, Variant, build_painn, load_painn, transfer_weights
 from pesfit.painn.train.datasets import TrainingData, load_sets
 from pesfit.painn.train.evaluate import Evaluation, evaluate_split
 from pesfit.painn.train.fit_last_layer import fit_last_layer
@@ -35,7 +35,6 @@ from pesfit.painn.train.tracking import Tracker, plot_learning_curve
 from pesfit.params.train_learned import TrainLearned
 
 STAGE = "train_learned"
-Variant = Literal["conservative", "direct"]
 LEARNED = Path("outputs/learned")
 
 _AFTERWARDS = {"ensemble", "last_layer_conformers"}
@@ -186,19 +185,19 @@ def train_together(group: ProcessGroup, job: TrainingJob) -> Outcome:
 
 
 def _train_one(
-    group: ProcessGroup, job: TrainingJob, inputs: TrainingInputs, judged: Mapping[str, TrainingData]
+    group: ProcessGroup, job: TrainingJob, inputs: TrainingInputs, evaluated: Mapping[str, TrainingData]
 ) -> tuple[Trained, dict[str, Evaluation]]:
-    """Train from the weights that the inputs have, leave the best ones there, and evaluate these."""
+    """Train from the weights of the inputs, which become the best ones, and evaluate these."""
     potential, flat, step = inputs.potential, inputs.flat, inputs.step
     checkpoint = job.folders.scratch / job.variant / f"{_digest(job, inputs)}.safetensors"
     with Tracker(job.folders.runs / job.run_name if group.is_first else None, job.label, job.params.num_epochs) as tracker:
         trained = TrainingRun(inputs, group, tracker, checkpoint, job.seconds_between_checkpoints).train()
         flat.set(trained.best)
         evaluations, times = {}, {}
-        for split in (split for split in SPLITS if split in judged):
+        for split in [split for split in SPLITS if split in evaluated]:
             started = time.perf_counter()
-            evaluations[split] = evaluate_split(potential, judged[split], job.params.objective, group)
-            times[split] = 1e6 * (time.perf_counter() - started) * group.size / int(judged[split].n_atoms.sum())
+            evaluations[split] = evaluate_split(potential, evaluated[split], job.params.objective, group)
+            times[split] = 1e6 * (time.perf_counter() - started) * group.size / int(evaluated[split].n_atoms.sum())
         tracker.write_times(
             {
                 "processes": group.size,
