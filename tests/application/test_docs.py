@@ -41,7 +41,7 @@ def test_every_example_runs(
         warnings.simplefilter("ignore")  # other programs'
         for script in scripts:
             exec(compile(script, str(PAGE), "exec"), {})
-    assert (len(commands), len(scripts)) == (8, 3)
+    assert (len(commands), len(scripts)) == (9, 3)
     assert "kJ/mol" in capsys.readouterr().out
 
 
