@@ -25,25 +25,21 @@ GRAPH = graph_bytes(NODES, {("a", "to", "b"): EDGES, ("b", "self", "b"): np.arra
 FILE = graph_file([GRAPH, GRAPH], {"label": np.array([0.5, 1.5])})
 
 
-def test_reads_graphs_features_and_labels() -> None:
-    content = read_graphs(FILE, "file")
-    assert len(content.graphs) == 2
-    np.testing.assert_array_equal(content.labels["label"], [0.5, 1.5])
-    graph = content.graphs[1]
+def test_reads_graphs_and_features() -> None:
+    graphs = read_graphs(FILE, "file")
+    assert len(graphs) == 2
+    graph = graphs[1]
     assert graph.node_counts == {"a": 2, "b": 3}
     np.testing.assert_array_equal(graph.node_data["a"]["f"], np.arange(6.0).reshape(2, 3))
     assert graph.node_data["b"]["k"].dtype == np.int8
     assert graph.node_data["b"]["none"].shape == (3, 0)
-    relation = graph.relations[0]
-    assert (relation.source, relation.name, relation.target) == ("a", "to", "b")
-    np.testing.assert_array_equal(relation.edges, EDGES)
 
 
 def test_arrays_are_those_that_dgl_wrote(real_data: Path) -> None:
     paths = sorted((real_data / "golden" / "dgl").rglob("heterograph.bin"))
     assert len(paths) == 9
     for path in paths:
-        graph = read_graphs(path.read_bytes(), str(path)).graphs[0]
+        graph = read_graphs(path.read_bytes(), str(path))[0]
         golden = np.load(path.with_name("arrays.npz"))
         keys = [key for key in golden if "/" in key]
         assert len(keys) > 10
@@ -52,11 +48,8 @@ def test_arrays_are_those_that_dgl_wrote(real_data: Path) -> None:
             found = graph.node_data[nodes][name]
             assert (found.dtype, found.shape) == (golden[key].dtype, golden[key].shape), key
             assert found.tobytes() == golden[key].tobytes(), key
-        elements = read_graphs(path.with_name("homograph.bin").read_bytes(), "homograph").graphs[0].node_data["_N"]["type"]
+        elements = read_graphs(path.with_name("homograph.bin").read_bytes(), "homograph")[0].node_data["_N"]["type"]
         np.testing.assert_array_equal(elements[:, 0], golden["Z"])
-        bonds = {frozenset(pair) for pair in golden["bonds"].tolist()}
-        neighbors = next(relation for relation in graph.relations if relation.name == "n1_neighbors_n1")
-        assert {frozenset(pair) for pair in neighbors.edges.T.tolist()} == bonds
 
 
 def test_formats_of_edges_and_several_graphs(real_data: Path) -> None:
@@ -64,15 +57,9 @@ def test_formats_of_edges_and_several_graphs(real_data: Path) -> None:
         name: read_graphs((real_data / "golden" / "dgl" / "extra" / f"{name}.bin").read_bytes(), name)
         for name in ("csr", "csc", "multi")
     }
-    assert [len(files[name].graphs) for name in files] == [1, 1, 3]
-    assert set(files["multi"].labels) == {"k", "y"}
-    for graph in (*files["csr"].graphs, *files["csc"].graphs, *files["multi"].graphs):
+    assert [len(files[name]) for name in files] == [1, 1, 3]
+    for graph in (*files["csr"], *files["csc"], *files["multi"]):
         assert graph.node_counts == {"a": 3, "b": 5}
-        to_b, to_self = graph.relations
-        assert (to_b.source, to_b.name, to_b.target) == ("a", "x", "b")
-        np.testing.assert_array_equal(to_b.edges, [[0, 1, 2], [1, 0, 3]])
-        np.testing.assert_array_equal(to_self.edges, [[0], [2]])
-        np.testing.assert_array_equal(to_b.data["w"], np.array([0, 1, 2], dtype=np.int8))
         np.testing.assert_array_equal(graph.node_data["a"]["f"], np.arange(6, dtype=np.float16).reshape(3, 2))
 
 
@@ -102,7 +89,7 @@ def test_changed_bytes_give_an_archive_error_or_a_graph(changes: list[tuple[int,
         content[position] = value
     for damaged in (bytes(content), bytes(content[:cut])):
         try:
-            graphs = read_graphs(damaged, "file").graphs
+            graphs = read_graphs(damaged, "file")
         except ArchiveError:
             continue
         assert all(

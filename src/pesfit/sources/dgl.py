@@ -27,7 +27,6 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pesfit.core.arrays import LongArray
 from pesfit.core.exceptions import ArchiveError
 
 Item = TypeVar("Item")
@@ -55,53 +54,24 @@ _STORED_COO, _STORED_CSR, _STORED_CSC = 1, 2, 4
 
 
 @dataclass(frozen=True)
-class Relation:
-    """Edges of one type, in the order of their numbers.
-
-    Attributes:
-        source: node type the edges start from.
-        name: edge type.
-        target: node type they lead to.
-        edges: numbers of the nodes each edge connects, shape (2, n_edges).
-        data: features by name, the first axis of each counts edges.
-    """
-
-    source: str
-    name: str
-    target: str
-    edges: LongArray
-    data: dict[str, Array]
-
-
-@dataclass(frozen=True)
 class Heterograph:
-    """One heterograph.
+    """The nodes of one graph with several types of nodes.
 
     Attributes:
         node_counts: number of nodes of each type.
         node_data: for each node type its features by name; the first axis of each counts nodes.
-        relations: edges of each type, in the file's order.
     """
 
     node_counts: dict[str, int]
     node_data: dict[str, dict[str, Array]]
-    relations: tuple[Relation, ...]
 
 
-@dataclass(frozen=True)
-class GraphFile:
-    """Content of one file: graphs, and labels that belong to all of them."""
-
-    graphs: tuple[Heterograph, ...]
-    labels: dict[str, Array]
-
-
-def read_graphs(content: bytes, name: str) -> GraphFile:
-    """Read all graphs of a file.
+def read_graphs(content: bytes, name: str) -> tuple[Heterograph, ...]:
+    """Read the nodes of all graphs of a file. Edges are passed over: Espaloma's graphs have their bonds as features of nodes.
 
     Args:
         content: the whole file. Arrays that are returned are read-only views of it.
-        name: name of the file in messages.
+        name: of the file in messages.
 
     Raises:
         ArchiveError: naming the file, the position in it and what is wrong there.
@@ -109,7 +79,7 @@ def read_graphs(content: bytes, name: str) -> GraphFile:
     reader = _Reader(content, name)
     n_graphs = _read_header(reader)
     start = reader.u64()
-    labels = reader.named_arrays()
+    reader.named_arrays()  # labels
     if reader.position != start:
         raise reader.error(f"the labels should end at byte {start}")
     positions, graphs = [], []
@@ -117,7 +87,7 @@ def read_graphs(content: bytes, name: str) -> GraphFile:
         positions.append(reader.position)
         graphs.append(_read_graph(reader))
     _check_trailer(reader, positions)
-    return GraphFile(tuple(graphs), labels)
+    return tuple(graphs)
 
 
 class _Reader:
@@ -243,8 +213,8 @@ def _read_header(reader: _Reader) -> int:
 
 def _read_graph(reader: _Reader) -> Heterograph:
     reader.magic(_GRAPH, "graph")
-    n_types, ends = _read_metagraph(reader)
-    edges = reader.vector("relations", 8, lambda: _read_relation(reader))
+    n_types = _skip_metagraph(reader)
+    n_relations = len(reader.vector("relations", 8, lambda: _skip_relation(reader)))
     counts = reader.vector("node counts", 8, reader.u64)
     node_data = reader.vector("sets of node features", 8, reader.named_arrays)
     edge_data = reader.vector("sets of edge features", 8, reader.named_arrays)
@@ -252,100 +222,46 @@ def _read_graph(reader: _Reader) -> Heterograph:
     lengths = {"node counts": len(counts), "sets of node features": len(node_data), "node types": len(node_types)}
     if set(lengths.values()) != {n_types} or len(set(node_types)) != n_types:
         raise reader.error(f"{n_types} node types are connected, but there are {lengths} ({', '.join(node_types)})")
-    if not len(ends) == len(edges) == len(edge_data) == len(edge_types):
-        raise reader.error(
-            f"{len(ends)} relations, {len(edges)} sets of edges, {len(edge_data)} of features, {len(edge_types)} names"
-        )
-    for name, count, data in zip(node_types, counts, node_data, strict=True):
-        _check_features(reader, f"nodes {name!r}", count, data)
-    relations = []
-    for (source, target), (shape, pairs), name, data in zip(ends, edges, edge_types, edge_data, strict=True):
-        if shape != (counts[source], counts[target]):
-            raise reader.error(f"edges {name!r} connect {shape} nodes of {(counts[source], counts[target])}")
-        _check_features(reader, f"edges {name!r}", pairs.shape[1], data)
-        relations.append(Relation(node_types[source], name, node_types[target], pairs, data))
-    return Heterograph(
-        dict(zip(node_types, counts, strict=True)), dict(zip(node_types, node_data, strict=True)), tuple(relations)
-    )
+    if not n_relations == len(edge_data) == len(edge_types):
+        raise reader.error(f"{n_relations} sets of edges, {len(edge_data)} of features, {len(edge_types)} names")
+    for node_type, count, data in zip(node_types, counts, node_data, strict=True):
+        for name, array in data.items():
+            if array.ndim == 0 or len(array) != count:
+                raise reader.error(f"feature {name!r} of {count} nodes {node_type!r} has shape {array.shape}")
+    return Heterograph(dict(zip(node_types, counts, strict=True)), dict(zip(node_types, node_data, strict=True)))
 
 
-def _read_metagraph(reader: _Reader) -> tuple[int, list[tuple[int, int]]]:
-    """Return the number of node types and the two types each relation connects."""
+def _skip_metagraph(reader: _Reader) -> int:
+    """Pass over the pairs of node types that relations connect; return the number of node types."""
     reader.magic(_METAGRAPH, "metagraph")
-    (n_sources, n_targets), pairs = _read_csr(reader)
-    if n_sources != n_targets:
-        raise reader.error(f"a metagraph connects {n_sources} node types to {n_targets}")
-    return n_sources, [(int(source), int(target)) for source, target in pairs.T]
+    return _skip_matrix(reader, _CSR, "CSR matrix", n_flags=1)
 
 
-def _read_relation(reader: _Reader) -> tuple[tuple[int, int], LongArray]:
-    """Return the number of nodes at either end and the edges, shape (2, n_edges)."""
+def _skip_relation(reader: _Reader) -> None:
     reader.magic(_RELATION, "relation")
     stored, _ = reader.i64(), reader.i64()
     # Before DGL 0.8 one format was written, as its position in (any, coo, csr, csc).
     formats = stored & 0xFFFFFFFF if stored >> 32 == 1 else {1: _STORED_COO, 2: _STORED_CSR, 3: _STORED_CSC}.get(stored, 0)
     if not 0 < formats <= (_STORED_COO | _STORED_CSR | _STORED_CSC):
         raise reader.error(f"edges are stored in an unknown format ({stored:#x})")
-    found: list[tuple[tuple[int, int], LongArray]] = []
     for bit in (_STORED_COO, _STORED_CSR, _STORED_CSC):
         if formats & bit:
-            _read_metagraph(reader)
-            shape, pairs = _read_coo(reader) if bit == _STORED_COO else _read_csr(reader)
-            found.append(((shape[1], shape[0]), pairs[::-1]) if bit == _STORED_CSC else (shape, pairs))
-    if any(shape != found[0][0] or not np.array_equal(pairs, found[0][1]) for shape, pairs in found[1:]):
-        raise reader.error("the formats that edges are stored in do not agree")
-    return found[0]
+            _skip_metagraph(reader)
+            if bit == _STORED_COO:
+                _skip_matrix(reader, _COO, "COO matrix", n_flags=2)
+            else:
+                _skip_matrix(reader, _CSR, "CSR matrix", n_flags=1)
 
 
-def _read_coo(reader: _Reader) -> tuple[tuple[int, int], LongArray]:
-    reader.magic(_COO, "COO matrix")
-    n_columns, n_rows = reader.i64(), reader.i64()
-    rows, columns, numbers = (_index_array(reader) for _ in range(3))
-    reader.flag()  # rows are sorted
-    reader.flag()  # columns are sorted
-    return (n_rows, n_columns), _edges(reader, (n_rows, n_columns), rows, columns, numbers)
-
-
-def _read_csr(reader: _Reader) -> tuple[tuple[int, int], LongArray]:
-    reader.magic(_CSR, "CSR matrix")
-    n_columns, n_rows = reader.i64(), reader.i64()
-    starts, columns, numbers = (_index_array(reader) for _ in range(3))
-    reader.flag()  # sorted
-    adds_up = 0 < len(starts) == n_rows + 1 and starts[0] == 0 and starts[-1] == starts.max() == len(columns)
-    if not adds_up or starts.min() < 0 or (np.diff(starts) < 0).any():
-        raise reader.error(f"the rows of a CSR matrix with {n_rows} rows and {len(columns)} entries do not add up")
-    rows = np.repeat(np.arange(n_rows), np.diff(starts))
-    return (n_rows, n_columns), _edges(reader, (n_rows, n_columns), rows, columns, numbers)
-
-
-def _index_array(reader: _Reader) -> LongArray:
-    array = reader.array()
-    if array.ndim != 1 or array.dtype.kind != "i":
-        raise reader.error(f"node numbers have shape {array.shape} and type {array.dtype}; expected a row of integers")
-    return array.astype(np.int64, copy=False)
-
-
-def _edges(reader: _Reader, shape: tuple[int, int], rows: LongArray, columns: LongArray, numbers: LongArray) -> LongArray:
-    """Check edges and put them in the order of their numbers; without numbers they are in order."""
-    n_edges = len(rows)
-    if len(columns) != n_edges or len(numbers) not in (0, n_edges):
-        raise reader.error(f"edges have {n_edges} first ends, {len(columns)} second ends and {len(numbers)} numbers")
-    for ends, n_nodes in ((rows, shape[0]), (columns, shape[1])):
-        if n_nodes < 0 or (n_edges and (ends.min() < 0 or ends.max() >= n_nodes)):
-            raise reader.error(f"an edge leads to a node that is not one of {n_nodes}")
-    if len(numbers) == 0:
-        return np.stack([rows, columns])
-    if not np.array_equal(np.sort(numbers), np.arange(n_edges)):
-        raise reader.error(f"{n_edges} edges are not numbered from 0 to {n_edges - 1}")
-    edges = np.empty((2, n_edges), dtype=np.int64)
-    edges[:, numbers] = rows, columns
-    return edges
-
-
-def _check_features(reader: _Reader, what: str, count: int, data: dict[str, Array]) -> None:
-    for name, array in data.items():
-        if array.ndim == 0 or len(array) != count:
-            raise reader.error(f"feature {name!r} of {count} {what} has shape {array.shape}")
+def _skip_matrix(reader: _Reader, magic: int, what: str, n_flags: int) -> int:
+    """Pass over a sparse matrix and return its number of rows."""
+    reader.magic(magic, what)
+    _, n_rows = reader.i64(), reader.i64()
+    for _ in range(3):
+        reader.array()
+    for _ in range(n_flags):
+        reader.flag()
+    return n_rows
 
 
 def _check_trailer(reader: _Reader, positions: list[int]) -> None:

@@ -275,7 +275,7 @@ class _Labels:
 
 
 def _only_graph(entry: ArchiveEntry, file: str) -> Heterograph:
-    graphs = read_graphs(entry.files[file], entry.name_of(file)).graphs
+    graphs = read_graphs(entry.files[file], entry.name_of(file))
     if len(graphs) != 1:
         raise ArchiveError(f"{entry.name_of(file)}: holds {len(graphs)} graphs; expected 1")
     return graphs[0]
