@@ -17,7 +17,7 @@ are taken as known, so this is the uncertainty of the last layer alone, a part o
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -118,17 +118,9 @@ class LastLayerPosterior:
         Args:
             folder: with the weights that x is a change of.
         """
-        np.savez(
-            folder / LAST_LAYER_FILE,
-            format_version=np.array(FORMAT_VERSION),
-            weights_sha256=np.array(_digest(folder)),
-            mean=self.mean,
-            covariance=self.covariance,
-            energy_noise_variance=np.array(self.energy_noise_variance),
-            force_noise_variance=np.array(self.force_noise_variance),
-            strength=np.array(self.strength),
-            energy_weight=np.array(self.energy_weight),
-        )
+        numbers: dict[str, Any] = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+        version, digest = np.array(FORMAT_VERSION), np.array(_digest(folder))
+        np.savez(folder / LAST_LAYER_FILE, format_version=version, weights_sha256=digest, **numbers)
 
     @classmethod
     def read(cls, folder: Path) -> LastLayerPosterior | None:
