@@ -60,7 +60,7 @@ def write_parameters(  # noqa: PLR0913 - what the columns hold
             standard_error = f"{errors[before.handler][row, column]:.4g}" if has_errors else ""
             determined, at_bound = ("yes" if flag else "no" for flag in (posterior.determined[i], at_bounds[i]))
             writer.writerow(
-                [*_changed(before, fitted, row, column, periodicity), standard_error, f"{prior_widths[i]:.4g}",
+                [*_changed(before, fitted, row, column, periodicity), standard_error, f"{prior_widths[i]:.10g}",
                  int(before.uses[row]), determined, at_bound]
             )  # fmt: skip
         vdw = start.tables["vdW"]

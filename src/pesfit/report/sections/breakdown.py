@@ -37,9 +37,8 @@ from pesfit.params.evaluation import Analyse
 from pesfit.report.page.blocks import Block, Cell, Drawing, Figure, Gallery, Layout, PageSection, Table, TableColumn
 from pesfit.report.page.figures import label_rows, legend, log_axis, panels, series
 from pesfit.report.potential_names import label_of
+from pesfit.report.sections.errors import Summaries
 from pesfit.statistics.errors import ALL, ENERGY_UNIT, FORCE_UNIT
-
-Summaries = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 _MAX_PANELS, _MANY_CATEGORIES = 6, 6
 _DECADE = 10.0
