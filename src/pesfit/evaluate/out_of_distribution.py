@@ -23,7 +23,7 @@ from pesfit.statistics.resampling import Interval, Units, units_of
 from pesfit.uncertainty.calibration import Calibration
 from pesfit.uncertainty.scores import auroc, auroc_interval, half_width
 
-INSIDE, OTHER_MOLECULES = "inside", "another molecule"
+INSIDE, OTHER_MOLECULES = "in distribution", "another molecule"
 """Names of sets: test conformers of molecules with training conformers, and of molecules without."""
 _LEVEL = 0.95
 

@@ -108,7 +108,7 @@ def analyse(params: Params, output: Path, inputs: StageOutputs = StageOutputs())
         parity_section(points),
         *breakdown.sections(predictions, found, params.analyse, count_training_sizes(datasets, splits)),
         rollouts.section(simulated),
-        uncertainty.section(scores.judged, scores.separations, scores.calibrations),
+        uncertainty.section(scores),
         learning.section(trainings),
         parameters.section(parameters.SmirnoffFit.read(inputs.smirnoff, inputs.metrics / "fit_smirnoff.json")),
         run.failures_section(read_failures_by_stage(inputs.failure_files()) | {"09_analyse": predictions.failures}),

@@ -18,10 +18,13 @@ from pesfit.report.page.blocks import Figure, Layout
 from pesfit.report.page.figures import (
     COLORS,
     EXTRA,
+    POTENTIALS,
     SERIES,
     RenderedFigure,
     clean_svg,
     color_of,
+    in_order,
+    label_of,
     legend,
     log_axis,
     panels,
@@ -30,7 +33,6 @@ from pesfit.report.page.figures import (
     style,
     tick_label,
 )
-from pesfit.report.potential_names import POTENTIALS
 
 ROLES = {color.name: color for color in COLORS}
 Vector = npt.NDArray[np.float64]
@@ -113,6 +115,11 @@ def test_color_blind_readers_tell_potentials_apart(theme: str, deficiency: str) 
             seen(getattr(SERIES[one], theme), deficiency) - seen(getattr(SERIES[other], theme), deficiency)
         )
         assert distance >= 0.1, (one, other)
+
+
+def test_potentials_have_one_order() -> None:
+    assert in_order(["direct", "other", "gfn2", "direct"]) == ["gfn2", "direct", "other"]
+    assert label_of("other") == "other"
 
 
 def test_every_potential_has_a_color_and_no_two_roles_share_one() -> None:

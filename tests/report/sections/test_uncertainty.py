@@ -42,7 +42,7 @@ def tables(section: PageSection) -> dict[str, Table]:
 
 def test_tables_hold_what_was_judged() -> None:
     found = judged()
-    made = tables(uncertainty.section(found, separations(), CALIBRATIONS))
+    made = tables(uncertainty.section(UncertaintyScores(found, separations(), CALIBRATIONS)))
     assert list(made) == ["uncertainty-forces", "uncertainty-relative-energy", "uncertainty-factors", "uncertainty-domain"]
     rows = made["uncertainty-forces"].rows
     assert [(one["source"], one["potential"]) for one in rows] == [
@@ -57,7 +57,7 @@ def test_tables_hold_what_was_judged() -> None:
 
 
 def test_columns_are_there_and_figures_can_be_drawn_on_wide_and_narrow_pages() -> None:
-    section = uncertainty.section(judged(), separations(), CALIBRATIONS)
+    section = uncertainty.section(UncertaintyScores(judged(), separations(), CALIBRATIONS))
     for table in tables(section).values():
         for column in table.columns:
             assert all(column.key in one for one in table.rows)
@@ -71,7 +71,7 @@ def test_columns_are_there_and_figures_can_be_drawn_on_wide_and_narrow_pages() -
 
 
 def test_without_a_posterior_the_section_says_so() -> None:
-    (only,) = uncertainty.section([], [], {"direct": None}).blocks
+    (only,) = uncertainty.section(UncertaintyScores([], [], {"direct": None})).blocks
     assert isinstance(only, Text)
     assert only.text.startswith("No potential of this run has a posterior")
 
@@ -79,6 +79,6 @@ def test_without_a_posterior_the_section_says_so() -> None:
 def test_sentences_tell_coverage_and_separation() -> None:
     scores = UncertaintyScores(judged(), separations(), CALIBRATIONS)
     coverage, separation = uncertainty.sentences(scores)
-    assert "Intervals of 95 %" in coverage
+    assert "95 % intervals cover" in coverage
     assert "SMIRNOFF, fitted" in coverage
-    assert "AUROC of" in separation
+    assert "AUROC" in separation

@@ -1,4 +1,4 @@
-"""Look of figures, and their rendering as SVG for the page and as PNG.
+"""Look of figures, names and colors of potentials, and rendering as SVG for the page and as PNG.
 
 Figures are drawn in the colors of the light theme, each of which stands for one role. In the vector graphics every one of them becomes a
 variable of the page's style sheet (`var(--ink, #1f2328)`), so that axes, text and lines follow the theme; a rasterized scatter keeps the
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,7 +27,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from pesfit.core.exceptions import DataError
 from pesfit.report.page.blocks import Figure, Layout
 from pesfit.report.page.tables import power_of_ten
-from pesfit.report.potential_names import label_of
 
 PNG_DPI = 192
 _RASTER_DPI = 200
@@ -80,6 +79,27 @@ CYCLE = tuple(color.light for color in (*EXTRA, *(color for name, color in SERIE
 """Colors of things other than potentials, such as elements or splits."""
 _MARKERS = {"gfn2": "D", "smirnoff-initial": "s", "smirnoff": "s", "conservative": "o", "direct": "^"}
 _LINES = {"smirnoff-initial": (0, (4.0, 2.0)), "direct": (0, (7.0, 1.5))}
+
+
+POTENTIALS = {
+    "gfn2": "GFN2-xTB",
+    "smirnoff-initial": "SMIRNOFF, initial",
+    "smirnoff": "SMIRNOFF, fitted",
+    "conservative": "PaiNN, conservative",
+    "direct": "PaiNN, direct",
+}
+"""Names of potentials in files and on the page, in the order of all tables and figures."""
+
+
+def label_of(potential: str) -> str:
+    """Return a potential's name on the page; an unknown one as it is."""
+    return {**POTENTIALS, "ensemble": "PaiNN, ensemble"}.get(potential, potential)
+
+
+def in_order(potentials: Iterable[str]) -> list[str]:
+    """Return distinct names in the order of `POTENTIALS`, unknown ones last by name."""
+    order = list(POTENTIALS)
+    return sorted(set(potentials), key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 def color_of(potential: str) -> str:

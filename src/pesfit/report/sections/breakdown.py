@@ -35,8 +35,7 @@ from pesfit.evaluate.breakdown import (
 from pesfit.evaluate.predictions import Predictions, gives_total_energies
 from pesfit.params.evaluation import Analyse
 from pesfit.report.page.blocks import Block, Cell, Drawing, Figure, Gallery, Layout, PageSection, Table, TableColumn
-from pesfit.report.page.figures import label_rows, legend, log_axis, panels, series
-from pesfit.report.potential_names import label_of
+from pesfit.report.page.figures import label_of, label_rows, legend, log_axis, panels, series
 from pesfit.report.sections.errors import Summaries
 from pesfit.statistics.errors import ALL, ENERGY_UNIT, FORCE_UNIT
 
@@ -87,9 +86,7 @@ def sections(
         ]
     result = [PageSection("where-errors-are", "Errors by element, energy and size", blocks)]
     galleries = _galleries(predictions, found, params.worst_molecules)
-    return (
-        [*result, PageSection("worst-molecules", "Molecules with the largest force errors", galleries)] if galleries else result
-    )
+    return [*result, PageSection("worst-molecules", "Molecules with the largest errors", galleries)] if galleries else result
 
 
 def _table(parts: Sequence[Part], kind: Kind, name: str, title: str, trained: Mapping[int, int] | None) -> Table:

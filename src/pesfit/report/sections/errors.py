@@ -15,7 +15,7 @@ from pesfit.data.dataset import ConformerDataset
 from pesfit.data.splits import Splits
 from pesfit.evaluate.predictions import Predictions, gives_total_energies, summaries
 from pesfit.report.page.blocks import Block, Cell, PageSection, Table, TableColumn, Text
-from pesfit.report.potential_names import label_of
+from pesfit.report.page.figures import label_of
 from pesfit.statistics.errors import ALL, ENERGY_UNIT, FORCE_UNIT, interval_of, resampled
 
 Summaries = Mapping[str, Mapping[str, Mapping[str, Any]]]

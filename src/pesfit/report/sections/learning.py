@@ -11,8 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from pesfit.report.page.blocks import Block, Cell, Figure, Layout, PageSection, Table, TableColumn, Text
-from pesfit.report.page.figures import SURFACE, color_of, legend, log_axis, panels
-from pesfit.report.potential_names import label_of
+from pesfit.report.page.figures import SURFACE, color_of, label_of, legend, log_axis, panels
 from pesfit.report.reading import read_json, read_rows
 
 _MAE = "force_mae_kcal_per_mol_per_angstrom"

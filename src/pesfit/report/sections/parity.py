@@ -16,8 +16,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.core.files import atomic_write
 from pesfit.evaluate.predictions import Predictions, centered
 from pesfit.report.page.blocks import Figure, Layout, PageSection
-from pesfit.report.page.figures import MUTED, color_of, density_map, label_rows, panels
-from pesfit.report.potential_names import label_of
+from pesfit.report.page.figures import MUTED, color_of, density_map, label_of, label_rows, panels
 
 Quantity = Literal["energy", "forces"]
 UNITS: dict[Quantity, str] = {"energy": "kcal/mol", "forces": "kcal/mol/Å"}

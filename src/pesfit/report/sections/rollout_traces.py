@@ -14,9 +14,19 @@ from matplotlib.figure import Figure as Canvas
 from pesfit.core.arrays import FloatArray
 from pesfit.data.rollouts import DYNAMICS
 from pesfit.report.page.blocks import Figure, Layout
-from pesfit.report.page.figures import MUTED, SURFACE, color_of, label_rows, legend, log_axis, panels, series
+from pesfit.report.page.figures import (
+    MUTED,
+    SURFACE,
+    color_of,
+    in_order,
+    label_of,
+    label_rows,
+    legend,
+    log_axis,
+    panels,
+    series,
+)
 from pesfit.report.page.tables import number
-from pesfit.report.potential_names import in_order, label_of
 
 _MAX_LINES = 5
 """Replicas that are drawn one by one for each potential; the mean is of all."""

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from pesfit.data.rollouts import DYNAMICS, ENERGIES_FILE, MEASURES_FILE, read_energies
 from pesfit.report.page.blocks import Block, Cell, PageSection, Table, TableColumn, Text
-from pesfit.report.potential_names import in_order, label_of
+from pesfit.report.page.figures import in_order, label_of
 from pesfit.report.reading import read_json
 from pesfit.report.sections.rollout_traces import (
     EnergyTrace,
@@ -39,8 +39,9 @@ _N_SHOWN = 3
 """Molecules with figures and lines of their own; further ones are in a table that is closed."""
 
 _STABLE = (
-    " Stable: no bond is further from its reference mean than `rollout.max_stretch_angstrom` allows, and the total energy does not "
-    "diverge. Stable time: mean over replicas. Force MAE: against the labels' method along the trajectory."
+    " Stable: replicas in which no bond is further from its reference mean than `rollout.max_stretch_angstrom` allows, and the total "
+    "energy does not diverge. Stable time: mean over replicas. Out of distribution: replicas with a frame of larger uncertainty than nearly all "
+    "training conformers. Force MAE: against the labels' method along the trajectory."
 )
 
 
@@ -223,12 +224,12 @@ def _molecules(rollouts: Rollouts) -> Table:
 
 def _common_columns(rows: Sequence[Mapping[str, Cell]]) -> list[TableColumn]:
     columns = [
-        TableColumn("stable_percent", "stable", "% of replicas", best="highest"),
+        TableColumn("stable_percent", "stable", "%", best="highest"),
         TableColumn("stable_time_ps", "stable time", "ps"),
         TableColumn(_FORCE, "force MAE", "kcal/mol/Å", best="lowest"),
     ]
     if any(row["left_domain_percent"] is not None for row in rows):
-        columns.append(TableColumn("left_domain_percent", "out of distribution", "% of replicas"))
+        columns.append(TableColumn("left_domain_percent", "out of distribution", "%"))
     return columns
 
 

@@ -10,9 +10,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from pesfit.report.page.blocks import Block, Figure, Layout, PageSection, Text
-from pesfit.report.page.figures import color_of, log_axis, name_rows, panels, series
+from pesfit.report.page.figures import color_of, in_order, label_of, log_axis, name_rows, panels, series
 from pesfit.report.page.tables import NARROW_SPACE, number
-from pesfit.report.potential_names import in_order, label_of
 from pesfit.report.sections.rollouts import MoleculeDrift
 
 _NETWORKS = ("conservative", "direct")
@@ -122,7 +121,7 @@ def _figure(headlines: Headlines) -> Figure:
         "Force error and NVE energy drift of every potential",
         f"{headlines.measure} in kcal/mol/Å and drift in kcal/mol/ps/atom: {'; '.join(told)}.",
         draw,
-        note="Lower is better. Bars: 95 % intervals over resampled molecules, where there are several. The drift axis is logarithmic.",
+        note="Lower is better. Bars: 95 % intervals, where the test set is large enough for them. The drift axis is logarithmic.",
     )
 
 

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure as Canvas
 from pesfit.evaluate.out_of_distribution import INSIDE, OTHER_MOLECULES, Separation
 from pesfit.evaluate.uncertainty_scores import QUANTITIES, Judged, Quantity, UncertaintyScores
 from pesfit.report.page.blocks import Block, Cell, Figure, Layout, PageSection, Table, TableColumn, Text
-from pesfit.report.page.figures import MUTED, color_of, legend, log_axis, name_rows, panels, series
+from pesfit.report.page.figures import MUTED, color_of, in_order, label_of, legend, log_axis, name_rows, panels, series
 from pesfit.report.page.tables import number
-from pesfit.report.potential_names import in_order, label_of
 from pesfit.statistics.errors import ALL
 from pesfit.statistics.resampling import Interval
 from pesfit.uncertainty.calibration import Calibration
@@ -61,24 +60,14 @@ def sentences(scores: UncertaintyScores) -> Iterator[str]:
         if each.name == OTHER_MOLECULES and each.auroc is not None
     ]
     if covered:
-        yield f"Intervals of 95 % hold {' and '.join(covered)} of the force components of the test set."
+        yield f"Predicted 95 % intervals cover {' and '.join(covered)} of the force errors of the test set."
     if apart:
-        yield (
-            "Predicted standard deviations separate molecules that were not trained on from those that were with an AUROC of "
-            f"{' and '.join(apart)}."
-        )
+        yield f"Molecules that were not trained on have larger predicted standard deviations: AUROC {' and '.join(apart)}."
 
 
-def section(
-    judged: Sequence[Judged], separations: Sequence[Separation], calibrations: Mapping[str, Calibration | None]
-) -> PageSection:
-    """Return the section on uncertainty.
-
-    Args:
-        judged: from `uncertainty.judge_predictions`.
-        separations: from `out_of_distribution.separate`, of all models.
-        calibrations: of the models, by name.
-    """
+def section(scores: UncertaintyScores) -> PageSection:
+    """Return the section on uncertainty."""
+    judged, separations, calibrations = scores.judged, scores.separations, scores.calibrations
     blocks: list[Block] = [Text(_ABOUT if judged else _NONE)]
     if judged:
         for quantity in QUANTITIES:
@@ -132,10 +121,13 @@ def _scores(judged: Sequence[Judged], quantity: Quantity) -> Table:
         TableColumn("nll_with_noise", "NLL, with noise"),
         TableColumn("nll_constant", "NLL, constant σ"),
         TableColumn("expected_calibration_error", "calibration error", digits=2),
-        TableColumn("coverage_95", "coverage of 95 % intervals", interval="coverage_95"),
+        TableColumn("coverage_95", "95\u202f% coverage", interval="coverage_95"),
         TableColumn("rank_correlation", "rank correlation", digits=2),
     )
-    note = f"Calibration error: mean |observed − nominal coverage|. Rank correlation (Spearman): of |error| and σ.{_NOTES[quantity]}"
+    note = (
+        "95 % coverage: fraction of errors within the 95 % interval. Calibration error: mean |observed − nominal coverage|. Rank "
+        f"correlation (Spearman): of |error| and σ.{_NOTES[quantity]}"
+    )
     name = f"uncertainty-{quantity.replace('_', '-')}"
     return Table(name, f"Calibration of uncertainties: {_LABELS[quantity]}, test set", columns, rows, note, group="source")
 
@@ -191,7 +183,7 @@ def _separations(separations: Sequence[Separation]) -> Table:
         TableColumn("flagged_percent", "flagged", "%", digits=2),
         TableColumn("median_score_kcal_per_mol_per_angstrom", "median score", "kcal/mol/Å"),
         TableColumn("force_rmse_kcal_per_mol_per_angstrom", "force RMSE", "kcal/mol/Å"),
-        TableColumn("coverage_95", "coverage of 95 % intervals", digits=2),
+        TableColumn("coverage_95", "95\u202f% coverage", digits=2),
     )
     note = f"{_DOMAIN} “{INSIDE}”: test conformers of molecules that were trained on."
     return Table("uncertainty-domain", "Out-of-distribution detection by σ of the forces", columns, rows, note, group="label")
