@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,37 +33,18 @@ ENSEMBLE = "ensemble"
 _MAE = f"force_mae_{FORCE_UNIT}"
 
 
-@dataclass(frozen=True)
-class StageOutputs:
-    """Outputs of earlier stages that the report reads; by default where the stages write them.
-
-    Attributes:
-        data: with `arrow`, `parameterized`, `clustered` and `splits`.
-        smirnoff: output of stage 06.
-        learned: outputs of stage 07, by variant.
-        rollouts: output of stage 08.
-        metrics: of all stages.
-    """
-
-    data: Path = Path("data")
-    smirnoff: Path = SMIRNOFF
-    learned: Path = LEARNED
-    rollouts: Path = Path("outputs/rollouts")
-    metrics: Path = METRICS
-
-    def failure_files(self) -> dict[str, list[Path]]:
-        """Return the files of failures, by stage."""
-        return {
-            "02_convert": sorted((self.data / "arrow").glob(f"*/{FAILURES_FILE}")),
-            "03_parameterize": [self.data / "parameterized" / FAILURES_FILE],
-            "04_cluster": [self.data / "clustered" / FAILURES_FILE],
-            "06_fit_smirnoff": [self.smirnoff / FAILURES_FILE],
-            **{f"07_train_learned@{variant}": [self.learned / variant / FAILURES_FILE] for variant in get_args(Variant)},
-            "08_rollout": [self.rollouts / FAILURES_FILE, self.rollouts / PROBES / FAILURES_FILE],
-        }
+DATA, ROLLOUTS = Path("data"), Path("outputs/rollouts")
+_FAILURES = {
+    "03_parameterize": [DATA / "parameterized"],
+    "04_cluster": [DATA / "clustered"],
+    "06_fit_smirnoff": [SMIRNOFF],
+    **{f"07_train_learned@{variant}": [LEARNED / variant] for variant in get_args(Variant)},
+    "08_rollout": [ROLLOUTS, ROLLOUTS / PROBES],
+}
+"""Folders with a table of failures."""
 
 
-def analyse(params: Params, output: Path, inputs: StageOutputs = StageOutputs()) -> dict[str, Any]:
+def analyse(params: Params, output: Path) -> dict[str, Any]:
     """Evaluate what was fitted on the test set, and write the report.
 
     Writes to `output` the files of `output.write_report`, and `tables/parity-*.csv` for `dvc plots`.
@@ -72,7 +52,6 @@ def analyse(params: Params, output: Path, inputs: StageOutputs = StageOutputs())
     Args:
         params: all of params.yaml: the report lists what differs from the defaults.
         output: folder.
-        inputs: outputs of earlier stages.
 
     Returns:
         Metrics: test errors of each potential, by source.
@@ -81,37 +60,39 @@ def analyse(params: Params, output: Path, inputs: StageOutputs = StageOutputs())
         DataError: where an earlier stage has not written its output, or it is damaged.
         TooManyFailuresError: where more than `analyse.max_failed_fraction` of the test set cannot be evaluated.
     """
-    datasets = open_datasets(inputs.data / "clustered")
-    splits = Splits.open(inputs.data / "splits/splits.arrow")
-    parameterized = inputs.data / "parameterized"
-    models = open_fitted(FITTED, parameterized, inputs.smirnoff, inputs.learned)
+    datasets = open_datasets(DATA / "clustered")
+    splits = Splits.open(DATA / "splits/splits.arrow")
+    parameterized = DATA / "parameterized"
+    models = open_fitted(FITTED, parameterized, SMIRNOFF, LEARNED)
     limit = params.analyse.max_failed_fraction
     predictions = predict_test(models, datasets, splits, ParameterizedSet.open(parameterized), max_failed_fraction=limit)
     found = summaries(predictions)
-    if has_ensemble(inputs.learned / "conservative"):
-        models[ENSEMBLE] = open_ensemble(inputs.learned / "conservative")
+    if has_ensemble(LEARNED / "conservative"):
+        models[ENSEMBLE] = open_ensemble(LEARNED / "conservative")
     trained = _trained_on(models, datasets, splits, params.train_learned.sources)
-    scores = score_models(models, predictions, ConformerDataset(inputs.rollouts / PROBES), trained)
-    simulated = rollouts.Rollouts.read(inputs.rollouts, inputs.metrics / "rollout.json")
+    scores = score_models(models, predictions, ConformerDataset(ROLLOUTS / PROBES), trained)
+    simulated = rollouts.Rollouts.read(ROLLOUTS, METRICS / "rollout.json")
     points = [parity(predictions, "energy"), parity(predictions, "forces")]
     trainings = [
-        learning.Training.read(variant, inputs.learned / variant, inputs.metrics / f"train_learned-{variant}.json")
+        learning.Training.read(variant, LEARNED / variant, METRICS / f"train_learned-{variant}.json")
         for variant in get_args(Variant)
     ]
     headlines = summary.Headlines(
         "force MAE", _force_errors(found), simulated.drifts(), simulated.stable(), [*uncertainty.sentences(scores)]
     )
+    failure_files = {"02_convert": sorted((DATA / "arrow").glob(f"*/{FAILURES_FILE}"))}
+    failure_files |= {stage: [folder / FAILURES_FILE for folder in folders] for stage, folders in _FAILURES.items()}
     sections = [
         summary.section(headlines),
-        run.run_section(run.RunSummary.read(params, inputs.data / "arrow", inputs.metrics)),
+        run.run_section(run.RunSummary.read(params, DATA / "arrow", METRICS)),
         errors.section(predictions, found, errors.count_frames(datasets, splits)),
         parity_section(points),
         *breakdown.sections(predictions, found, params.analyse, count_training_sizes(datasets, splits)),
         rollouts.section(simulated),
         uncertainty.section(scores),
         learning.section(trainings),
-        parameters.section(parameters.SmirnoffFit.read(inputs.smirnoff, inputs.metrics / "fit_smirnoff.json")),
-        run.failures_section(read_failures_by_stage(inputs.failure_files()) | {"09_analyse": predictions.failures}),
+        parameters.section(parameters.SmirnoffFit.read(SMIRNOFF, METRICS / "fit_smirnoff.json")),
+        run.failures_section(read_failures_by_stage(failure_files) | {"09_analyse": predictions.failures}),
     ]
     subtitle = f"Profile `{params.profile}`: SMIRNOFF and PaiNN fitted to quantum-chemical energies and forces"
     write_report(output, TITLE, subtitle, sections)

@@ -278,14 +278,11 @@ _SETTINGS: dict[str, Any] = {
     "axes.prop_cycle": cycler(color=CYCLE),
     "grid.color": GRID,
     "grid.linewidth": 0.7,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "xtick.major.size": 3.0,
-    "ytick.major.size": 3.0,
+    **{
+        f"{axis}tick.{name}": value
+        for axis in "xy"
+        for name, value in {"color": MUTED, "labelsize": 8.5, "major.width": 0.7, "major.size": 3.0}.items()
+    },
     "xtick.minor.visible": False,
     "text.color": INK,
     "text.parse_math": False,  # names from data may hold dollar signs; formulas are written in Unicode

@@ -67,8 +67,7 @@ def force_table(found: Summaries, *, common: bool = False) -> Table:
         found: from `errors.summaries`.
         common: whether they are of molecules for which every potential has predictions; the title then says so.
     """
-    names = {f"force_{kind}_{FORCE_UNIT}": label for kind, label in (("mae", "MAE"), ("rmse", "RMSE"))}
-    names[f"force_mean_molecule_rmse_{FORCE_UNIT}"] = "mean molecule RMSE"
+    names = _names("force", FORCE_UNIT)
     return Table(
         name="test-force-errors-common" if common else "test-force-errors",
         title="Force errors, molecules that every potential can predict" if common else "Force errors, by component",
@@ -81,8 +80,7 @@ def force_table(found: Summaries, *, common: bool = False) -> Table:
 
 def energy_table(found: Summaries) -> Table:
     """Return errors of energies, by source and potential."""
-    names = {f"energy_{kind}_{ENERGY_UNIT}": label for kind, label in (("mae", "MAE"), ("rmse", "RMSE"))}
-    names[f"energy_mean_molecule_rmse_{ENERGY_UNIT}"] = "mean molecule RMSE"
+    names = _names("energy", ENERGY_UNIT)
     total = {f"total_energy_mae_{ENERGY_UNIT}": "MAE of total energies"}
     hidden = [f"total_energy_{kind}_{unit}" for kind in ("mae", "rmse") for unit in (ENERGY_UNIT, f"{ENERGY_UNIT}_per_atom")]
     return Table(
@@ -96,6 +94,11 @@ def energy_table(found: Summaries) -> Table:
 
 
 _LEADING = (TableColumn("potential_label", "potential"), TableColumn("molecules", "molecules"))
+
+
+def _names(quantity: str, unit: str) -> dict[str, str]:
+    kinds = {"mae": "MAE", "rmse": "RMSE", "mean_molecule_rmse": "mean molecule RMSE"}
+    return {f"{quantity}_{kind}_{unit}": label for kind, label in kinds.items()}
 
 
 def _with_intervals(names: Mapping[str, str], unit: str) -> list[TableColumn]:

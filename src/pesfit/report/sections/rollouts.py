@@ -40,8 +40,8 @@ _N_SHOWN = 3
 
 _STABLE = (
     " Stable: replicas in which no bond is further from its reference mean than `rollout.max_stretch_angstrom` allows, and the total "
-    "energy does not diverge. Stable time: mean over replicas. Out of distribution: replicas with a frame of larger uncertainty than nearly all "
-    "training conformers. Force MAE: against the labels' method along the trajectory."
+    "energy does not diverge. Stable time: mean over replicas. Out of distribution: replicas with a frame that is more uncertain than "
+    "nearly all training conformers. Force MAE: against the labels' method along the trajectory."
 )
 
 

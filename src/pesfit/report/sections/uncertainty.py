@@ -92,28 +92,14 @@ def _scores(judged: Sequence[Judged], quantity: Quantity) -> Table:
     rows: list[dict[str, Cell]] = []
     for each in sorted(shown, key=lambda one: sources.index(one.source)):
         found = each.judgement
-        rows.append(
-            {
-                "source": each.source,
-                "potential": each.potential,
-                "label": label_of(each.potential),
-                "n_values": found.n_values,
-                f"rmse_{key}": found.rmse,
-                "nll": found.nll,
-                **_ends("nll", found.nll_interval),
-                "nll_with_noise": found.nll_with_noise,
-                **_ends("nll_with_noise", found.nll_with_noise_interval),
-                "nll_constant": found.nll_constant,
-                **_ends("nll_constant", found.nll_constant_interval),
-                "expected_calibration_error": found.ece,
-                "expected_calibration_error_with_noise": found.ece_with_noise,
-                "expected_calibration_error_constant": found.ece_constant,
-                "coverage_95": found.coverage_95,
-                **_ends("coverage_95", found.coverage_95_interval),
-                "rank_correlation": found.rank_correlation,
-                "resampled": found.resampled,
-            }
-        )
+        row: dict[str, Cell] = {"source": each.source, "potential": each.potential, "label": label_of(each.potential)}
+        row |= {"n_values": found.n_values, f"rmse_{key}": found.rmse}
+        for name in ("nll", "nll_with_noise", "nll_constant"):
+            row |= {name: getattr(found, name), **_ends(name, getattr(found, f"{name}_interval"))}
+        for ending in ("", "_with_noise", "_constant"):
+            row[f"expected_calibration_error{ending}"] = getattr(found, f"ece{ending}")
+        row |= {"coverage_95": found.coverage_95, **_ends("coverage_95", found.coverage_95_interval)}
+        rows.append(row | {"rank_correlation": found.rank_correlation, "resampled": found.resampled})
     columns = (
         TableColumn("label", "potential"),
         TableColumn(f"rmse_{key}", "RMSE", unit),
