@@ -74,8 +74,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
     return load_training_data(datasets, splits, "train", 4.0)
 
 
-def potential(variant: Variant = "conservative", precision: Literal["float32", "float64"] = "float64") -> PaiNNPotential:
-    network = Network(n_features=8, n_interactions=2, n_rbf=6, cutoff_angstrom=4.0, precision=precision)
+def potential(
+    variant: Variant = "conservative", precision: Literal["float32", "float64"] = "float64", n_interactions: int = 2
+) -> PaiNNPotential:
+    network = Network(n_features=8, n_interactions=n_interactions, n_rbf=6, cutoff_angstrom=4.0, precision=precision)
     atomrefs = torch.tensor([100.0, 600.0, 800.0], dtype=torch.float64)
     return build_painn(PaiNNConfig(variant, (1, 6, 8), network), atomrefs=atomrefs, scale=20.0, seed=3)
 
@@ -196,8 +198,9 @@ def test_shards_are_added_in_float64_in_their_order() -> None:
     assert parts[0].gradient.tolist() == [1e8], "parts stay as they are"
 
 
+@pytest.mark.slow
 def test_the_traced_step_takes_any_shard_and_agrees_with_eager(data: TrainingData) -> None:
-    model = potential("conservative", "float32")
+    model = potential("conservative", "float32", n_interactions=1)  # two take twice as long to trace
     step = GradientStep(model, OBJECTIVES[0], data, compile_step="never")
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
