@@ -36,11 +36,12 @@ test: $(STAMP) ## run the tests, the end-to-end run among them
 test-fast: $(STAMP) ## run the tests that take less than about 3 s each
 	@python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
-lint: $(STAMP) ## style, types, import order, dependencies of stages
+lint: $(STAMP) ## style, spelling, types, import order, dependencies of stages
 	@ruff check .
 	@ruff format --check .
 	@mypy
 	@lint-imports
+	@codespell
 	@python stages/_deps.py --check
 
 deps: $(STAMP) ## write into dvc.yaml which modules each stage uses

@@ -1,4 +1,4 @@
-"""What reaches the judgement: which pairs, of which source, corrected and not, and what is resampled."""
+"""What reaches the judgment: which pairs, of which source, corrected and not, and what is resampled."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_each_source_and_all_of_them_are_judged_by_quantity() -> None:
     assert set(found) == {
         ("sure", quantity, source) for quantity in ("forces", "relative_energy") for source in ("all", "toy/a", "toy/b")
     }
-    assert {key[1:]: each.judgement.n_values for key, each in found.items()} == {
+    assert {key[1:]: each.judgment.n_values for key, each in found.items()} == {
         ("forces", "all"): 63,
         ("forces", "toy/a"): 36,
         ("forces", "toy/b"): 27,
@@ -55,7 +55,7 @@ def test_each_source_and_all_of_them_are_judged_by_quantity() -> None:
     energies = found["sure", "relative_energy", "toy/a"].sample
     np.testing.assert_allclose(energies.errors, 1.5 * np.array([1, 2, 3]))
     np.testing.assert_allclose(energies.with_noise, np.sqrt(0.25**2 + 0.5**2))
-    assert found["sure", "forces", "all"].judgement.rmse == pytest.approx(1.5)
+    assert found["sure", "forces", "all"].judgment.rmse == pytest.approx(1.5)
 
 
 def test_without_calibration_deviations_are_taken_as_they_are() -> None:
@@ -68,9 +68,9 @@ def test_molecules_are_resampled_or_blocks_of_a_single_one(n_molecules: int, n_c
     rows = [row(f"{i}/0", n_conformers=n_conformers) for i in range(n_molecules)]
     said = predictions(rows, {"sure": [says(each, 1.0, 1.0) for each in rows]})
     (first, *_) = judge_predictions(said, {})
-    assert first.judgement.resampled == kind
+    assert first.judgment.resampled == kind
     units = first.sample.units
-    assert (units is None) == (first.judgement.nll_interval is None) == (kind is None)
+    assert (units is None) == (first.judgment.nll_interval is None) == (kind is None)
     if units is not None:
         assert 10 <= len(np.unique(units.number)) <= 18
         assert len(units.number) == n_molecules * n_conformers * 9

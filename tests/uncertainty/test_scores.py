@@ -1,4 +1,4 @@
-"""Judgements of deviations against closed forms for Gaussians, and against counting pairs."""
+"""Judgments of deviations against closed forms for Gaussians, and against counting pairs."""
 
 from __future__ import annotations
 

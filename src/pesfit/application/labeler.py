@@ -53,8 +53,8 @@ class Labeler:
 
 
 @dataclass(frozen=True, eq=False)
-class LabeledRow:
-    """One row with new labels.
+class RelabeledRow:
+    """A row with new labels.
 
     Attributes:
         record: the conformers that have finite ones; None where there are none.
@@ -67,7 +67,7 @@ class LabeledRow:
     n_left_out: int = 0
 
 
-def label(labeler: Labeler, record: Record) -> LabeledRow:
+def label(labeler: Labeler, record: Record) -> RelabeledRow:
     """Replace a row's energies and forces by those of a model."""
     try:
         prepared, model = _prepare(labeler, record), _opened(labeler)
@@ -78,12 +78,12 @@ def label(labeler: Labeler, record: Record) -> LabeledRow:
 
         values, problem = _evaluate(energy_and_forces, record.coords, 1 + 3 * record.n_atoms)
     except PesfitError as error:
-        return LabeledRow(None, Failure.from_exception(record.id, STAGE, error), record.n_conformers)
+        return RelabeledRow(None, Failure.from_exception(record.id, STAGE, error), record.n_conformers)
     finite = np.isfinite(values).all(axis=1)
     kept, lost = np.flatnonzero(finite), np.flatnonzero(~finite)
     failure = _left_out(labeler, record, lost.tolist(), problem) if len(lost) else None
     labeled = replace(record, energy=values[:, 0], forces=values[:, 1:].reshape(record.coords.shape))
-    return LabeledRow(labeled.select(kept) if len(kept) else None, failure, len(lost))
+    return RelabeledRow(labeled.select(kept) if len(kept) else None, failure, len(lost))
 
 
 def score(labeler: Labeler, record: Record) -> FloatArray | Failure:

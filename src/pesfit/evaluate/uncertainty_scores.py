@@ -16,7 +16,7 @@ from pesfit.potentials.model import Model
 from pesfit.statistics.errors import ALL, numbers_of
 from pesfit.statistics.resampling import Units, units_of
 from pesfit.uncertainty.calibration import Calibration
-from pesfit.uncertainty.scores import Judgement, Sample, judge
+from pesfit.uncertainty.scores import Judgment, Sample, judge
 
 Quantity: TypeAlias = Literal["forces", "relative_energy"]
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
@@ -44,14 +44,14 @@ class Judged:
         source: of the rows, or `ALL`.
         quantity: force components, or energies relative to the row's first test conformer.
         sample: errors and standard deviations.
-        judgement: scores.
+        judgment: scores.
     """
 
     potential: str
     source: str
     quantity: Quantity
     sample: Sample
-    judgement: Judgement
+    judgment: Judgment
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +74,10 @@ class UncertaintyScores:
         for each in self.judged:
             if each.source == ALL:
                 found.setdefault(each.potential, {})[each.quantity] = {
-                    "negative_log_likelihood": each.judgement.nll,
-                    "expected_calibration_error": each.judgement.ece,
-                    "coverage_95": each.judgement.coverage_95,
-                    "rank_correlation": each.judgement.rank_correlation,
+                    "negative_log_likelihood": each.judgment.nll,
+                    "expected_calibration_error": each.judgment.ece,
+                    "coverage_95": each.judgment.coverage_95,
+                    "rank_correlation": each.judgment.rank_correlation,
                 }
         for separation in self.separations:
             if separation.auroc is not None:
@@ -125,9 +125,9 @@ def judge_predictions(predictions: Predictions, calibrations: Mapping[str, Calib
         for quantity in QUANTITIES:
             for source in (ALL, *predictions.sources):
                 sample = _sample(predictions, potential, None if source == ALL else source, quantity, calibration)
-                judgement = None if sample is None else judge(sample)
-                if sample is not None and judgement is not None:
-                    found.append(Judged(potential, source, quantity, sample, judgement))
+                judgment = None if sample is None else judge(sample)
+                if sample is not None and judgment is not None:
+                    found.append(Judged(potential, source, quantity, sample, judgment))
     return found
 
 

@@ -55,7 +55,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """Scores of standard deviations. NLLs are in nats, and hold for the unit of the quantity.
 
     Attributes:
@@ -91,7 +91,7 @@ class Judgement:
     resampled: Literal["molecules", "blocks"] | None
 
 
-def judge(sample: Sample) -> Judgement | None:
+def judge(sample: Sample) -> Judgment | None:
     """Score standard deviations; None where there is no error, or all of them are 0."""
     errors, n = sample.errors, len(sample.errors)
     rmse = float(np.sqrt(np.mean(errors**2))) if n else 0.0
@@ -103,7 +103,7 @@ def judge(sample: Sample) -> Judgement | None:
     means = of_values.mean(axis=1)
     curves = [coverage(errors, each) for each in kinds]
     nll, with_noise, of_constant, covered = _intervals(of_values, sample.units)
-    return Judgement(
+    return Judgment(
         n_values=n,
         rmse=rmse,
         nll=float(means[0]),

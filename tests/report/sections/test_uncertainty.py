@@ -48,7 +48,7 @@ def test_tables_hold_what_was_judged() -> None:
     assert [(one["source"], one["potential"]) for one in rows] == [
         (source, potential) for source in ("all", "toy/a", "toy/b") for potential in CALIBRATIONS
     ]
-    assert rows[0]["nll"] == found[0].judgement.nll
+    assert rows[0]["nll"] == found[0].judgment.nll
     assert [one["factor"] for one in made["uncertainty-factors"].rows] == [6.0, 2.0]
     domain = {(one["potential"], one["set"]): one for one in made["uncertainty-domain"].rows}
     assert domain["smirnoff", INSIDE]["auroc"] is None

@@ -103,7 +103,7 @@ def in_order(potentials: Iterable[str]) -> list[str]:
 
 
 def color_of(potential: str) -> str:
-    """Return a potential's color; grey for one that is not known."""
+    """Return a potential's color; gray for one that is not known."""
     return SERIES[potential].light if potential in SERIES else MUTED
 
 

@@ -226,7 +226,7 @@ def _by_kind(changes: Sequence[ParameterChange]) -> Figure:
         "Parameter changes against initial values",
         f"One panel for each kind of parameter: {words}.",
         draw,
-        note="Grey: not determined by the data. Bars: standard errors.",
+        note="Gray: not determined by the data. Bars: standard errors.",
     )
 
 

@@ -50,7 +50,7 @@ _NOTES: dict[Quantity, str] = {
 def sentences(scores: UncertaintyScores) -> Iterator[str]:
     """Yield the sentences for the first screen."""
     covered = [
-        f"{100.0 * each.judgement.coverage_95:.0f} % ({label_of(each.potential)})"
+        f"{100.0 * each.judgment.coverage_95:.0f} % ({label_of(each.potential)})"
         for each in scores.judged
         if each.source == ALL and each.quantity == "forces"
     ]
@@ -91,7 +91,7 @@ def _scores(judged: Sequence[Judged], quantity: Quantity) -> Table:
     sources = list(dict.fromkeys(each.source for each in shown))
     rows: list[dict[str, Cell]] = []
     for each in sorted(shown, key=lambda one: sources.index(one.source)):
-        found = each.judgement
+        found = each.judgment
         row: dict[str, Cell] = {"source": each.source, "potential": each.potential, "label": label_of(each.potential)}
         row |= {"n_values": found.n_values, f"rmse_{key}": found.rmse}
         for name in ("nll", "nll_with_noise", "nll_constant"):
@@ -189,15 +189,13 @@ def _calibration_curves(judged: Sequence[Judged]) -> Figure:
             panel.plot([0.0, 1.0], [0.0, 1.0], color=MUTED, linewidth=0.8)
             for each in judged:
                 if each.quantity == quantity:
-                    panel.plot(LEVELS, each.judgement.curve, **series(each.potential), markersize=3.5)
+                    panel.plot(LEVELS, each.judgment.curve, **series(each.potential), markersize=3.5)
             panel.set_xlim(0.0, 1.0)
             panel.set_ylim(0.0, 1.0)
         legend(canvas)
         return canvas
 
-    told = ", ".join(
-        f"{label_of(each.potential)}, {_LABELS[each.quantity]}: {number(each.judgement.ece, 2)}" for each in judged
-    )
+    told = ", ".join(f"{label_of(each.potential)}, {_LABELS[each.quantity]}: {number(each.judgment.ece, 2)}" for each in judged)
     return Figure(
         "calibration-curve",
         "Calibration curves: observed against nominal coverage",
@@ -219,9 +217,9 @@ def _binned_errors(judged: Sequence[Judged]) -> Figure:
         return canvas
 
     told = ", ".join(
-        f"{label_of(each.potential)}, {_LABELS[each.quantity]}: {number(each.judgement.rank_correlation, 2)}"
+        f"{label_of(each.potential)}, {_LABELS[each.quantity]}: {number(each.judgment.rank_correlation, 2)}"
         for each in judged
-        if each.judgement.rank_correlation is not None
+        if each.judgment.rank_correlation is not None
     )
     return Figure(
         "error-by-uncertainty",
