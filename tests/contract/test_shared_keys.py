@@ -18,9 +18,9 @@ from pesfit.data.topology import ParameterizedSet
 from pesfit.evaluate.predictions import predict_test, summaries
 from pesfit.models.open import open_model
 from pesfit.painn.potential import PaiNNConfig, build_painn
-from pesfit.painn.train.atomrefs import fit_atomrefs
+from pesfit.painn.train.datasets import load_training_data
 from pesfit.painn.train.evaluate import evaluate_split
-from pesfit.painn.train.graphs import load_training_data
+from pesfit.painn.train.train_network import fit_atomrefs
 from pesfit.parameterize.stage import parameterize_datasets
 from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.params.preparation import AssignCharges, Parameterize
