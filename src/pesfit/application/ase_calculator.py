@@ -75,7 +75,7 @@ class PesfitCalculator(Calculator):
         self.implemented_properties = ["energy", "free_energy", "forces", *(_STD if model.has_posterior else ())]
         self._model = model
         self._bonds = bonds
-        self._last: _Prepared | None = None
+        self._last: _LastMolecule | None = None
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy",), system_changes: Sequence[str] = all_changes
@@ -102,7 +102,7 @@ class PesfitCalculator(Calculator):
             self.results["energy_std"] = float(std.energy[0]) / EV
             self.results["forces_std"] = std.forces[0] / EV
 
-    def _prepare(self, atoms: Any) -> _Prepared:
+    def _prepare(self, atoms: Any) -> _LastMolecule:
         """Prepare a molecule that is not the one of the last call."""
         bare = checked("the atoms", atoms.numbers, atoms.positions, None)
         smiles = None if self._bonds is None else self._bonds.assign(bare.atomic_numbers, bare.coords, bare.where)
@@ -111,11 +111,11 @@ class PesfitCalculator(Calculator):
             prepared = self._model.prepare(geometry.atomic_numbers, smiles, geometry.where)
             predict_molecule(self._model, prepared, [geometry])  # names what the model cannot evaluate
             evaluate = self._model.potential.bind(collate([prepared.conformers(geometry.coords[None])]))
-            self._last = _Prepared(geometry.molecule, prepared, evaluate)
+            self._last = _LastMolecule(geometry.molecule, prepared, evaluate)
         return self._last
 
 
-class _Prepared(NamedTuple):
+class _LastMolecule(NamedTuple):
     """The molecule of the last call (`Geometry.molecule`), as the model prepared it, and the potential bound to it."""
 
     molecule: tuple[str | None, bytes]

@@ -24,7 +24,7 @@ PREFIX = "labeled"
 
 @dataclass(frozen=True)
 class Selection:
-    """Which conformers of a data set are labeled.
+    """Conformers of a data set to label.
 
     Attributes:
         every: take the first conformer of each row and every `every`-th after it.
