@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from rdkit import Chem
 
+from pesfit.chemistry.smiles import elements_of
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import Failure, MoleculeError, PesfitError
 from pesfit.data.topology import Topology
@@ -139,7 +140,7 @@ class _Engine:
 
 def _check_elements(molecule: Chem.Mol, request: Request) -> None:
     expected: IntArray = np.frombuffer(request.elements, dtype=np.int32)
-    found = np.array([atom.GetAtomicNum() for atom in molecule.GetAtoms()], dtype=np.int32)
+    found = elements_of(molecule)
     if found.shape != expected.shape or (found != expected).any():
         raise exceptions.ElementsError(
             f"by map number the elements are {found.tolist()}, the data set has {expected.tolist()}: {request.smiles}"

@@ -38,7 +38,7 @@ import numpy as np
 import numpy.typing as npt
 from rdkit import Chem, rdBase
 
-from pesfit.chemistry.smiles import group_of, mapped_smiles
+from pesfit.chemistry.smiles import elements_of, group_of, mapped_smiles
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import ArchiveError, DataError, MoleculeError
 from pesfit.core.parallel import ordered_map
@@ -220,7 +220,7 @@ def _record(entry: ArchiveEntry, mol: Chem.Mol, labels: _Labels) -> Record:
     return Record(
         id=entry.id,
         smiles=mapped_smiles(mol),
-        atomic_numbers=np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.int32),
+        atomic_numbers=elements_of(mol),
         coords=labels.coords,
         energy=labels.energy,
         forces=labels.forces,

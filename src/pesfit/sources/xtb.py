@@ -18,7 +18,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from pesfit.chemistry.bonds import Connectivity
-from pesfit.chemistry.smiles import group_of, mapped_smiles
+from pesfit.chemistry.smiles import elements_of, group_of, mapped_smiles
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import Failure, MoleculeError, PesfitError
 from pesfit.core.parallel import ordered_map
@@ -123,7 +123,7 @@ class _System:
         self.task = task
         self.params = params
         self.mol = Chem.AddHs(Chem.MolFromSmiles(task.molecule.smiles))
-        self.atomic_numbers = np.array([atom.GetAtomicNum() for atom in self.mol.GetAtoms()], dtype=np.int32)
+        self.atomic_numbers = elements_of(self.mol)
         self.total_charge = int(Chem.GetFormalCharge(self.mol))
         self.connectivity = Connectivity(self.mol)
         self.gfn2 = Gfn2(self.atomic_numbers, self.total_charge)
