@@ -1,4 +1,4 @@
-"""Stage 09: evaluate everything that was fitted on the test set, and write one page with its figures and numbers."""
+"""Stage 09: evaluate all fitted models on the test set, and write one page with its figures and numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ FITTED: tuple[PotentialName, ...] = ("smirnoff-initial", "smirnoff", "conservati
 ENSEMBLE = "ensemble"
 _MAE = f"force_mae_{FORCE_UNIT}"
 
-
 DATA, ROLLOUTS = Path("data"), Path("outputs/rollouts")
 _FAILURES = {
     "03_parameterize": [DATA / "parameterized"],
@@ -45,7 +44,7 @@ _FAILURES = {
 
 
 def analyse(params: Params, output: Path) -> dict[str, Any]:
-    """Evaluate what was fitted on the test set, and write the report.
+    """Evaluate all fitted models on the test set, and write the report.
 
     Writes to `output` the files of `output.write_report`, and `tables/parity-*.csv` for `dvc plots`.
 

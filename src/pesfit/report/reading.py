@@ -14,7 +14,7 @@ from pesfit.data.dataset import read_failures
 
 
 def read_json(path: Path) -> Any:
-    """Read what a stage wrote as JSON.
+    """Read a JSON file of a stage.
 
     Raises:
         DataError: if the file is missing or is not JSON.
@@ -27,7 +27,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a table that a stage wrote as CSV.
+    """Read a CSV file of a stage.
 
     Args:
         path: the file.

@@ -1,4 +1,4 @@
-"""How figures look, and their rendering."""
+"""Look of figures, and their rendering."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the networks learned."""
+"""The section on the networks' training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fit changed in the force field."""
+"""The section on parameters of the force field."""
 
 from __future__ import annotations
 

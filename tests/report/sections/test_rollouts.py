@@ -1,4 +1,4 @@
-"""What simulations say of the potentials."""
+"""The section on simulations."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def in_order(potentials: Iterable[str]) -> list[str]:
 
 
 def color_of(potential: str) -> str:
-    """Return a potential's color; gray for one that is not known."""
+    """Return a potential's color; gray for an unknown one."""
     return SERIES[potential].light if potential in SERIES else MUTED
 
 
@@ -321,7 +321,7 @@ def clean_svg(text: str, *, prefix: str, colors: Mapping[str, str] | None = None
     Args:
         text: an SVG file.
         prefix: unique on the page.
-        colors: what to write for colors such as `#1f2328`, in lower case.
+        colors: replacements of colors such as `#1f2328`, in lower case.
 
     Raises:
         DataError: if this is not SVG.

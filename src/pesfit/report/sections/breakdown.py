@@ -212,13 +212,13 @@ def _gallery(molecules: Sequence[MoleculeForceErrors], potential: str, n_all: in
 
 
 def draw(molecule: MoleculeForceErrors, potential: str, largest: float) -> str:
-    """Return a molecule as SVG, its formula in letters where nothing says how it is bonded.
+    """Return a molecule as SVG, or its formula in letters where the bonds are unknown.
 
     Strokes are `currentColor`, the background is transparent. Behind each atom is a disc, the more opaque the larger the error of the
     force on it; a hydrogen that is not drawn counts for the atom it is bonded to.
 
     Args:
-        molecule: what is drawn.
+        molecule: to draw.
         potential: whose errors.
         largest: error of an opaque disc [kcal/mol/Å].
     """
@@ -231,7 +231,7 @@ def draw(molecule: MoleculeForceErrors, potential: str, largest: float) -> str:
 
 
 def caption(molecule: MoleculeForceErrors) -> str:
-    """Return what stands below a drawing: id, source, and what every potential is wrong by."""
+    """Return the text below a drawing: id, source, and the error of every potential."""
     errors = " · ".join(f"{label_of(name)}: {value:.3g}" for name, value in molecule.force_rmse.items())
     many = "1 conformer" if molecule.n_conformers == 1 else f"{molecule.n_conformers:,} conformers"
     return f"{molecule.id} ({molecule.source}, {many}). {errors}"

@@ -42,7 +42,7 @@ class ParameterChange:
         standard_error: of the posterior; None where there is none.
         prior_width: standard deviation of the prior, at the strength that was chosen; None without a prior of its own.
         uses: number of terms of the training molecules that have it.
-        determined: whether the data say more about it than the prior.
+        determined: whether the data constrain it more than the prior.
         at_bound: whether the optimum lies on a bound that params.yaml sets.
     """
 
