@@ -75,5 +75,5 @@ lock: $(STAMP) ## resolve requirements.in anew into requirements.lock (needs uv)
 	  $(addprefix --no-emit-package ,$(WITH_TORCH)) --upgrade requirements.in --output-file requirements.lock
 
 clean: ## remove data, outputs and scratch; keeps .venv and the DVC and download caches
-	@rm -rf data/raw data/arrow data/parameterized data/clustered data/splits
+	@rm -rf data/raw data/arrow data/parameterized data/clustered data/splits data/minima
 	@find outputs -mindepth 1 -maxdepth 1 ! -name metrics -exec rm -rf {} + 2>/dev/null || true

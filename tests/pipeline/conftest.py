@@ -21,6 +21,7 @@ SMALLER: dict[str, Any] = {
     "convert": {
         "xtb": {"n_molecules": 6, "n_conformers": 2, "n_samples": 3, "sample_interval_fs": 5.0, "n_trajectory_frames": 60}
     },
+    "minima": {"n_conformers": 1, "n_minima": 1, "scans_per_molecule": 0},
     "split": {
         "rules": [
             {"source": "xtb/conformers", "by": "molecule", "train": 0.5, "validation": 0.25, "test": 0.25},

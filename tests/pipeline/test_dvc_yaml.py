@@ -74,7 +74,7 @@ def test_a_stage_declares_the_parameters_it_reads(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stages_metrics_carry_its_name_and_its_script_is_thin(stage: str) -> None:
-    name = stage.partition("_")[2]
+    name = stage.partition("_")[2] or stage
     (metrics,) = (next(iter(entry)) for entry in STAGES[stage]["metrics"])
     text = script(stage).read_text()
     if "${key}" in metrics:

@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 from pesfit.core.exceptions import ParamsError
 from pesfit.params.evaluation import Analyse, Rollout
 from pesfit.params.fit_smirnoff import FitSmirnoff
-from pesfit.params.preparation import Cluster, Convert, Download, Parameterize, Sources, Split
+from pesfit.params.preparation import Cluster, Convert, Download, Minima, Parameterize, Sources, Split
 from pesfit.params.section import ParamsSection, allowed, field_at
 from pesfit.params.train_learned import InitialWeights, TrainLearned
 
@@ -38,6 +38,7 @@ class Params(ParamsSection):
     sources: Sources = Field(Sources(), description="Data that go in.")
     download: Download = Field(Download(), description="01_download: transfer of files.")
     convert: Convert = Field(Convert(), description="02_convert: conversion of sources to Arrow data sets.")
+    minima: Minima = Field(Minima(), description="minima: minima, Hessians and relaxed torsion scans.")
     parameterize: Parameterize = Field(Parameterize(), description="03_parameterize: force field and charges.")
     cluster: Cluster = Field(Cluster(), description="04_cluster: selection of representative conformers.")
     split: Split = Field(Split(), description="05_split: training, validation and test set.")

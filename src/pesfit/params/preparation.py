@@ -208,6 +208,28 @@ class Parameterize(MaxFailed):
     charges: AssignCharges = Field(AssignCharges(), description="Partial charges.")
 
 
+class Minima(MaxFailed):
+    """Minima, Hessians and relaxed torsion scans by the method that labeled the data."""
+
+    sources: tuple[str, ...] = Field(
+        ("xtb",),
+        description="Sources whose molecules get minima and scans (`xtb` stands for all its parts); those labeled by another method than "
+        "GFN2-xTB are left out.",
+    )
+    n_conformers: int = Field(6, ge=1, description="Conformers of each molecule that are embedded and relaxed.")
+    n_minima: int = Field(3, ge=1, description="Minima of each molecule that are kept, lowest first.")
+    hessians: bool = Field(
+        True, description="Differentiate the forces at each minimum: harmonic frequencies, and curvatures to fit to."
+    )
+    max_force: float = Field(0.05, gt=0.0, description="Largest force on an atom at a minimum, in kcal/mol/Å.")
+    scans_per_molecule: int = Field(
+        1, ge=0, description="Rotatable bonds of each molecule that are scanned, larger fragments first."
+    )
+    scan_points: int = Field(24, ge=6, description="Points of a scan, evenly spaced over the full turn.")
+    scan_max_force: float = Field(0.2, gt=0.0, description="Largest force on an atom at a point of a scan, in kcal/mol/Å.")
+    seed: int = Field(2666, ge=0, description="Seed of the embedding.")
+
+
 class Cluster(MaxFailed):
     """Selection of representative conformers."""
 
