@@ -31,7 +31,8 @@ from pesfit.params.preparation import AssignCharges, Convert, ConvertMD17, Espal
 from pesfit.smirnoff.exact.accumulate import PassSettings, accumulate, assemble, read, scores
 from pesfit.smirnoff.exact.solve import fit_exactly
 from pesfit.smirnoff.fit_data import FitInputs, cut, list_molecules
-from pesfit.smirnoff.gradient.run import GradientData, GradientFit, GradientStart, RunFiles, fit_by_gradient
+from pesfit.smirnoff.gradient.epochs import RunFiles
+from pesfit.smirnoff.gradient.run import GradientData, GradientFit, GradientStart, fit_by_gradient
 from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
 from pesfit.sources.convert import convert_sources
 from pesfit.split.stage import split_datasets
@@ -89,7 +90,9 @@ def exactly(inputs: FitInputs, folder: Path) -> Exact:
 def descended(exact: Exact, gradient: Gradient, folder: Path) -> tuple[GradientFit, float]:
     """Fit by descent, and say how long it took."""
     begin = time.perf_counter()
-    found = fit_by_gradient(exact.data, exact.start, gradient, exact.params.objective, RunFiles(folder, None, "benchmark", 1e9))
+    found = fit_by_gradient(
+        exact.data, exact.start, gradient, exact.params.objective, RunFiles(folder / "gradient.npz", None, "benchmark", 1e9)
+    )
     return found, time.perf_counter() - begin
 
 

@@ -29,10 +29,10 @@ from pesfit.smirnoff.exact.solve import ExactFit, fit_exactly
 from pesfit.smirnoff.export import check_energies, check_offxml, write_offxml
 from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows, cut, list_molecules
 from pesfit.smirnoff.fit_report import log_path, plot_changes, plot_path, write_parameters, write_path, write_summary
+from pesfit.smirnoff.gradient.epochs import RunFiles
 from pesfit.smirnoff.gradient.run import (
     GradientData,
     GradientStart,
-    RunFiles,
     fit_by_gradient,
     gradient_metrics,
     write_epochs,
@@ -111,7 +111,9 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
         failed = {failure.id for failure in failures}
         data = GradientData(inputs, [molecule for molecule in molecules if molecule.id not in failed], extension)
         start = GradientStart(extension.force_field, layout, fit.posterior.x, fit.weights, fit.posterior.strength)
-        files = RunFiles(scratch, None if runs is None else runs / "gradient", " ".join(path.stem for path in paths))
+        files = RunFiles(
+            scratch / "gradient.npz", None if runs is None else runs / "gradient", " ".join(path.stem for path in paths)
+        )
         gradient = fit_by_gradient(data, start, params.gradient, params.objective, files)
         fitted, labels = gradient.force_field, ("before", "exact", "after")
     errors = gradient.errors if gradient else exact_errors(read(paths), [np.zeros(len(layout)), fit.posterior.x])

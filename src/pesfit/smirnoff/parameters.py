@@ -95,25 +95,41 @@ class Layout:
         Raises:
             ParamsError: where nothing is chosen, a pattern fits no parameter, or a starting value is out of its bounds.
         """
+        layout = cls._listed(force_field, train, used=True)
+        if not len(layout):
+            raise ParamsError(
+                "fit_smirnoff.train: nothing is trained; set `train: true` for a column of parameters that molecules use"
+            )
+        for i in range(len(layout)):
+            table = force_field.tables[BONDED_HANDLERS[layout.handler[i]]]
+            _check_start(table, int(layout.row[i]), table.columns[int(layout.is_shift[i])], layout.column(i))
+        return layout
+
+    @classmethod
+    def unused(cls, force_field: ForceField, train: Train) -> Layout:
+        """List the chosen parameters that no molecule uses; their bounds are not checked, since nothing is fitted."""
+        return cls._listed(force_field, train, used=False)
+
+    @classmethod
+    def _listed(cls, force_field: ForceField, train: Train, *, used: bool) -> Layout:
         entries: list[tuple[int, int, bool, float, float]] = []
         for index, handler in enumerate(BONDED_HANDLERS):
             table, section = force_field.tables[handler], getattr(train, SECTIONS[handler])
             shifts = handler in MINIMUM and getattr(section, MINIMUM[handler]).train
-            for row in np.flatnonzero(chosen(table, section) & (table.uses > 0)):
+            for row in np.flatnonzero(chosen(table, section) & ((table.uses > 0) == used)).tolist():
                 k = float(table.values[row, 0])
                 minimum = float(table.values[row, 1]) if handler in MINIMUM else 0.0
-                if section.k.train:
-                    _check_start(table, int(row), "k", section.k)
-                    entries.append((index, int(row), False, k, minimum))
-                if shifts and (section.k.train or k > 0.0):
-                    _check_start(table, int(row), MINIMUM[handler], getattr(section, MINIMUM[handler]))
-                    entries.append((index, int(row), True, k, minimum))
-        if not entries:
-            raise ParamsError(
-                "fit_smirnoff.train: nothing is trained; set `train: true` for a column of parameters that molecules use"
-            )
-        columns = [np.array(values) for values in zip(*entries, strict=True)]
-        return cls(columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2], columns[3], columns[4], train)
+                kinds = [False] * section.k.train + [True] * (shifts and (section.k.train or k > 0.0))
+                entries += [(index, row, is_shift, k, minimum) for is_shift in kinds]
+        columns = [[entry[i] for entry in entries] for i in range(5)]
+        return cls(
+            np.array(columns[0], dtype=np.int64),
+            np.array(columns[1], dtype=np.int64),
+            np.array(columns[2], dtype=bool),
+            np.array(columns[3], dtype=np.float64),
+            np.array(columns[4], dtype=np.float64),
+            train,
+        )
 
     def column(self, entry: int) -> TrainedColumn:
         """Return the parameters (bounds, width) of an entry of x."""

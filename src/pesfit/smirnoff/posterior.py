@@ -27,7 +27,7 @@ from pesfit.core.exceptions import DataError
 from pesfit.data.topology import BONDED_HANDLERS, ForceField, ParameterTable, Topology
 from pesfit.params.fit_smirnoff import Train
 from pesfit.smirnoff.features import MoleculeFeatures
-from pesfit.smirnoff.parameters import MINIMUM, SECTIONS, Layout, chosen
+from pesfit.smirnoff.parameters import MINIMUM, Layout
 from pesfit.statistics.linear_gaussian import Posterior
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 
@@ -48,7 +48,7 @@ def write_posterior(path: Path, force_field: ForceField, layout: Layout, posteri
         layout: meaning of x.
         posterior: of x.
     """
-    unused = _unused(force_field, layout.train)
+    unused = Layout.unused(force_field, layout.train)
     both = [(layout, "", layout.prior().widths), (unused, "unused_", unused.prior().widths)]
     named = {prefix + key: values for of, prefix, widths in both for key, values in _named(force_field, of, widths).items()}
     np.savez(
@@ -78,28 +78,6 @@ def _named(force_field: ForceField, layout: Layout, widths: FloatArray) -> dict[
         _MINIMUM_KEY: layout.minimum,
         "prior_widths": widths,
     }
-
-
-def _unused(force_field: ForceField, train: Train) -> Layout:
-    """List what would be trained if a molecule used it; bounds are not looked at, since nothing is fitted."""
-    entries: list[tuple[int, int, bool, float, float]] = []
-    for index, handler in enumerate(BONDED_HANDLERS):
-        table, section = force_field.tables[handler], getattr(train, SECTIONS[handler])
-        shifts = handler in MINIMUM and getattr(section, MINIMUM[handler]).train
-        for row in np.flatnonzero(chosen(table, section) & (table.uses == 0)).tolist():
-            k = float(table.values[row, 0])
-            minimum = float(table.values[row, 1]) if handler in MINIMUM else 0.0
-            kinds = [False] * section.k.train + [True] * (shifts and (section.k.train or k > 0.0))
-            entries += [(index, row, is_shift, k, minimum) for is_shift in kinds]
-    columns = [[entry[i] for entry in entries] for i in range(5)]
-    return Layout(
-        np.array(columns[0], dtype=np.int64),
-        np.array(columns[1], dtype=np.int64),
-        np.array(columns[2], dtype=bool),
-        np.array(columns[3], dtype=np.float64),
-        np.array(columns[4], dtype=np.float64),
-        train,
-    )
 
 
 @dataclass(frozen=True, eq=False)

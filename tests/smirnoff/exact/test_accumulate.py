@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from pesfit.core.exceptions import DataError, Failure
 from pesfit.data.dataset import Record
-from pesfit.params.fit_smirnoff import ConformerWeight, Train
-from pesfit.smirnoff.exact.accumulate import molecule_entries
+from pesfit.data.splits import SPLITS
+from pesfit.params.fit_smirnoff import ConformerWeight, Objective, Train
+from pesfit.smirnoff.exact.accumulate import assemble, molecule_entries
 from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics, ShardStatistics, load_shard, save_shard
 from pesfit.smirnoff.features import MoleculeFeatures
 from pesfit.smirnoff.fit_data import MoleculeRows, conformer_weights, cut
 from pesfit.smirnoff.parameters import Layout
-from tests.smirnoff.samples import Sample, evaluate, perturbation, sample
+from tests.smirnoff.samples import Sample, evaluate, sample
 
 UNIFORM = ConformerWeight()
 
@@ -90,10 +91,13 @@ def test_split_with_all_weights_zero_counts_nothing_in_the_objective(ethanol: Sa
     weight = ConformerWeight(kind="window", window=1e-6)
     rows = MoleculeRows("d", (0,), ("a",), "s", 0, 1)
     entries = {e.split: e for e in molecule_entries(rows, [data], [splits], features, weight)}
-    nothing = entries["validation"].weighted
-    assert nothing.n_conformers == 0
-    assert nothing.equations("mean").energy.n_rows == 0
-    assert nothing.error_sums(perturbation(layout)) == (0.0, 0.0, 0.0)
+    assert entries["validation"].weighted is None
+    assert entries["validation"].plain.n_conformers == (splits == 1).sum()
+    equations = assemble(
+        [ShardStatistics(tuple(entries.values()), ())], layout, Objective(conformer_weight=weight), SPLITS
+    ).equations
+    assert equations["train"].energy.n_rows + equations["train"].forces.n_rows > 0
+    assert equations["validation"].energy.n_rows + equations["validation"].forces.n_rows == 0
 
 
 def test_weights_by_energy() -> None:
@@ -115,18 +119,18 @@ def test_saved_shard_comes_back_exactly(ethanol: Sample, tmp_path: Path) -> None
         *molecule_entries(rows, data, splits, features, ConformerWeight(kind="boltzmann")),
     ]
     shard = ShardStatistics(tuple(entries), (Failure("d/b", "fit_smirnoff", "MoleculeError", "no, “it” cannot"),))
-    save_shard(tmp_path / "a.npz", shard)
-    save_shard(tmp_path / "b.npz", shard)
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    back = load_shard(tmp_path / "a.npz")
+    save_shard(tmp_path / "a.pickle", shard)
+    save_shard(tmp_path / "b.pickle", shard)
+    assert (tmp_path / "a.pickle").read_bytes() == (tmp_path / "b.pickle").read_bytes()
+    back = load_shard(tmp_path / "a.pickle")
     assert back.failures == shard.failures
     for found, expected in zip(back.entries, entries, strict=True):
         assert (found.molecule, found.source, found.split) == (expected.molecule, expected.source, expected.split)
         assert (found.weighted is found.plain) == (expected.weighted is expected.plain)
         equal(found.plain, expected.plain, rtol=1e-15)
         equal(found.weighted, expected.weighted, rtol=1e-15)
-    save_shard(tmp_path / "empty.npz", ShardStatistics((), ()))
-    assert load_shard(tmp_path / "empty.npz") == ShardStatistics((), ())
+    save_shard(tmp_path / "empty.pickle", ShardStatistics((), ()))
+    assert load_shard(tmp_path / "empty.pickle") == ShardStatistics((), ())
 
 
 def test_labels_that_are_not_finite_name_the_conformer(ethanol: Sample) -> None:

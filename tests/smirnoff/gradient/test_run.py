@@ -37,14 +37,15 @@ from pesfit.smirnoff.fit import fit_smirnoff
 from pesfit.smirnoff.fit_data import FitInputs, cut, list_molecules
 from pesfit.smirnoff.gradient import epochs, shards
 from pesfit.smirnoff.gradient.coefficients import equivalence_classes
-from pesfit.smirnoff.gradient.epochs import FitCheckpoint
+from pesfit.smirnoff.gradient.epochs import FitCheckpoint, RunFiles
 from pesfit.smirnoff.gradient.optimizers import EpochStep, LossValue, PenalizedLoss
-from pesfit.smirnoff.gradient.run import CHECKPOINT_FILE, GradientData, GradientFit, GradientStart, RunFiles, fit_by_gradient
+from pesfit.smirnoff.gradient.run import GradientData, GradientFit, GradientStart, fit_by_gradient
 from pesfit.smirnoff.model import open_smirnoff
 from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
 from tests.smirnoff.samples import evaluate, perturbation
 from tests.smirnoff.test_fit import make, rows_of, write
 
+CHECKPOINT_FILE = "gradient.npz"
 OBJECTIVE = Objective()
 STRENGTH = 0.01
 
@@ -89,7 +90,9 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Known:
 
 
 def fit(known: Known, folder: Path, params: Gradient, **changes: object) -> GradientFit:
-    return fit_by_gradient(known.data, replace(known.start, **changes), params, OBJECTIVE, RunFiles(folder, None, "key"))  # type: ignore[arg-type]
+    return fit_by_gradient(
+        known.data, replace(known.start, **changes), params, OBJECTIVE, RunFiles(folder / CHECKPOINT_FILE, None, "key")
+    )  # type: ignore[arg-type]
 
 
 def root_mean_squares(fit: GradientFit, number: int) -> FloatArray:
@@ -133,7 +136,7 @@ def objective(found: GradientFit, epoch: int) -> float:
 def test_what_the_statistics_say_of_errors_is_what_is_found_here(noisy: Known, tmp_path: Path) -> None:
     """The exact engine's errors come from normal equations, these from residuals."""
     found = fit(noisy, tmp_path, Gradient(patience=None, epochs=1))
-    paths = sorted((noisy.folder / "scratch").glob("*.npz"))
+    paths = sorted((noisy.folder / "scratch").glob("*.pickle"))
     theirs = exact_errors(read(paths), [np.zeros(len(noisy.start.layout)), noisy.start.x])
     exact = {(row.molecule, row.split): row for row in theirs}
     for row in found.errors:
@@ -186,7 +189,7 @@ class _KilledError(Exception):
 
 def resumes(noisy: Known, folder: Path, params: Gradient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hold a run that goes on from `folder` against one that was never killed."""
-    files = RunFiles(folder, None, "key", save_every=0.0)
+    files = RunFiles(folder / CHECKPOINT_FILE, None, "key", save_every=0.0)
     assert (folder / CHECKPOINT_FILE).is_file()
     evaluations: list[int] = []
     run = PenalizedLoss.__call__
@@ -220,21 +223,23 @@ def test_a_run_that_was_interrupted_goes_on_and_ends_in_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(FitCheckpoint, "save", save_and_stop)
         with pytest.raises(_KilledError):
-            fit_by_gradient(noisy.data, noisy.start, params, OBJECTIVE, RunFiles(tmp_path, None, "key", save_every=0.0))
+            fit_by_gradient(
+                noisy.data, noisy.start, params, OBJECTIVE, RunFiles(tmp_path / CHECKPOINT_FILE, None, "key", save_every=0.0)
+            )
     resumes(noisy, tmp_path, params, monkeypatch)
 
 
 def die_in_the_fifth_epoch(noisy: Known, params: Gradient, folder: Path) -> None:
     """What a process runs that is to die."""
-    report = epochs._EpochWatch.__call__
+    report = epochs._Epochs.__call__
 
-    def report_or_die(self: epochs._EpochWatch, step: EpochStep) -> bool:
+    def report_or_die(self: epochs._Epochs, step: EpochStep) -> bool:
         if step.epoch == 5:
             os.kill(os.getpid(), signal.SIGKILL)
         return report(self, step)
 
-    epochs._EpochWatch.__call__ = report_or_die  # type: ignore[method-assign]
-    fit_by_gradient(noisy.data, noisy.start, params, OBJECTIVE, RunFiles(folder, None, "key", save_every=0.0))
+    epochs._Epochs.__call__ = report_or_die  # type: ignore[method-assign]
+    fit_by_gradient(noisy.data, noisy.start, params, OBJECTIVE, RunFiles(folder / CHECKPOINT_FILE, None, "key", save_every=0.0))
 
 
 def test_a_process_that_was_killed_is_continued_by_another(

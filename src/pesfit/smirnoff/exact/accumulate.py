@@ -68,7 +68,7 @@ class _ShardJob:
 
     @property
     def path(self) -> Path:
-        return self.folder / f"{self.digest}.npz"
+        return self.folder / f"{self.digest}.pickle"
 
 
 def accumulate(
@@ -160,12 +160,8 @@ def molecule_entries(
                     weighted.append(_statistics(features, part.select(counting), weights[counting]))
         if plain:
             whole = merged(plain)
-            if conformer_weight.kind == "uniform":
-                yield MoleculeInSplit(molecule.id, molecule.source, name, whole, whole)
-            else:
-                yield MoleculeInSplit(
-                    molecule.id, molecule.source, name, whole, merged(weighted) if weighted else whole.nothing()
-                )
+            weighed = whole if conformer_weight.kind == "uniform" else merged(weighted) if weighted else None
+            yield MoleculeInSplit(molecule.id, molecule.source, name, whole, weighed)
 
 
 def _statistics(features: MoleculeFeatures, part: Record, weights: FloatArray | None) -> MoleculeStatistics:
@@ -270,7 +266,7 @@ def assemble(shards: Iterable[ShardStatistics], layout: Layout, objective: Objec
     sums = {split: NormalEquations.zeros(n) for split in splits}
     for shard in shards:
         for entry in shard.entries:
-            if entry.split not in sums or entry.weighted.n_conformers == 0:
+            if entry.split not in sums or entry.weighted is None:
                 continue
             energy, forces = factors(entry.weighted.n_atoms, entry.weighted.weight, entry.source, objective)
             statistics = entry.weighted
@@ -309,7 +305,7 @@ def scores(
     zero = "mean" if objective.energy_zero == "none" else objective.energy_zero
     for shard in shards:
         for entry in shard.entries:
-            if entry.split != "train" or entry.weighted.n_conformers == 0:
+            if entry.split != "train" or entry.weighted is None:
                 continue
             energy, forces = factors(entry.weighted.n_atoms, entry.weighted.weight, entry.source, objective)
             columns = entry.weighted.columns

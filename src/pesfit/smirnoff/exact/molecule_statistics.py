@@ -1,4 +1,4 @@
-"""What a pass over the data keeps of each molecule: small, additive, and enough for any energy zero, weight and error.
+"""Sufficient statistics of each molecule: small, additive, and enough for any energy zero, weight and error.
 
 Features and target are one vector v = (φ, y) of the molecule's own parameters. Energies are kept as mean and moments about the mean,
 
@@ -18,9 +18,9 @@ With `mean` and `min` the constants m²/(2k) of harmonic terms (see `parameters`
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,13 +35,8 @@ from pesfit.statistics.normal_equations import Moments, NormalEquations
 EnergyZero = Literal["mean", "min", "none"]
 
 
-FORMAT_VERSION = 1
-
-
+FORMAT_VERSION = 2
 _MATRICES = ("energy", "forces")
-
-
-_VECTORS = ("columns", "uses", "mean", "lowest")
 
 
 @dataclass(frozen=True)
@@ -147,22 +142,19 @@ class MoleculeStatistics:
             forces=self.forces + other.forces,
         )
 
-    def nothing(self) -> MoleculeStatistics:
-        """Return the statistics of no conformer of this molecule."""
-        zero = np.zeros_like(self.mean)
-        none = np.zeros_like(self.energy)
-        return replace(
-            self,
-            n_conformers=0,
-            weight=0.0,
-            log_weight=0.0,
-            mean=zero,
-            energy=none,
-            lowest=zero,
-            lowest_label=math.inf,
-            n_force_conformers=0,
-            forces=none,
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle one half of each matrix: they are symmetric, and there may be many."""
+        upper = np.triu_indices(len(self.mean))
+        return self.__dict__ | {name: getattr(self, name)[upper] for name in _MATRICES}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Fill the other half."""
+        n = len(state["mean"])
+        for name in _MATRICES:
+            matrix = np.zeros((n, n))
+            matrix[np.triu_indices(n)] = state[name]
+            state[name] = matrix + np.triu(matrix, 1).T
+        self.__dict__.update(state)
 
     @property
     def n_force_components(self) -> int:
@@ -218,9 +210,6 @@ class MoleculeStatistics:
         return float(v @ self.mean), max(0.0, float(v @ self.energy @ v)), max(0.0, float(v @ self.forces @ v))
 
 
-_SCALARS = tuple(field.name for field in fields(MoleculeStatistics) if field.name not in _MATRICES + _VECTORS)
-
-
 def _moments(augmented: FloatArray, n_rows: float, log_weight: float) -> Moments:
     return Moments(augmented[:-1, :-1], augmented[:-1, -1], float(augmented[-1, -1]), n_rows, log_weight)
 
@@ -242,76 +231,31 @@ class MoleculeInSplit:
         source: of its rows.
         split: train, validation or test.
         plain: statistics in which all conformers count alike; errors are reported from them.
-        weighted: statistics with the objective's conformer weights; the same object as `plain` where there are none.
+        weighted: statistics with the objective's conformer weights; None where all of these are 0.
     """
 
     molecule: str
     source: str
     split: str
     plain: MoleculeStatistics
-    weighted: MoleculeStatistics
+    weighted: MoleculeStatistics | None
 
 
 @dataclass(frozen=True)
 class ShardStatistics:
-    """What became of a shard's molecules."""
+    """Statistics of a shard's molecules, and those that failed."""
 
     entries: tuple[MoleculeInSplit, ...]
     failures: tuple[Failure, ...]
 
 
 def save_shard(path: Path, shard: ShardStatistics) -> None:
-    """Write a shard; it is whole or not there."""
-    statistics: list[MoleculeStatistics] = []
-    for entry in shard.entries:
-        statistics.extend([entry.plain] if entry.weighted is entry.plain else [entry.plain, entry.weighted])
-    lists: dict[str, list[Any]] = {name: [getattr(s, name) for s in statistics] for name in (*_SCALARS, *_VECTORS)}
-    arrays: dict[str, np.ndarray] = {name: np.array(lists[name], dtype=np.float64) for name in _SCALARS}
-    for name in _VECTORS:
-        arrays[name] = np.concatenate(lists[name]) if statistics else np.zeros(0)
-    for name in _MATRICES:
-        packed = [getattr(s, name)[np.triu_indices(len(s.mean))] for s in statistics]
-        arrays[name] = np.concatenate(packed) if packed else np.zeros(0)
-    arrays["sizes"] = np.array([len(s.columns) for s in statistics], dtype=np.int64)
-    arrays["has_weighted"] = np.array([entry.weighted is not entry.plain for entry in shard.entries], dtype=bool)
-    for name in ("molecule", "source", "split"):
-        arrays[f"entry.{name}"] = np.array([getattr(entry, name) for entry in shard.entries], dtype=np.str_)
-    for name in ("id", "stage", "kind", "message"):
-        arrays[f"failure.{name}"] = np.array([getattr(failure, name) for failure in shard.failures], dtype=np.str_)
-    with atomic_write(path, sync=True) as new, new.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
+    """Write a shard whole or not at all, for this run or one that resumes it: the pickle is read by `load_shard` alone."""
+    with atomic_write(path, sync=True) as new:
+        new.write_bytes(pickle.dumps(shard))
 
 
 def load_shard(path: Path) -> ShardStatistics:
-    """Read what `save_shard` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    statistics = iter(_unpack(arrays))
-    entries = []
-    labels: Sequence[Any] = [arrays[f"entry.{name}"].tolist() for name in ("molecule", "source", "split")]
-    for molecule, source, split, has_weighted in zip(*labels, arrays["has_weighted"].tolist(), strict=True):
-        plain = next(statistics)
-        entries.append(MoleculeInSplit(molecule, source, split, plain, next(statistics) if has_weighted else plain))
-    rows = zip(*(arrays[f"failure.{name}"].tolist() for name in ("id", "stage", "kind", "message")), strict=True)
-    return ShardStatistics(tuple(entries), tuple(Failure(*row) for row in rows))
-
-
-def _unpack(arrays: dict[str, np.ndarray]) -> list[MoleculeStatistics]:
-    found = []
-    at = dict.fromkeys((*_VECTORS, *_MATRICES), 0)
-    for i, n in enumerate(arrays["sizes"].tolist()):
-        values: dict[str, Any] = {name: float(arrays[name][i]) for name in _SCALARS}
-        for name in ("n_atoms", "n_conformers", "n_force_conformers"):
-            values[name] = int(values[name])
-        for name in _VECTORS:
-            length = n if name in ("columns", "uses") else n + 1
-            values[name] = arrays[name][at[name] : at[name] + length]
-            at[name] += length
-        for name in _MATRICES:
-            length = (n + 1) * (n + 2) // 2
-            matrix = np.zeros((n + 1, n + 1))
-            matrix[np.triu_indices(n + 1)] = arrays[name][at[name] : at[name] + length]
-            values[name] = matrix + np.triu(matrix, 1).T
-            at[name] += length
-        found.append(MoleculeStatistics(**values))
-    return found
+    """Read the file of `save_shard`."""
+    shard: ShardStatistics = pickle.loads(path.read_bytes())  # noqa: S301 - from `save_shard`, in the scratch folder
+    return shard

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from pesfit.core.arrays import FloatArray
@@ -21,35 +20,48 @@ from pesfit.data.topology import ForceField
 from pesfit.params.fit_smirnoff import Gradient
 from pesfit.smirnoff.gradient.optimizers import OPTIMIZERS, EpochStep, PenalizedLoss, in_order
 
-HISTORY = (
-    "epoch",
-    "learning_rate",
-    "train_loss",
-    "prior",
-    "train_energy_rmse",
-    "train_force_rmse",
-    "validation_loss",
-    "validation_energy_rmse",
-    "validation_force_rmse",
-    "gradient_norm",
-)
-"""Columns of the history; errors in kcal/mol and kcal/mol/Å, about the centers that the loss chooses."""
-
-
+HISTORY = {
+    "epoch": None,
+    "learning_rate": "gradient/learning rate",
+    "train_loss": "train/loss",
+    "prior": "gradient/prior",
+    "train_energy_rmse": "train/energy error [kcal per mol]",
+    "train_force_rmse": "train/force error [kcal per mol per angstrom]",
+    "validation_loss": "validation/loss",
+    "validation_energy_rmse": "validation/energy error [kcal per mol]",
+    "validation_force_rmse": "validation/force error [kcal per mol per angstrom]",
+    "gradient_norm": "gradient/norm",
+}
+"""Columns of the history, with their curves in TensorBoard; errors in kcal/mol and kcal/mol/Å, about the centers that the loss chooses."""
 FORMAT_VERSION = 1
-
-
-_HISTOGRAMS = 50
+_N_HISTOGRAMS = 50
 """How often parameters are shown in a run."""
 
 
 @dataclass(frozen=True)
-class FitCheckpoint:
-    """Where the state is kept.
+class RunFiles:
+    """Files of a run.
 
     Attributes:
-        path: the file, an uncompressed npz.
-        key: stands for all input; a state of other input is not taken up.
+        checkpoint: state of the fit, an uncompressed npz.
+        runs: folder of TensorBoard's files; None for none.
+        key: stands for the data and all parameters but those of the gradient fit.
+        save_every: seconds between checkpoints.
+    """
+
+    checkpoint: Path
+    runs: Path | None
+    key: str
+    save_every: float = 10.0
+
+
+@dataclass(frozen=True)
+class FitCheckpoint:
+    """State of a fit in a file, so that a run that was killed resumes and ends in the same bytes.
+
+    Attributes:
+        path: the file.
+        key: stands for all input; a state of other input is not used.
     """
 
     path: Path
@@ -58,8 +70,8 @@ class FitCheckpoint:
     def save(self, state: Mapping[str, np.ndarray]) -> None:
         """Replace the file as a whole."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {f"state.{name}": value for name, value in state.items()}
         with atomic_write(self.path, sync=True) as new, new.open("wb") as stream:
+            arrays = {f"state.{name}": value for name, value in state.items()}
             np.savez(stream, format_version=np.array(FORMAT_VERSION), key=np.array(self.key), **arrays)  # type: ignore[arg-type]
 
     def load(self) -> dict[str, np.ndarray] | None:
@@ -73,30 +85,36 @@ class FitCheckpoint:
             return None
 
 
-class TensorBoardLog:
-    """Writes a run's curves.
+class _TensorBoardLog:
+    """Curves and histograms of a run; of a run without a folder nothing is written.
 
     Args:
-        folder: the run's; what an earlier run left in it is removed.
-        epochs: epochs at most.
+        folder: of the run, or None; earlier files in it are removed.
+        n_epochs: at most.
     """
 
-    def __init__(self, folder: Path, epochs: int) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        self._every = max(1, epochs // _HISTOGRAMS)
-        self._writer = SummaryWriter(str(folder))
+    def __init__(self, folder: Path | None, n_epochs: int) -> None:
+        self._every = max(1, n_epochs // _N_HISTOGRAMS)
+        self._writer: Any = None
+        if folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
 
-    def curves(self, epoch: int, values: dict[str, float]) -> None:
-        """Add a point to each curve, such as `train/loss`."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, epoch)
+            shutil.rmtree(folder, ignore_errors=True)
+            self._writer = SummaryWriter(str(folder))
+
+    def add(self, line: FloatArray) -> None:
+        """Add a line of the history."""
+        if self._writer is not None:
+            for curve, value in zip(HISTORY.values(), line.tolist(), strict=True):
+                if curve is not None and np.isfinite(value):
+                    self._writer.add_scalar(curve, value, int(line[0]))
 
     def wants_histograms(self, epoch: int) -> bool:
         """Whether parameters are to be shown in this epoch."""
-        return epoch % self._every == 0
+        return self._writer is not None and epoch % self._every == 0
 
-    def histograms(self, epoch: int, force_field: ForceField, z: FloatArray) -> None:
-        """Show all values of each column that are in use, and how far parameters have moved, in prior widths."""
+    def add_histograms(self, epoch: int, force_field: ForceField, z: FloatArray) -> None:
+        """Show the values of each column that are in use, and the changes of parameters, in prior widths."""
         for handler, table in force_field.tables.items():
             used = table.values[table.uses > 0]
             for number, column in enumerate(table.columns):
@@ -104,31 +122,15 @@ class TensorBoardLog:
                     self._writer.add_histogram(f"{handler}/{column} [{table.units[number]}]", used[:, number], epoch)
         self._writer.add_histogram("change [prior widths]", z, epoch)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._writer.close()
-
-
-@dataclass(frozen=True)
-class EpochRecords:
-    """What is kept of a fit on its way.
-
-    Attributes:
-        checkpoint: the state.
-        board: curves; None for none.
-        save_every: seconds between checkpoints.
-    """
-
-    checkpoint: FitCheckpoint
-    board: TensorBoardLog | None = None
-    save_every: float = 10.0
+    def close(self) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 @dataclass(frozen=True)
-class Course:
-    """How a fit went.
+class FitHistory:
+    """Outcome of an optimization.
 
     Attributes:
         z: the parameters it found.
@@ -145,33 +147,42 @@ class Course:
     stopped_early: bool
 
 
-def minimize(problem: PenalizedLoss, start: FloatArray, params: Gradient, records: EpochRecords) -> Course:
-    """Run an optimizer from a start, or from where a run that was killed left off.
+def minimize(
+    problem: PenalizedLoss, start: FloatArray, params: Gradient, checkpoint: FitCheckpoint, files: RunFiles
+) -> FitHistory:
+    """Run an optimizer from a start, or from the state of a run that was killed.
 
     Args:
         problem: the objective.
         start: z, shape (n,).
         params: section `fit_smirnoff.gradient`.
-        records: what is kept of it.
+        checkpoint: the state.
+        files: of the run.
     """
-    stored = records.checkpoint.load()
-    watch = _EpochWatch(problem, params, records)
-    repeats = params.optimizer == "lbfgs"  # its stored evaluations let it run from the start again
-    watch.begin(start, None if stored is None or repeats else stored)
-    state = None if stored is None else {name[10:]: value for name, value in stored.items() if name.startswith("optimizer.")}
-    with watch.bar:
-        done = watch.is_done
-        last = watch.last if done else OPTIMIZERS[params.optimizer](problem, watch.last, params, state, watch)
-    return watch.course(last)
+    stored = checkpoint.load()
+    with contextlib.closing(_TensorBoardLog(files.runs, params.epochs)) as log:
+        epochs = _Epochs(problem, params, checkpoint, log, files.save_every)
+        repeats = params.optimizer == "lbfgs"  # its stored evaluations let it run from the start again
+        epochs.begin(start, None if stored is None or repeats else stored)
+        state = None
+        if stored is not None:
+            state = {name[10:]: value for name, value in stored.items() if name.startswith("optimizer.")}
+        with epochs.bar:
+            done = epochs.is_done
+            last = epochs.last if done else OPTIMIZERS[params.optimizer](problem, epochs.last, params, state, epochs)
+        return epochs.outcome(last)
 
 
-class _EpochWatch:
-    """Follows the epochs."""
+class _Epochs:
+    """The epochs so far; an optimizer calls it after each."""
 
-    def __init__(self, problem: PenalizedLoss, params: Gradient, records: EpochRecords) -> None:
-        self._problem, self._params, self._records = problem, params, records
-        self._saved = time.monotonic()
+    def __init__(
+        self, problem: PenalizedLoss, params: Gradient, checkpoint: FitCheckpoint, log: _TensorBoardLog, save_every: float
+    ) -> None:
+        self._problem, self._params, self._checkpoint, self._log = problem, params, checkpoint, log
+        self._save_every, self._saved = save_every, time.monotonic()
         self._counts = in_order(problem.team.run("count", np.zeros(problem.coefficients.n_parameters)))
+        self._validates = params.patience is not None and bool(self._counts[2] + self._counts[3] > 0)
         self._history: list[FloatArray] = []
         self._best, self._best_loss, self._best_epoch = np.zeros(0), np.inf, 0
         self._stopped = False
@@ -180,80 +191,52 @@ class _EpochWatch:
 
     @property
     def is_done(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether no epoch is left."""
         return self._stopped or (len(self._history) > 0 and int(self._history[-1][0]) >= self._params.epochs)
 
-    @property
-    def _validates(self) -> bool:
-        return self._params.patience is not None and bool(self._counts[2] + self._counts[3] > 0)
-
     def begin(self, start: FloatArray, stored: Mapping[str, np.ndarray] | None) -> None:
-        """Take up what is stored, or note the start."""
+        """Resume from what is stored, or evaluate the start."""
         if stored is not None:
             self._history = list(stored["watch.history"])
             self._best, self._best_loss = stored["watch.best"], float(stored["watch.best_loss"])
             self._best_epoch, self._stopped = int(stored["watch.best_epoch"]), bool(stored["watch.stopped"])
             self.last = stored["watch.last"]
             self.bar.update(int(self._history[-1][0]))
-            for row in self._history:
-                self._draw(row)
+            for line in self._history:
+                self._log.add(line)
             return
         numbers = np.zeros(4)
         for batch in range(self._problem.n_batches):
             value = self._problem(start, batch)
             numbers = numbers + value.numbers
-        self._note(EpochStep(0, start, numbers, value.prior, float(np.linalg.norm(value.gradient)), 0.0, {}))
+        self._add(EpochStep(0, start, numbers, value.prior, float(np.linalg.norm(value.gradient)), 0.0, {}))
 
     def __call__(self, step: EpochStep) -> bool:
-        """Note an epoch; returns whether to stop."""
-        self._note(step)
+        """Add an epoch; returns whether to stop."""
+        self._add(step)
         patience = self._params.patience
         self._stopped = self._validates and patience is not None and step.epoch - self._best_epoch >= patience
         ends = self._stopped or step.epoch >= self._params.epochs
-        if ends or time.monotonic() - self._saved >= self._records.save_every:
+        if ends or time.monotonic() - self._saved >= self._save_every:
             self._save(step)
         return self._stopped
 
-    def _note(self, step: EpochStep) -> None:
+    def _add(self, step: EpochStep) -> None:
         validation = in_order(self._problem.team.run("validate", step.z))
-        loss = float(validation[0] + validation[1])
+        train, loss = float(step.numbers[0] + step.numbers[1]), float(validation[0] + validation[1])
         if self._validates and loss < self._best_loss:
             self._best, self._best_loss, self._best_epoch = step.z, loss, step.epoch
         squares = np.concatenate([step.numbers[2:], validation[2:]])
         with np.errstate(invalid="ignore"):
             rmse = np.sqrt(np.where(self._counts > 0, squares / np.maximum(self._counts, 1.0), np.nan))
-        train = float(step.numbers[0] + step.numbers[1])
-        self._history.append(
-            np.array([step.epoch, step.learning_rate, train, step.prior, *rmse[:2], loss, *rmse[2:], step.gradient_norm])
-        )
+        line = np.array([step.epoch, step.learning_rate, train, step.prior, *rmse[:2], loss, *rmse[2:], step.gradient_norm])
+        self._history.append(line)
         self.last = step.z
-        self._show(step)
-
-    def _show(self, step: EpochStep) -> None:
-        row = dict(zip(HISTORY, self._history[-1].tolist(), strict=True))
         self.bar.update(step.epoch - self.bar.n)
-        self.bar.set_postfix(loss=f"{row['train_loss']:.5g}", validation=f"{row['validation_loss']:.5g}", refresh=False)
-        self._draw(self._history[-1])
-        board = self._records.board
-        if board is not None and board.wants_histograms(step.epoch):
-            board.histograms(step.epoch, self._problem.coefficients.force_field(step.z), step.z)
-
-    def _draw(self, line: FloatArray) -> None:
-        if self._records.board is None:
-            return
-        row = dict(zip(HISTORY, line.tolist(), strict=True))
-        curves = {
-            "train/loss": row["train_loss"],
-            "train/energy error [kcal per mol]": row["train_energy_rmse"],
-            "train/force error [kcal per mol per angstrom]": row["train_force_rmse"],
-            "validation/loss": row["validation_loss"],
-            "validation/energy error [kcal per mol]": row["validation_energy_rmse"],
-            "validation/force error [kcal per mol per angstrom]": row["validation_force_rmse"],
-            "gradient/prior": row["prior"],
-            "gradient/norm": row["gradient_norm"],
-            "gradient/learning rate": row["learning_rate"],
-        }
-        self._records.board.curves(int(row["epoch"]), {name: value for name, value in curves.items() if np.isfinite(value)})
+        self.bar.set_postfix(loss=f"{train:.5g}", validation=f"{loss:.5g}", refresh=False)
+        self._log.add(line)
+        if self._log.wants_histograms(step.epoch):
+            self._log.add_histograms(step.epoch, self._problem.coefficients.force_field(step.z), step.z)
 
     def _save(self, step: EpochStep) -> None:
         own = {
@@ -264,17 +247,11 @@ class _EpochWatch:
             "watch.stopped": np.array(self._stopped),
             "watch.last": self.last,
         }
-        self._records.checkpoint.save(own | {f"optimizer.{name}": value for name, value in step.state.items()})
+        self._checkpoint.save(own | {f"optimizer.{name}": value for name, value in step.state.items()})
         self._saved = time.monotonic()
 
-    def course(self, last: FloatArray) -> Course:
-        """Sum up."""
-        n_epochs = int(self._history[-1][0])
-        best = self._validates
-        return Course(
-            z=self._best if best else last,
-            epoch=self._best_epoch if best else n_epochs,
-            n_epochs=n_epochs,
-            history=np.array(self._history),
-            stopped_early=self._stopped,
-        )
+    def outcome(self, last: FloatArray) -> FitHistory:
+        """Return the parameters with the lowest validation loss, or the last where none is computed."""
+        n_epochs, history = int(self._history[-1][0]), np.array(self._history)
+        z, epoch = (self._best, self._best_epoch) if self._validates else (last, n_epochs)
+        return FitHistory(z, epoch, n_epochs, history, self._stopped)

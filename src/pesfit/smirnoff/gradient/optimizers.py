@@ -26,7 +26,9 @@ _MEMORY = 30
 """Pairs of steps and gradient changes that L-BFGS keeps."""
 _MAX_RESTARTS = 10
 _LARGEST_DAMPING = 1e12
-_MAX_BOX_STEPS = 100
+_MAX_BOX_STEPS = 200
+_NEAR_BOUND = 0.1
+"""Distance from a bound, in units of a step along the gradient."""
 _RIDGE = 1e-13
 """Added to the diagonal, scaled to 1, of a matrix that rounding may have left without an inverse."""
 
@@ -291,11 +293,14 @@ def _step(problem: PenalizedLoss, z: FloatArray, value: LossValue, curvature: Fl
     # The length of a spring of no strength has no curvature; nor has it a gradient, so any number will do.
     floor = np.maximum(diagonal, 1e-12 * diagonal.max(initial=0.0))
     damped = 2.0 * (curvature + np.diag(floor - diagonal + damping * floor))
-    return minimise_in_box(damped, value.gradient, problem.coefficients.lower - z, problem.coefficients.upper - z)
+    return minimize_in_box(damped, value.gradient, problem.coefficients.lower - z, problem.coefficients.upper - z)
 
 
-def minimise_in_box(hessian: FloatArray, gradient: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
+def minimize_in_box(hessian: FloatArray, gradient: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray:
     """Minimize gᵀd + ½ dᵀHd in a box that holds 0, by projected Newton steps (Bertsekas, SIAM J. Control Optim. 20, 221, 1982).
+
+    Variables that the gradient pushes towards a bound nearby take steps along it, the others Newton steps: with all but those at their
+    bound among the latter, steps can become arbitrarily short before the optimum.
 
     Args:
         hessian: H, positive semidefinite with a diagonal above 0, shape (n, n).
@@ -304,7 +309,7 @@ def minimise_in_box(hessian: FloatArray, gradient: FloatArray, lower: FloatArray
         upper: of d, shape (n,).
 
     Returns:
-        d, shape (n,); where rounding ends the descent before the optimum, a point below the start all the same.
+        d, shape (n,); where rounding ends the iteration before the optimum, a point below the start all the same.
     """
     scale = 1.0 / np.sqrt(np.diag(hessian))
     h, g = hessian * np.outer(scale, scale) + _RIDGE * np.eye(len(gradient)), gradient * scale
@@ -316,15 +321,16 @@ def minimise_in_box(hessian: FloatArray, gradient: FloatArray, lower: FloatArray
 
     best = 0.0
     for _ in range(_MAX_BOX_STEPS):
-        free = np.flatnonzero(~(((d <= low) & (slope > 0.0)) | ((d >= high) & (slope < 0.0))))
-        newton = np.zeros(len(d))
-        newton[free] = -scipy.linalg.cho_solve(scipy.linalg.cho_factor(h[np.ix_(free, free)]), slope[free])
+        near = min(_NEAR_BOUND, float(np.linalg.norm(d - np.clip(d - slope, low, high))))
+        free = np.flatnonzero(~(((d <= low + near) & (slope > 0.0)) | ((d >= high - near) & (slope < 0.0))))
+        step = -slope
+        step[free] = -scipy.linalg.cho_solve(scipy.linalg.cho_factor(h[np.ix_(free, free)]), slope[free])
         length = 1.0
-        while length > 1e-10 and not value(np.clip(d + length * newton, low, high)) < best:
+        while length > 1e-10 and not value(np.clip(d + length * step, low, high)) < best:
             length *= 0.5
         if length <= 1e-10:
             break
-        d = np.clip(d + length * newton, low, high)
+        d = np.clip(d + length * step, low, high)
         drop, best = best - value(d), value(d)
         slope = g + h @ d
         if drop <= 1e-12 * abs(best):

@@ -24,14 +24,13 @@ from pesfit.smirnoff.errors import ErrorRow
 from pesfit.smirnoff.export import symmetry_classes
 from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows
 from pesfit.smirnoff.gradient.coefficients import Coefficients, TrainedCharges, check_trained, equivalence_classes
-from pesfit.smirnoff.gradient.epochs import HISTORY, Course, EpochRecords, FitCheckpoint, TensorBoardLog, minimize
+from pesfit.smirnoff.gradient.epochs import HISTORY, FitCheckpoint, FitHistory, RunFiles, minimize
 from pesfit.smirnoff.gradient.optimizers import PenalizedLoss
 from pesfit.smirnoff.gradient.preparation import PreparationSettings
 from pesfit.smirnoff.gradient.shards import FitMolecule, ShardsJob, divide, gather_team
 from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
 
 _GIB = 2**30
-CHECKPOINT_FILE = "gradient.npz"
 
 
 @dataclass(frozen=True)
@@ -69,23 +68,6 @@ class GradientStart:
 
 
 @dataclass(frozen=True)
-class RunFiles:
-    """Files of a run.
-
-    Attributes:
-        scratch: folder of the checkpoint.
-        runs: folder of TensorBoard's files; None for none.
-        key: stands for the data and all parameters but those of the gradient fit.
-        save_every: seconds between checkpoints.
-    """
-
-    scratch: Path
-    runs: Path | None
-    key: str
-    save_every: float = 10.0
-
-
-@dataclass(frozen=True)
 class GradientFit:
     """Result of a gradient fit.
 
@@ -94,7 +76,7 @@ class GradientFit:
         x: its valence parameters as `Layout` has them, shape (len(layout),).
         charges: mapped SMILES and fitted charges [e], shape (n_atoms,), of each molecule whose charges were trained.
         errors: of the starting force field, of x of the start, and of the fitted one.
-        course: how it went.
+        course: epoch by epoch.
         n_parameters: how many were trained.
     """
 
@@ -102,7 +84,7 @@ class GradientFit:
     x: FloatArray
     charges: tuple[tuple[str, FloatArray], ...]
     errors: Sequence[ErrorRow]
-    course: Course
+    course: FitHistory
     n_parameters: int
 
 
@@ -143,7 +125,7 @@ def fit_by_gradient(
         digest = hashlib.sha256(repr(known).encode())
         for array in (z, coefficients.lower, coefficients.upper, start.layout.prior().widths):
             digest.update(array.tobytes())
-        course = _minimize(problem, z, params, FitCheckpoint(files.scratch / CHECKPOINT_FILE, digest.hexdigest()), files)
+        course = minimize(problem, z, params, FitCheckpoint(files.checkpoint, digest.hexdigest()), files)
         rows = team.errors(np.stack([at_start, first, course.z]))
     fitted = coefficients.force_field(course.z)
     return GradientFit(
@@ -165,13 +147,6 @@ def _molecules(data: GradientData) -> list[FitMolecule]:
         )
         for rows in data.molecules
     ]
-
-
-def _minimize(problem: PenalizedLoss, z: FloatArray, params: Gradient, checkpoint: FitCheckpoint, files: RunFiles) -> Course:
-    if files.runs is None:
-        return minimize(problem, z, params, EpochRecords(checkpoint, None, files.save_every))
-    with TensorBoardLog(files.runs, params.epochs) as board:
-        return minimize(problem, z, params, EpochRecords(checkpoint, board, files.save_every))
 
 
 def _tied(molecules: Sequence[FitMolecule]) -> tuple[list[FitMolecule], TrainedCharges]:
