@@ -9,8 +9,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -30,7 +29,7 @@ _SECONDS_BETWEEN_STEPS = 2.0
 
 
 class Tracker:
-    """Logs of one run; use as a context manager.
+    """Logs of one run; to be closed.
 
     Args:
         folder: for TensorBoard's files and `timing.json`; None logs nothing, as in all processes but the first.
@@ -47,10 +46,8 @@ class Tracker:
         self._logged_at = 0.0
         self._started_at = time.perf_counter()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
+        """End progress bar and logs."""
         if self._bar is not None:
             self._bar.close()
         if self._writer is not None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,8 @@ def _train_one(
     """Train from the weights of the inputs, which become the best ones, and evaluate these."""
     potential, flat, step = inputs.potential, inputs.flat, inputs.step
     checkpoint = job.folders.scratch / job.variant / f"{_digest(job, inputs)}.safetensors"
-    with Tracker(job.folders.runs / job.run_name if group.is_first else None, job.label, job.params.num_epochs) as tracker:
+    logs = job.folders.runs / job.run_name if group.is_first else None
+    with closing(Tracker(logs, job.label, job.params.num_epochs)) as tracker:
         trained = TrainingRun(inputs, group, tracker, checkpoint, job.seconds_between_checkpoints).train()
         flat.set(trained.best)
         evaluations, times = {}, {}
