@@ -91,12 +91,12 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A clone with a file for each output, and a dvc.lock that fits: as after `dvc repro`, but nothing was computed."""
     checkout = clone_to(tmp_path_factory.mktemp("committed") / "clone")
     for stage in STAGES.values():
-        for out in stage["outs"]:
+        for out in (*stage["outs"], *(name for metrics in stage["metrics"] for name in metrics)):
             for variant in VARIANTS:
                 path = checkout.path / out.replace("${key}", variant)
                 path = path if path.suffix else path / "file"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(out)
+                path.write_text("{}")
     checkout.run("dvc", "commit", "--force")
     assert status(checkout) == {}
     yield checkout

@@ -45,7 +45,7 @@ LOWEST_WAVENUMBER = 20.0
 
 
 @dataclass(frozen=True, eq=False)
-class Terms:
+class BondGraphCoordinates:
     """Internal coordinates of a molecule, from its bonds alone.
 
     Attributes:
@@ -57,7 +57,7 @@ class Terms:
     dihedrals: LongArray
 
     @classmethod
-    def of(cls, mol: Chem.Mol, coords: FloatArray) -> Terms:
+    def of(cls, mol: Chem.Mol, coords: FloatArray) -> BondGraphCoordinates:
         """List all bonds, angles, and proper dihedrals whose angles are not straight.
 
         Args:
@@ -92,8 +92,8 @@ def _key(a: int, b: int, c: int) -> tuple[int, int, int]:
 
 
 @dataclass(frozen=True, eq=False)
-class Geometry:
-    """Where relaxations from the minima of one molecule ended; arrays have one entry for each minimum.
+class RelaxedGeometry:
+    """Ends of relaxations from the minima of one molecule; arrays have one entry for each minimum.
 
     Attributes:
         converged: whether the relaxation ended.
@@ -153,7 +153,7 @@ class Profile:
 class Comparison:
     """All measures of one potential on one molecule."""
 
-    geometry: Geometry
+    geometry: RelaxedGeometry
     frequencies: tuple[Frequencies, ...]
     profiles: tuple[Profile, ...]
 
@@ -167,7 +167,7 @@ class Subject:
             raise MoleculeError(f"{minima.record.id} has no SMILES, which says which atoms are bonded")
         self.mol = mapped_molecule(minima.record.smiles)
         self.masses = np.array([atom.GetMass() for atom in self.mol.GetAtoms()])
-        self.terms = Terms.of(self.mol, minima.record.coords[0])
+        self.terms = BondGraphCoordinates.of(self.mol, minima.record.coords[0])
         self.connectivity = Connectivity(self.mol)
         heavy = np.flatnonzero(minima.record.atomic_numbers > 1)
         self.compared = heavy if len(heavy) >= 3 else np.arange(minima.record.n_atoms)
@@ -205,7 +205,7 @@ def _at(conformers: Conformers, coords: FloatArray) -> Conformers:
     return Conformers(conformers.atomic_numbers, torch.from_numpy(np.array(coords)), conformers.terms, conformers.total_charge)
 
 
-def _geometry(subject: Subject, coords: FloatArray, energy: FloatArray, converged: BoolArray) -> Geometry:
+def _geometry(subject: Subject, coords: FloatArray, energy: FloatArray, converged: BoolArray) -> RelaxedGeometry:
     start = subject.minima.record.coords
     differences = [now - before for now, before in zip(subject.terms.values(coords), subject.terms.values(start), strict=True)]
     differences[2] = np.mod(differences[2] + np.pi, 2.0 * np.pi) - np.pi
@@ -213,7 +213,7 @@ def _geometry(subject: Subject, coords: FloatArray, energy: FloatArray, converge
     intact = converged & subject.connectivity.holds(coords)
     moved = [np.abs(difference).max(axis=1, initial=0.0) for difference in differences]
     rmsd = [all_pairs_rmsd(np.stack(pair)[:, subject.compared])[0, 1] for pair in zip(start, coords, strict=True)]
-    return Geometry(
+    return RelaxedGeometry(
         converged=converged,
         intact=intact,
         kept=intact & (moved[2] < MOVED_DIHEDRAL) & (moved[1] < MOVED_ANGLE),
