@@ -1,4 +1,4 @@
-"""Errors of force fields before and after a fit, by split and source: what `statistics.errors` makes of the molecules' sums.
+"""Errors of force fields before and after a fit, by split and source: `statistics.errors` of the molecules' sums.
 
 The constants m²/(2k) of harmonic terms are missing from the means. They are the same for all rows of a molecule, and so drop out of errors
 relative to the molecule's mean.
@@ -60,7 +60,7 @@ def summarize_rows(
         rows: of the force fields, in any order.
         labels: names of the force fields, such as `before` and `after`.
         molecules: that rows may be of.
-        splits: which know each molecule's `group`.
+        splits: with each molecule's `group`.
 
     Returns:
         `{split: {source: {**counts, label: {key: value}}}}` (`statistics.errors.summarize`).

@@ -1,7 +1,7 @@
 """Write a fitted force field as offxml: the file it came from, with the numbers that changed.
 
 Everything else stays: sections, attributes, order, units. A number is written in the unit the file had, with all its digits. Reading it
-back, and evaluating molecules with OpenMM, says whether the file means what was fitted.
+back, and evaluating molecules with OpenMM, checks that the file is the fitted force field.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _write_vdw(root: ET.Element, start: ParameterTable, fitted: ParameterTable, 
 
 
 def symmetry_classes(mol: Chem.Mol) -> LongArray:
-    """Number the atoms of a molecule by what SMIRKS can tell apart, shape (n_atoms,); hydrogens on one atom are alike.
+    """Number the classes of atoms of a molecule that SMIRKS can tell apart, shape (n_atoms,); hydrogens on one atom are alike.
 
     Args:
         mol: as `read_mapped_smiles` builds it.
@@ -159,13 +159,13 @@ def _write_charges(root: ET.Element, charges: Sequence[tuple[str, FloatArray]]) 
             ET.SubElement(section, "LibraryCharge", {"smirks": smirks, "id": f"{FITTED_CHARGES}{number}", **values})
 
 
-def _like(original: str, value: float, unit: str, what: str) -> str:
+def _like(original: str, value: float, unit: str, name: str) -> str:
     """Write a value in the unit that an attribute has, keeping the way its unit is written."""
     from openff.units import Quantity
 
     number = _NUMBER.match(original)
     if number is None:
-        raise ForceFieldError(f"{what} = {original!r} is not a number with a unit")
+        raise ForceFieldError(f"{name} = {original!r} is not a number with a unit")
     tail = original[number.end() :].strip()
     one = Quantity(f"1.0 {tail}" if tail else "1.0")  # type: ignore[no-untyped-call]
     return f"{float(value / one.m_as(unit))!r}{' ' + tail if tail else ''}"
@@ -173,7 +173,7 @@ def _like(original: str, value: float, unit: str, what: str) -> str:
 
 def _add_periodicity(element: ET.Element, table: ParameterTable, row: int) -> None:
     k, periodicity, phase, idivf = table.values[row].tolist()
-    if k == 0.0:  # untouched by the data: a term of no height says nothing
+    if k == 0.0:  # untouched by the data: a term of no height has no energy
         return
     number = 1 + max(int(key[1:]) for key in element.attrib if re.fullmatch(r"k\d+", key))
     element.set(f"periodicity{number}", str(round(periodicity)))
@@ -186,7 +186,7 @@ def check_offxml(path: Path, start: ForceField, fitted: ForceField) -> None:
     """Read a written force field back and compare it.
 
     Raises:
-        ForceFieldError: where parameters, their order, or anything but the fitted values differ from what they should be.
+        ForceFieldError: where parameters, their order, or anything but the fitted values differ from those written.
     """
     from pesfit.parameterize.force_field import read_force_field
 

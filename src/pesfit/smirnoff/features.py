@@ -8,7 +8,7 @@ With the vector x of `parameters.Layout`, internal coordinates q with their Wils
     torsions:      energy          (1 + cos(n φ - φ_0)) / idivf
                    forces          n sin(n φ - φ_0) / idivf  ∂φ/∂r
 
-summed over the terms that share a parameter. The target is what the starting force field leaves of the labels, so that the sum of
+summed over the terms that share a parameter. The target is the residual of the starting force field, so that the sum of
 squares at x = 0 carries no rounding, and untrained terms only enter the target.
 
 Conformers run along the last axis, a few dozen at a time so that the arrays stay in the processor's cache; terms are summed into
@@ -35,7 +35,7 @@ from pesfit.smirnoff.parameters import MINIMUM, Layout
 
 _Coordinate: TypeAlias = Callable[[Tensor, Tensor], InternalCoordinates]
 _CHUNK_ELEMENTS = 200_000
-"""Numbers in the feature array of a chunk of conformers: 1.6 MB, about what a core's own cache holds."""
+"""Numbers in the feature array of a chunk of conformers: 1.6 MB, about the size of a core's own cache."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class FeatureRows:
 
 
 class MoleculeFeatures:
-    """What depends on the molecule alone, prepared once for all of its conformers.
+    """Features of one molecule, prepared once for all of its conformers.
 
     Args:
         topology: the molecule's terms.
         force_field: the starting force field.
-        layout: what is trained.
+        layout: of the trained parameters.
 
     Attributes:
         columns: the entries of x that this molecule has, ascending, shape (n_local,).
@@ -136,7 +136,7 @@ class _Lines:
     Attributes:
         atoms: shape (n_lines, n_body).
         entry: entry of x that each belongs to, -1 where it is not trained, shape (n_lines,).
-        start: what the starting force field multiplies it with: k, or 0 for m; shape (n_lines,).
+        start: its factor in the starting force field: k, or 0 for m; shape (n_lines,).
     """
 
     atoms: LongArray
@@ -216,7 +216,7 @@ class _Periodic:
 
 
 class _Nonbonded:
-    """A/r¹² - B/r⁶ + Q/r over pairs, with coefficients made once (`potentials.smirnoff` says what they are)."""
+    """A/r¹² - B/r⁶ + Q/r over pairs, with coefficients made once (`smirnoff.potential`)."""
 
     def __init__(self, terms: Terms, force_field: ForceField) -> None:
         first, second = terms.pairs.T

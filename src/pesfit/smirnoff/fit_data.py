@@ -33,7 +33,7 @@ from pesfit.params.fit_smirnoff import ConformerWeight, Objective
 
 @dataclass(frozen=True)
 class FitInputs:
-    """What is fitted to.
+    """Data sets, topologies and splits.
 
     Attributes:
         datasets: by name.
@@ -127,7 +127,7 @@ def check_rows(records: Sequence[Record], splits: Sequence[SplitArray]) -> None:
     for record, split in zip(records, splits, strict=True):
         record.validate()
         if len(split) != record.n_conformers:
-            raise DataError(f"{record.id}: {record.n_conformers} conformers, but the splits know {len(split)}; split again")
+            raise DataError(f"{record.id}: {record.n_conformers} conformers, but the splits have {len(split)}; split again")
 
 
 def conformer_weights(above_lowest: FloatArray, params: ConformerWeight) -> FloatArray:

@@ -1,4 +1,4 @@
-"""What a fit changed and achieved: figures, the path over prior strengths, and a summary in Markdown."""
+"""The report of a fit: parameters before and after, the path over prior strengths, figures, and a summary in Markdown."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _QUANTITIES = {
 _GREY = "0.6"
 
 
-def write_parameters(  # noqa: PLR0913 - what the columns hold
+def write_parameters(  # noqa: PLR0913 - contents of the columns
     path: Path, layout: Layout, start: ForceField, fitted: ForceField, posterior: Posterior, *, has_errors: bool
 ) -> None:
     """Write every trained parameter before and after the fit, with the columns `parameters.FILE_COLUMNS`.
 
     Args:
         path: CSV to write.
-        layout: what was trained.
+        layout: of the trained parameters.
         start: the force field before the fit.
         fitted: the force field after it.
         posterior: of the exact fit, for prior widths, and for which parameters the data determine.
@@ -92,7 +92,7 @@ def plot_changes(path: Path, layout: Layout, start: ForceField, fitted: ForceFie
 
     Args:
         path: PNG to write.
-        layout: what was trained.
+        layout: of the trained parameters.
         start: the force field before the fit.
         fitted: the force field after it.
         fit: for error bars, and for which parameters the data determine.
@@ -120,7 +120,7 @@ def plot_path(path: Path, fit: ExactFit) -> None:
 
     Args:
         path: PNG to write; its bytes depend on the arguments alone.
-        fit: what was found.
+        fit: the result.
     """
     strengths = np.array([point.strength for point in fit.path])
     figure = _figure(3, "Along the strength of the prior (dotted: chosen)")
@@ -150,8 +150,8 @@ def log_path(folder: Path, fit: ExactFit, prior_widths: FloatArray) -> None:
     """Write the path for TensorBoard; a step is a point of it, from the weakest prior to the strongest.
 
     Args:
-        folder: of the run; what an earlier run left there is removed.
-        fit: what was found.
+        folder: of the run; earlier files in it are removed.
+        fit: the result.
         prior_widths: of the trained vector, whose change is shown in them, shape (n,).
     """
     from torch.utils.tensorboard import SummaryWriter
@@ -201,11 +201,11 @@ def _plain(axes: Axes) -> None:
 
 
 def write_summary(path: Path, metrics: Mapping[str, Any], undetermined: Sequence[str]) -> None:
-    """Write errors before and after, for each split and source, and what the data left open.
+    """Write errors before and after, for each split and source, and the parameters that the data do not determine.
 
     Args:
         path: file to write.
-        metrics: what `fit_smirnoff` returns.
+        metrics: of `fit_smirnoff`.
         undetermined: parameters that stayed at their prior, such as `Bonds b3 k`.
     """
     path.write_text("\n".join(_lines(metrics, undetermined)) + "\n")

@@ -1,4 +1,4 @@
-"""A SMIRNOFF force field opened to be used, with the posterior that its fit left beside it.
+"""A SMIRNOFF force field opened to be used, with the posterior of its fit.
 
 Molecules that stage 03 has parameterized are not parameterized again: what it stored is indices into the tables of the force field that
 the fit started from, and a fitted force field has the same patterns in the same order, possibly with more periodicities in its torsions.
@@ -95,7 +95,7 @@ class SmirnoffModel(Model):
     Args:
         name: as it was given.
         force_field: its numbers.
-        setup: what is matched on molecules that are not stored, and where their charges come from.
+        setup: patterns and charge methods for molecules that are not stored.
         posterior: of the parameters; None where there is none.
         stored: topologies of molecules that are parameterized already.
 

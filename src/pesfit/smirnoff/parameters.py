@@ -1,4 +1,4 @@
-"""Which parameters are trained, as one vector in which the energy is linear.
+"""The trained parameters, as one vector in which the energy is linear.
 
 A harmonic ½ k (q - q₀)² is linear in k and m = k (q₀ - c), where c is the starting value of q₀:
 
@@ -53,7 +53,7 @@ FILE_COLUMNS = (
     "determined",
     "at_bound",
 )
-"""Of `parameters.csv`."""
+"""Columns of `parameters.csv`."""
 
 
 _STARTING_VALUE_TOLERANCE = 1e-9
@@ -90,7 +90,7 @@ class Layout:
 
     @classmethod
     def of(cls, force_field: ForceField, train: Train) -> Layout:
-        """List what is trained: the chosen parameters that at least one molecule uses, handler by handler in the table's order.
+        """List the chosen parameters that at least one molecule uses, handler by handler in the table's order.
 
         Raises:
             ParamsError: where nothing is chosen, a pattern fits no parameter, or a starting value is out of its bounds.
@@ -187,7 +187,7 @@ class Layout:
         return widths
 
     def at_bounds(self, fitted: ForceField) -> BoolArray:
-        """Tell which values lie on one of their bounds, shape (n,)."""
+        """Return whether each value lies on one of its bounds, shape (n,)."""
         found = np.zeros(len(self), dtype=bool)
         for i in range(len(self)):
             value = fitted.tables[BONDED_HANDLERS[self.handler[i]]].values[self.row[i], int(self.is_shift[i])]
@@ -222,7 +222,7 @@ class Layout:
             tables[BONDED_HANDLERS[self.handler[i]]].values[self.row[i], 0] = _clipped(x[i], self.k[i], self.column(i))
         for i in np.flatnonzero(self.is_shift).tolist():
             values = tables[BONDED_HANDLERS[self.handler[i]]].values[self.row[i]]
-            if values[0] > 1e-9 * max(1.0, self.k[i]):  # a spring of no strength has no length; it keeps what it had
+            if values[0] > 1e-9 * max(1.0, self.k[i]):  # a spring of no strength has no length; it keeps its old one
                 values[1] = _clipped(x[i] / values[0], self.minimum[i], self.column(i))
         return replace(force_field, tables=tables)
 
@@ -256,7 +256,7 @@ class Layout:
 
 
 def chosen(table: ParameterTable, section: TrainedHandler) -> BoolArray:
-    """Tell which rows of a table `include` and `exclude` choose, shape (n_parameters,).
+    """Return whether `include` and `exclude` choose each row of a table, shape (n_parameters,).
 
     Raises:
         ParamsError: where a pattern other than `*` fits no parameter.
@@ -265,7 +265,7 @@ def chosen(table: ParameterTable, section: TrainedHandler) -> BoolArray:
 
 
 def matching(table: ParameterTable, include: tuple[str, ...], exclude: tuple[str, ...], section: str) -> BoolArray:
-    """Tell which rows of a table some patterns include and others do not exclude, shape (n_parameters,).
+    """Return whether some patterns include, and others do not exclude, each row of a table, shape (n_parameters,).
 
     Raises:
         ParamsError: where a pattern other than `*` fits no parameter; names it and the section.

@@ -10,7 +10,7 @@ Forces are linear in the vector x of `parameters.Layout`, energies are but for a
 | φ₀ | φ minus what it is where all bonds and angles have the lengths and sizes q₀ of the force field: the derivative of ½ k (q - q₀)² |
 | Σ | covariance of the posterior; parameters that no molecule of the fit uses keep their prior, widths² σ²/λ |
 
-This is what the data leave open about the parameters. What no parameters could describe, the errors on the test set say.
+This is the uncertainty of the parameters that the data leave. Errors that no parameters could remove are not in it; see the test set.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PERIODICITY, _PHASE = 1, 2
 
 
 def write_posterior(path: Path, force_field: ForceField, layout: Layout, posterior: Posterior) -> None:
-    """Write what the fit knows of the trained parameters, and what was believed beforehand of those that no molecule of it uses.
+    """Write the posterior of the trained parameters, and the prior of those that no molecule of the fit uses.
 
     Parameters are named by handler, SMIRKS, and for torsions periodicity and phase, since rows of the written force field may be others.
 
@@ -100,7 +100,7 @@ class SmirnoffPosterior:
 
     @classmethod
     def read(cls, path: Path, force_field: ForceField) -> SmirnoffPosterior:
-        """Read what `write_posterior` wrote.
+        """Read the file of `write_posterior`.
 
         Args:
             path: the file.
@@ -134,7 +134,7 @@ class SmirnoffPosterior:
         if missing.any():
             first = int(np.flatnonzero(missing)[0])
             raise DataError(
-                f"{path} speaks of {joined('handler')[first]} {joined('smirks')[first]}, which {force_field.name} lacks; "
+                f"{path} names {joined('handler')[first]} {joined('smirks')[first]}, which {force_field.name} lacks; "
                 "expected the posterior that was written with it"
             )
         # Periodicities that were added and stayed at 0 are not written, and then no molecule has such a term.
@@ -171,7 +171,7 @@ class SmirnoffPosterior:
 
 
 class MoleculePosterior:
-    """What is not known of one molecule's parameters, as standard deviations (a `uncertainty.standard_deviations.Uncertainty`).
+    """Standard deviations of one molecule, from the posterior of its parameters (a `uncertainty.standard_deviations.Uncertainty`).
 
     Args:
         features: of the molecule.
@@ -238,7 +238,7 @@ def _minima(force_field: ForceField, layout: Layout) -> FloatArray:
 
 
 def _about(force_field: ForceField, layout: Layout) -> ForceField:
-    """Return the force field with the starting lengths and angles, of which alone features know."""
+    """Return the force field with the starting lengths and angles, about which features are linear."""
     tables = dict(force_field.tables)
     for index, handler in enumerate(BONDED_HANDLERS):
         if handler in MINIMUM:

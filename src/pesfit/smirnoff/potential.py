@@ -33,7 +33,7 @@ from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.replicas import SmirnoffReplicas
 
 HANDLERS = (*COLUMNS, "Electrostatics")
-"""What the energy is a sum of."""
+"""Terms of the energy."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class _Total:
         self.forces = batch.coords.new_zeros(batch.n_atoms, 3)
 
     def add(self, terms: _EvaluatedTerms, *handlers: str) -> None:
-        """Add what these handlers say of the terms."""
+        """Add energies and forces of these handlers."""
         energies = sum((terms.energies[handler] for handler in handlers[1:]), terms.energies[handlers[0]])
         slopes = sum((terms.slopes[handler] for handler in handlers[1:]), terms.slopes[handlers[0]])
         # The sign is put into the slopes: index_add with alpha=-1 takes fifteen times as long.
@@ -112,7 +112,7 @@ class SmirnoffPotential(Potential):
         return self.evaluate(batch, dict(self.tables.items()))
 
     def evaluate(self, batch: Batch, tables: Mapping[str, Tensor]) -> Prediction:
-        """Evaluate a batch with other parameters than the potential's own, such as functions of what is being trained.
+        """Evaluate a batch with other parameters than the potential's own, such as functions of trained quantities.
 
         Args:
             batch: with terms.
@@ -238,7 +238,7 @@ def _index_error(graph: Terms, tables: Mapping[str, Tensor]) -> DataError:
 
 
 def check_force_field(force_field: ForceField) -> None:
-    """Refuse what has no energy here.
+    """Check that every value has an energy here.
 
     Raises:
         ForceFieldError: if a table is missing, unknown or malformed, or has a value that has no energy; names it.

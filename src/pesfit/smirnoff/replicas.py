@@ -1,4 +1,4 @@
-"""A SMIRNOFF force field evaluated again and again on one graph: what dynamics of many replicas does.
+"""A SMIRNOFF force field evaluated repeatedly on one graph, for dynamics of many replicas.
 
 The same energies as in `smirnoff` (to rounding), with everything prepared that does not depend on positions, and replicas as the last,
 contiguous dimension: positions have shape (n_atoms, 3, n_replicas), with one copy of each molecule's graph. Reading the positions of

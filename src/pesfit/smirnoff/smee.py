@@ -171,7 +171,7 @@ def parameter_maps(force_field: ForceField, molecules: Sequence[Terms], which: i
     Args:
         force_field: as given to `tensor_force_field`.
         molecules: all molecules that share the table of charges, in its order.
-        which: position of the molecule asked about.
+        which: position of the molecule.
     """
     smee = import_smee()
     terms = molecules[which]
@@ -201,7 +201,7 @@ def _assignment(rows: Tensor, n_rows: int) -> Tensor:
 
 def exclusions(terms: Terms) -> tuple[Tensor, Tensor]:
     """Pairs that are scaled, shape (n_pairs, 2), and which of `_SCALES` applies, shape (n_pairs, 1)."""
-    scale = torch.ones(terms.n_atoms, terms.n_atoms, dtype=torch.int64)  # 1-3, unless it is said otherwise
+    scale = torch.ones(terms.n_atoms, terms.n_atoms, dtype=torch.int64)  # 1-3, unless it is set below
     scale[terms.bonds[:, 0], terms.bonds[:, 1]] = scale[terms.bonds[:, 1], terms.bonds[:, 0]] = 0
     scale[terms.pairs[:, 0], terms.pairs[:, 1]] = torch.where(terms.pairs_14, 2, 3)
     pairs = torch.nonzero(torch.triu(scale < 3, diagonal=1))

@@ -1,6 +1,6 @@
 """From the data to the normal equations: one pass in worker processes, and the sum over molecules.
 
-The pass leaves a file of molecules' statistics for each shard, so that a run that was killed goes on, and weights, normalization, and
+The pass leaves a file of molecules' statistics for each shard, so that a run that was killed resumes, and weights, normalization, and
 energy zero (`fit_data`) are applied afterwards. With `energy_zero: none` the constants d = m²/(2k) of harmonic terms stay in the
 energy. They are kept as further, constant features, and d(x) is linearized where it is needed (`FitEquations.linearised`); forces and
 relative energies do not depend on them.
@@ -47,7 +47,7 @@ WORTH_WORKERS = 2_000_000
 
 @dataclass(frozen=True)
 class PassSettings:
-    """What all shards have in common."""
+    """Settings of all shards."""
 
     force_field: ForceField
     layout: Layout
@@ -85,7 +85,7 @@ def accumulate(
     Args:
         inputs: the data.
         molecules: of the data sets, cut into shards (`plan`).
-        setup: what shards have in common.
+        setup: of all shards.
         extension: gives topologies the periodicities that were added.
         scratch: folder for the shards' files.
 

@@ -1,11 +1,11 @@
 """The exact fit: strength of the prior, bounded optimum, posterior, and the path over prior strengths.
 
-Errors of a force field are not independent: those of one molecule's conformers and atoms have common causes, so n rows say less than
-n independent ones would. Taken as independent they make the prior too weak and the error bars too small. How many rows say as much as
-one independent row, T, follows from the training set itself. With V = (A + λ diag(widths⁻²))⁻¹ and G = Σ g gᵀ over molecules, g the
-gradient of a molecule's part of the objective, independent rows would give tr(VG) = σ²γ; T is what it is larger by. The likelihood is
-raised to the power 1/T, the magnitude adjustment of composite likelihoods (Ribatet, Cooley, Davison, Statistica Sinica 22, 813, 2012).
-T needs many molecules to be known; with a single one it stays 1.
+Errors of a force field are not independent: those of one molecule's conformers and atoms have common causes, so n rows carry less
+information than n independent ones would. Taken as independent they make the prior too weak and the error bars too small. The statistical
+inefficiency T, the number of rows that are worth one independent row, follows from the training set itself. With
+V = (A + λ diag(widths⁻²))⁻¹ and G = Σ g gᵀ over molecules, g the gradient of a molecule's part of the objective, independent rows would
+give tr(VG) = σ²γ; T is the ratio of the two. The likelihood is raised to the power 1/T, the magnitude adjustment of composite likelihoods
+(Ribatet, Cooley, Davison, Statistica Sinica 22, 813, 2012). T needs many molecules to be known; with a single one it stays 1.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class PathPoint:
 
 @dataclass(frozen=True)
 class ExactFit:
-    """What the fit found.
+    """Result of the exact fit.
 
     Attributes:
         posterior: optimum and uncertainty.
         weights: w_E and w_F of the objective, as given or as chosen.
-        redundancy: T, the number of rows that say as much as one independent row.
+        redundancy: T, the statistical inefficiency: rows for each independent row.
         path: over prior strengths.
     """
 
@@ -73,7 +73,7 @@ Scores: TypeAlias = Callable[[tuple[float, float], FloatArray], tuple[FloatArray
 
 
 def fit_exactly(problem: FitEquations, scores: Scores, params: FitSmirnoff) -> ExactFit:
-    """Choose what is left open and solve.
+    """Choose the weights and the prior strength that are left open, and solve.
 
     Args:
         problem: the objective.

@@ -1,6 +1,6 @@
 """From trained parameters to the coefficients in which energies and forces are linear.
 
-What is trained is the vector z: each parameter's change from its starting value, in prior widths w, within a box.
+The trained vector z holds each parameter's change from its starting value, in prior widths w, within a box.
 
     parameter                      coefficients (all 0 at the start)
     k of harmonics and torsions    w z
@@ -9,11 +9,10 @@ What is trained is the vector z: each parameter's change from its starting value
                                    ρ = (g_t σ_t⁰ + g_u σ_u⁰)/(σ_t⁰ + σ_u⁰), g = exp(w z) of σ
     charge of a class p            d_p = w (z_p - Σ n_r z_r / N), n_r atoms of N in the class r; and products d_p d_p'
 
-`parameters.Layout` says why the first two are so, and `nonbonded` the others; `coefficient_parts` has the formulas. The sum of n d is
-0, so the total charge stays.
+`parameters.Layout` derives the first two, and `preparation` the others. The sum of n d is 0, so the total charge stays.
 
 The box in (k, q₀) is that of the exact fit, and for k > 0 every minimum in it is a minimum of the convex problem in (k, m). A spring
-that reaches k = 0 has any q₀; `Coefficients.freed` puts it where k would first grow again, without which descent could end there.
+that reaches k = 0 has any q₀; `Coefficients.freed` puts it where k would first grow again, without which an optimizer could end there.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class PairIndex:
 
 
 def equivalence_classes(topology: Topology) -> LongArray:
-    """Sort the atoms of a molecule into classes that its graph cannot tell apart.
+    """Sort the atoms of a molecule into classes that its bond graph cannot distinguish.
 
     Color refinement (Weisfeiler, Leman, Nauchno-Tech. Inf. 2(9), 12, 1968) from the atoms' van der Waals types.
 
@@ -158,7 +157,7 @@ class VdWCoefficients:
 
     Args:
         force_field: the starting force field.
-        params: what is trained.
+        params: which parameters, priors and bounds.
 
     Attributes:
         rows: of the table, those whose ε and those whose σ is trained.
@@ -224,7 +223,7 @@ class VdWCoefficients:
 
 @dataclass(frozen=True)
 class TrainedCharges:
-    """Which charges are trained together.
+    """Charges that are trained, and trained together.
 
     Attributes:
         classes: classes of equivalent atoms of each topology whose charges are trained, by its number; each of shape (n_atoms,).
@@ -239,7 +238,7 @@ class ChargeCoefficients:
     """Changes of charges.
 
     Args:
-        charges: what is trained together.
+        charges: which are trained together.
         params: prior and bounds.
 
     Attributes:
@@ -313,7 +312,7 @@ class ChargeCoefficients:
 
 @dataclass(frozen=True)
 class Numbering:
-    """Where the coefficients of a molecule are.
+    """Numbers of the coefficients of a molecule.
 
     Attributes:
         pairs: of types; None where van der Waals parameters are not trained.
@@ -349,8 +348,8 @@ class Coefficients:
     Args:
         layout: of the valence parameters.
         force_field: the starting force field.
-        params: what else is trained.
-        charges: what is trained together, of each topology whose charges are trained.
+        params: of van der Waals parameters and charges.
+        charges: which of them are trained together.
         with_constants: whether energies have no zero, so that m²/(2k) counts.
 
     Attributes:
@@ -396,7 +395,7 @@ class Coefficients:
         return len(self.layout) if self._valence.with_constants else None
 
     def numbering(self, topology: int) -> Numbering:
-        """Say where the nonbonded coefficients of a topology are."""
+        """Return the numbers of the nonbonded coefficients of a topology."""
         first = self._charges.first.get(topology)
         return Numbering(
             pairs=self._vdw.pairs if len(self._vdw.pairs) else None,
@@ -437,20 +436,20 @@ class Coefficients:
     def prior(self, point: Point) -> tuple[float, FloatArray]:
         """Return the sum of squares that the prior adds for each unit of its strength, and its gradient by z."""
         n = len(self.layout)
-        scaled, rest = point.values[:n] / self._valence.prior_width, point.z[n:]
+        scaled, others = point.values[:n] / self._valence.prior_width, point.z[n:]
         by_coefficient = np.zeros(self.n_coefficients)
         by_coefficient[:n] = 2.0 * scaled / self._valence.prior_width
         gradient = self.pulled(point, by_coefficient)
-        gradient[n:] += 2.0 * rest
-        return float(scaled @ scaled + rest @ rest), gradient
+        gradient[n:] += 2.0 * others
+        return float(scaled @ scaled + others @ others), gradient
 
     def prior_curvature(self, point: Point) -> FloatArray:
         """Return half the Gauss-Newton Hessian of the prior, shape (n_parameters, n_parameters)."""
         n = len(self.layout)
         scaled = (point.slopes[:n] / self._valence.prior_width[:, None]).toarray()
         curvature = scaled.T @ scaled
-        rest = np.arange(n, self.n_parameters)
-        curvature[rest, rest] += 1.0
+        others = np.arange(n, self.n_parameters)
+        curvature[others, others] += 1.0
         return np.asarray(curvature)
 
     def freed(self, z: FloatArray, gradient: FloatArray, pull: FloatArray) -> FloatArray:
@@ -489,7 +488,7 @@ class Coefficients:
 
 
 def check_trained(params: Gradient, n_parameters: int) -> None:
-    """Refuse what an optimizer cannot do.
+    """Check that the optimizer can handle the number of parameters.
 
     Raises:
         ParamsError: where Levenberg-Marquardt has more parameters than a matrix of them may have.

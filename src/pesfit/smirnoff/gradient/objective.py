@@ -159,7 +159,7 @@ class MoleculeResiduals:
 
 @dataclass(frozen=True)
 class LossTerms:
-    """How errors are weighed.
+    """Losses of errors, and the zero of energies.
 
     Attributes:
         energy, forces: losses.
@@ -212,7 +212,7 @@ class ResidualBlock:
 
         Args:
             values: of all coefficients, shape (n_coefficients,).
-            terms: how errors are weighed.
+            terms: losses of errors.
 
         Returns:
             Loss of energies, loss of forces, Σ (ΔE)² and Σ |ΔF|², the squares over errors of weight above 0, shape (4,); and the
@@ -225,7 +225,7 @@ class ResidualBlock:
         return numbers, -2.0 * (self._transposed @ weighted)
 
     def numbers(self, values: FloatArray, terms: LossTerms) -> FloatArray:
-        """Return the first part of what `evaluate` returns."""
+        """Return the first part of the result of `evaluate`."""
         return self._weighted(values, terms)[0]
 
     def _errors(self, values: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -288,7 +288,7 @@ class ResidualBlock:
         Args:
             values: of all coefficients, shape (n_coefficients,).
             slopes: ∂(coefficients)/∂(parameters), shape (n_coefficients, n_parameters).
-            terms: how errors are weighed.
+            terms: losses of errors.
 
         Returns:
             Shape (n_parameters, n_parameters).

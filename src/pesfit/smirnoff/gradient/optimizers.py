@@ -1,7 +1,7 @@
-"""Ways down: Adam, L-BFGS and Levenberg-Marquardt, within a box, each able to go on from a stored state.
+"""Optimizers with bounds: Adam, L-BFGS and Levenberg-Marquardt, each of which can continue from a stored state.
 
 Adam is Kingma, Ba (ICLR 2015, algorithm 1) with steps cut at the box; L-BFGS is scipy's L-BFGS-B (Zhu, Byrd, Lu, Nocedal, ACM Trans.
-Math. Softw. 23, 550, 1997), whose evaluations are kept, so that to go on it repeats its steps without evaluating anything; and
+Math. Softw. 23, 550, 1997), whose evaluations are kept, so that it resumes by repeating its steps without evaluating anything; and
 Levenberg-Marquardt solves each damped step within the box, with the damping that Nielsen proposed (IMM-REP-1999-05).
 """
 
@@ -30,7 +30,7 @@ _MAX_BOX_STEPS = 200
 _NEAR_BOUND = 0.1
 """Distance from a bound, in units of a step along the gradient."""
 _RIDGE = 1e-13
-"""Added to the diagonal, scaled to 1, of a matrix that rounding may have left without an inverse."""
+"""Added to the unit diagonal of a matrix that rounding may have made singular."""
 
 State: TypeAlias = Mapping[str, np.ndarray]
 
@@ -60,7 +60,7 @@ class PenalizedLoss:
 
     Attributes:
         team: evaluates the data.
-        coefficients: what z means.
+        coefficients: of z.
         strength: of the prior.
         n_batches: pieces of an epoch.
     """
@@ -111,7 +111,7 @@ def in_order(rows: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class EpochStep:
-    """Where an optimizer is after an epoch.
+    """State of an optimizer after an epoch.
 
     Attributes:
         epoch: how many are done.
@@ -120,7 +120,7 @@ class EpochStep:
         prior: mean of `LossValue.prior` over them.
         gradient_norm: of the last batch.
         learning_rate: of Adam; 0 for others.
-        state: what the optimizer needs to go on.
+        state: of the optimizer.
     """
 
     epoch: int
@@ -133,18 +133,18 @@ class EpochStep:
 
 
 EpochReport: TypeAlias = Callable[[EpochStep], bool]
-"""Told of every epoch; says whether to stop."""
+"""Called after every epoch; returns whether to stop."""
 
 
 def adam(problem: PenalizedLoss, z: FloatArray, params: Gradient, state: State | None, report: EpochReport) -> FloatArray:
-    """Descend by Adam.
+    """Minimize by Adam.
 
     Args:
         problem: the objective.
         z: where to start, shape (n,).
         params: step length, epochs.
         state: of a run that was ended, or None.
-        report: told of every epoch.
+        report: called after every epoch.
 
     Returns:
         The last z.
@@ -173,7 +173,7 @@ def adam(problem: PenalizedLoss, z: FloatArray, params: Gradient, state: State |
 
 
 def lbfgs(problem: PenalizedLoss, z: FloatArray, params: Gradient, state: State | None, report: EpochReport) -> FloatArray:
-    """Descend by L-BFGS-B; an epoch is an evaluation. Arguments as of `adam`."""
+    """Minimize by L-BFGS-B; an epoch is an evaluation. Arguments as of `adam`."""
     known = _Known(problem, state)
     bounds = scipy.optimize.Bounds(problem.coefficients.lower, problem.coefficients.upper)
     stopped = False
@@ -214,7 +214,7 @@ def lbfgs(problem: PenalizedLoss, z: FloatArray, params: Gradient, state: State 
 
 
 class _Known:
-    """Evaluations in the order in which they were first asked for; those of an earlier run come first."""
+    """Evaluations in the order of the first requests; those of an earlier run come first."""
 
     def __init__(self, problem: PenalizedLoss, state: State | None) -> None:
         self._problem = problem
@@ -225,7 +225,7 @@ class _Known:
 
     @property
     def n_used(self) -> int:
-        """How many have been asked for in this run."""
+        """Number of evaluations requested in this run."""
         return len(self._values)
 
     def at(self, z: FloatArray) -> LossValue:
@@ -249,7 +249,7 @@ _KNOWN = ("z", "total", "prior", "numbers", "gradient", "pull")
 def levenberg_marquardt(
     problem: PenalizedLoss, z: FloatArray, params: Gradient, state: State | None, report: EpochReport
 ) -> FloatArray:
-    """Descend by damped Gauss-Newton steps; an epoch is a step that is tried. Arguments as of `adam`."""
+    """Minimize by damped Gauss-Newton steps; an epoch is a step that is tried. Arguments as of `adam`."""
     damping, growth, done = 1e-3, 2.0, 0
     if state is not None:
         z, damping, growth, done = state["z"], float(state["damping"]), float(state["growth"]), int(state["epoch"])

@@ -1,6 +1,6 @@
 """Features of molecules at their fixed geometries, computed once: valence terms (`smirnoff.features`) and pairs of atoms.
 
-At fixed geometry the energy of pairs is linear in what stands before the powers of the distance:
+At fixed geometry the energy of pairs is linear in the factors of the powers of the distance:
 
     E = Σ_pairs s_v (A_tu r⁻¹² - B_tu r⁻⁶) + Σ_pairs s_q C q_i q_j r⁻¹          A_tu = 4 ε_tu σ_tu¹², B_tu = 4 ε_tu σ_tu⁶
 
@@ -42,7 +42,7 @@ from pesfit.smirnoff.parameters import Layout
 
 @dataclass(frozen=True)
 class PreparationSettings:
-    """What all molecules have in common.
+    """Settings of all molecules.
 
     Attributes:
         force_field: the starting force field.
@@ -79,7 +79,7 @@ class Slots:
 
 
 class NonbondedFeatures:
-    """What depends on the molecule alone, prepared once for all of its conformers.
+    """Nonbonded features of one molecule; all that depends on the molecule alone is prepared once.
 
     Args:
         terms: of the molecule.
@@ -131,7 +131,7 @@ class NonbondedFeatures:
 
 
 _PairLines = tuple[int, LongArray, LongArray, FloatArray]
-"""Power of 1/r, which pairs of atoms, the number of their coefficient, and the factor before it."""
+"""Power of 1/r, pairs of atoms, the number of their coefficient, and the factor before it."""
 
 
 def _vdw_lines(terms: Terms, force_field: ForceField, numbering: Numbering) -> list[_PairLines]:
@@ -165,12 +165,12 @@ def _charge_lines(terms: Terms, numbering: Numbering) -> list[_PairLines]:
 
 
 class MoleculePreparation:
-    """What depends on a molecule alone.
+    """Features of one molecule, prepared once for all of its conformers.
 
     Args:
         topology: its terms.
         number: of the topology in the parameterized set.
-        setting: what all molecules have in common.
+        setting: of all molecules.
     """
 
     def __init__(self, topology: Topology, number: int, setting: PreparationSettings) -> None:

@@ -1,4 +1,4 @@
-"""The gradient fit, for what the exact fit cannot do: robust losses, van der Waals parameters and charges.
+"""The gradient fit, for objectives that are not quadratic: robust losses, van der Waals parameters and charges.
 
 Geometries do not change, so features are computed once (`preparation`), and an epoch is two sparse products (`objective`). With squared
 errors it ends where the exact fit does.
@@ -150,7 +150,7 @@ def _molecules(data: GradientData) -> list[FitMolecule]:
 
 
 def _tied(molecules: Sequence[FitMolecule]) -> tuple[list[FitMolecule], TrainedCharges]:
-    """Start from charges that a force field can hold: equal in all rows of a molecule, and on atoms that SMIRKS cannot tell apart.
+    """Start from charges that a force field can hold: equal in all rows of a molecule, and on atoms that SMIRKS cannot distinguish.
 
     Returns:
         The molecules, and which of their charges are trained, together.

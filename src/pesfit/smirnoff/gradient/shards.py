@@ -82,10 +82,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ShardsJob:
-    """What a process is given.
+    """Work of one process.
 
     Attributes:
-        setting: what all molecules have in common.
+        setting: of all molecules.
         loss: of errors.
         datasets: where they are, by name.
         shards: the chunks of each of the process's shards.
@@ -150,7 +150,7 @@ class ShardWork:
     """Evaluates the shards of a job.
 
     Args:
-        job: what to evaluate.
+        job: shards and settings.
     """
 
     def __init__(self, job: ShardsJob) -> None:
@@ -181,7 +181,7 @@ class ShardWork:
 
         Args:
             operation: `count`: numbers of energies and force components that count, of training and of validation set. `train`: the
-                four numbers of `residuals.Block.evaluate`, gradients by z and by m of the harmonics. `validate`: the four numbers.
+                four numbers of `ResidualBlock.evaluate`, gradients by z and by m of the harmonics. `validate`: the four numbers.
                 `curvature`: half the Gauss-Newton Hessian by z.
             z: the parameters, shape (n_parameters,).
             batch: of `train`.
@@ -292,14 +292,14 @@ def _errors(part: MoleculeResiduals, values: Sequence[FloatArray]) -> ErrorRow:
 
 @contextlib.contextmanager
 def gather_team(job: ShardsJob, n_epochs: int) -> Iterator[Team]:
-    """Put as many processes to work as there are cores, shards, and enough to do; or those that torchrun started.
+    """Start as many processes as there are cores, shards, and enough work for; or join those that torchrun started.
 
     Args:
         job: with all shards.
         n_epochs: how often they may be evaluated.
 
     Raises:
-        PesfitError: what another process raised, or that one was lost.
+        PesfitError: where another process failed or was lost.
     """
     cost = sum(molecule.rows.cost for chunks in job.shards for chunk in chunks for molecule in chunk.molecules)
     most = len(job.shards) if cost * n_epochs > _COST_WORTH_A_PROCESS else 1
@@ -310,7 +310,7 @@ def gather_team(job: ShardsJob, n_epochs: int) -> Iterator[Team]:
 
 
 class Team:
-    """Processes that have the shards among them, as the first sees them.
+    """Processes that share the shards, as the first sees them.
 
     Args:
         group: the processes.
@@ -338,8 +338,8 @@ class Team:
         return [row for rows in self._member.errors(zs) for row in rows]
 
     def dismiss(self) -> None:
-        """Let the others go."""
-        with contextlib.suppress(LostProcessError):  # they have done what they were for
+        """End the others."""
+        with contextlib.suppress(LostProcessError):  # they have done their work
             _exchange(self._group, "stop", 0, np.zeros(0))
 
 
@@ -362,7 +362,7 @@ def serve_torchrun() -> None:
 
 
 class _Member:
-    """One of the processes, with its shards: what each does in the same way.
+    """One of the processes, with its shards.
 
     Args:
         group: the processes.
@@ -385,7 +385,7 @@ class _Member:
 
 
 def _exchange(group: ProcessGroup, operation: str, batch: int, z: FloatArray) -> tuple[str, int, FloatArray]:
-    """Tell all processes what the first is to do; what the others give is of no account."""
+    """Send the operation of the first process to all; the arguments of the others are ignored."""
     header = torch.tensor([_OPERATIONS.index(operation), batch, len(z)])
     group.copy_from_first(header)
     number, batch, n = header.tolist()
