@@ -177,7 +177,7 @@ class _Solver:
             return spectrum.maximize_evidence()
         if self.moments("validation", x).n_rows == 0:
             raise DataError("prior_strength = validation, but the validation set is empty; use evidence or a number")
-        return minimise_on_path(lambda strength: self.objective("validation", self.optimum(strength, x)), _grid(spectrum))
+        return minimize_on_path(lambda strength: self.objective("validation", self.optimum(strength, x)), _grid(spectrum))
 
     def path(self, x: FloatArray) -> list[PathPoint]:
         """Follow the optimum over prior strengths."""
@@ -196,7 +196,7 @@ def _grid(spectrum: Spectrum) -> FloatArray:
     return np.asarray((spectrum.eigenvalues[-1] or 1.0) * _PATH)
 
 
-def minimise_on_path(function: Callable[[float], float], grid: FloatArray) -> float:
+def minimize_on_path(function: Callable[[float], float], grid: FloatArray) -> float:
     """Return where a function of the prior strength is least: the best of the grid, refined between its neighbors to 1 %."""
     values = [function(strength) for strength in grid.tolist()]
     best = int(np.argmin(values))
