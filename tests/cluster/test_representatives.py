@@ -53,7 +53,7 @@ def _row_of_nine() -> tuple[Record, float]:
 @pytest.mark.parametrize(("representative", "expected"), [("centroid", 4), ("lowest_energy", 8)])
 def test_which_member_is_kept(row_of_nine: tuple[Record, float], representative: str, expected: int) -> None:
     record, cutoff = row_of_nine
-    kept = choose_representatives(record, Cluster(representative=representative, cutoff_angstrom=cutoff))
+    kept = choose_representatives(record, Cluster(representative={"xtb": representative}, cutoff_angstrom=cutoff))
     assert kept.conformers.tolist() == [expected]
     assert kept.sizes.tolist() == [9]
 
@@ -61,7 +61,28 @@ def test_which_member_is_kept(row_of_nine: tuple[Record, float], representative:
 def test_of_equal_energies_the_first_is_kept(row_of_nine: tuple[Record, float]) -> None:
     record, cutoff = row_of_nine
     record = dataclasses.replace(record, energy=np.zeros(9))
-    assert choose_representatives(record, Cluster(cutoff_angstrom=cutoff)).conformers.tolist() == [0]
+    params = Cluster(representative={record.source: "lowest_energy"}, cutoff_angstrom=cutoff)
+    assert choose_representatives(record, params).conformers.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [("xtb/conformers", 4), ("rmd17", 4), ("md17", 4), ("mine", 4), ("espaloma/gen2-opt", 8), ("espaloma/spice-pubchem", 8)],
+)
+def test_only_optimizations_keep_the_lowest_energy_by_default(
+    row_of_nine: tuple[Record, float], source: str, expected: int
+) -> None:
+    record, cutoff = row_of_nine
+    record = dataclasses.replace(record, source=source)
+    assert choose_representatives(record, Cluster(cutoff_angstrom=cutoff)).conformers.tolist() == [expected]
+
+
+def test_labels_do_not_choose_a_centroid(row_of_nine: tuple[Record, float]) -> None:
+    """What is tested on must not be chosen by its label."""
+    record, cutoff = row_of_nine
+    for seed in range(3):
+        other = dataclasses.replace(record, energy=np.random.default_rng(seed).normal(size=9))
+        assert choose_representatives(other, Cluster(cutoff_angstrom=cutoff)).conformers.tolist() == [4]
 
 
 def test_symmetry_merges_what_only_numbering_tells_apart() -> None:

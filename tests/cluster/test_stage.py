@@ -64,7 +64,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_keeps_one_of_each_cluster(tmp_path: Path) -> None:
     records = [make_record("a", seed=1), make_record("b", basins=2, per_basin=7, seed=2)]
-    metrics = run(write_data(tmp_path / "arrow", records), tmp_path)
+    params = Cluster(representative={"xtb": "lowest_energy"})
+    metrics = run(write_data(tmp_path / "arrow", records), tmp_path, params)
     clustered = ConformerDataset(tmp_path / "clustered" / "xtb")
     # Energies fall, so that the last of each basin is the lowest.
     assert [record.frame.tolist() for record in clustered] == [[40, 90, 140], [60, 130]]
@@ -133,6 +134,8 @@ def test_a_name_that_is_no_source_is_refused(tmp_path: Path) -> None:
     datasets = write_data(tmp_path / "arrow", [make_record("a")])
     with pytest.raises(ParamsError, match=r"cluster\.sources: 'xtb/conformer' is no source.*mean 'xtb/conformers'"):
         run(datasets, tmp_path, Cluster(sources=("xtb/conformer",)))
+    with pytest.raises(ParamsError, match=r"cluster\.representative: 'xtb/conformer' is no source"):
+        run(datasets, tmp_path, Cluster(representative={"xtb/conformer": "centroid"}))
 
 
 @pytest.mark.usefixtures("worker_pool")

@@ -3,6 +3,9 @@
 The atoms that an RMSD compares, and their symmetry-equivalent orders, come first; then Butina's clustering (D. Butina, J. Chem. Inf.
 Comput. Sci. 39, 747, 1999, doi:10.1021/ci9803381): every point counts its neighbors once. Points are visited by falling count; a point
 that no cluster has taken yet becomes the centroid of a new one and takes all of its neighbors that are still free.
+
+The centroid is kept by default. It depends on geometry alone, and clustering comes before the split: what is tested on is then not chosen
+by its label. The member of lowest energy is for optimizations, of which it keeps the end.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pesfit.cluster.rmsd import pairs_within
 from pesfit.core.arrays import BoolArray, IntArray, LongArray
 from pesfit.core.exceptions import Failure, MoleculeError
 from pesfit.data.dataset import ConformerDataset, Record
+from pesfit.data.sources import most_specific
 from pesfit.params.preparation import Cluster
 
 MIN_HEAVY_ATOMS = 3
@@ -59,7 +63,7 @@ def choose_representatives(record: Record, params: Cluster) -> Representatives:
         equivalent = equivalent_orders(record.smiles, atoms)
         orders, all_orders = equivalent.orders, equivalent.complete
     clusters = butina(pairs_within(record.coords[:, atoms], params.cutoff_angstrom, orders))
-    if params.representative == "centroid":
+    if most_specific(params.representative, record.source, "centroid") == "centroid":
         chosen = [members[0] for members in clusters]
     else:
         chosen = [min(members, key=lambda member: (record.energy[member], member)) for members in clusters]

@@ -97,11 +97,12 @@ def cluster_datasets(
         metrics: for each source, molecules and conformers before and after, clusters and their sizes.
 
     Raises:
-        ParamsError: where `cluster.sources` names something that is no source.
+        ParamsError: where `cluster.sources` or `cluster.representative` names something that is no source.
         TooManyFailuresError: where more molecules fail than allowed.
     """
     present = sorted({source for dataset in datasets.values() for source in dataset.level_of_theory})
     check_source_names("cluster.sources", params.sources, present)
+    check_source_names("cluster.representative", params.representative, present)
     tallies: dict[str, _ClusterCounts] = {}
     failures: list[Failure] = []
     n_tried = 0

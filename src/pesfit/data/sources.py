@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
-from typing import get_args
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypeVar, get_args
 
 from pesfit.core.exceptions import ParamsError
 from pesfit.params.preparation import BUILT_IN, EspalomaSubset
+
+Value = TypeVar("Value")
 
 KNOWN_SOURCES = (
     *BUILT_IN,
@@ -25,6 +27,12 @@ MERGED_SUBSET: EspalomaSubset = "duplicated-isomeric-smiles-merge"
 def covers(name: str, source: str) -> bool:
     """Tell whether a name in the parameters stands for a source: itself, or all parts of it (`espaloma` for `espaloma/gen2-opt`)."""
     return source == name or source.startswith(f"{name}/")
+
+
+def most_specific(values: Mapping[str, Value], source: str, default: Value) -> Value:
+    """Return the value of the longest name that covers a source; `default` where there is none."""
+    fitting = [name for name in values if covers(name, source)]
+    return values[max(fitting, key=len)] if fitting else default
 
 
 def check_source_names(key: str, names: Iterable[str], present: Collection[str]) -> None:

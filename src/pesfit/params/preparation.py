@@ -251,9 +251,11 @@ class Cluster(MaxFailed):
         False,
         description="Take the lowest RMSD over the molecule's symmetry-equivalent atom orders, of which 256 are tried at most.",
     )
-    representative: Literal["lowest_energy", "centroid"] = Field(
-        "lowest_energy",
-        description="Member of a cluster that is kept: the one lowest in energy, or the one with most neighbors.",
+    representative: dict[str, Literal["centroid", "lowest_energy"]] = Field(
+        {"espaloma": "lowest_energy"},
+        description="Member of a cluster that is kept, by source (`espaloma` stands for all its subsets): `centroid`, the one with most "
+        "neighbors, where none is given; `lowest_energy` for geometry optimizations alone, whose last step it keeps. Of a simulation it "
+        "would keep the coldest geometries, in test sets too, so that errors come out too small.",
     )
 
 

@@ -25,7 +25,7 @@ from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError
 from pesfit.core.units import BOLTZMANN
 from pesfit.data.dataset import ConformerDataset, Record
-from pesfit.data.sources import covers
+from pesfit.data.sources import most_specific
 from pesfit.data.splits import SplitArray, Splits
 from pesfit.data.topology import ParameterizedSet
 from pesfit.params.fit_smirnoff import ConformerWeight, Objective
@@ -150,8 +150,7 @@ def conformer_weights(above_lowest: FloatArray, params: ConformerWeight) -> Floa
 
 def source_weight(source: str, weights: Mapping[str, float]) -> float:
     """Return the weight of a source: that of the longest name that covers it, 1 where there is none."""
-    fitting = [name for name in weights if covers(name, source)]
-    return weights[max(fitting, key=len)] if fitting else 1.0
+    return most_specific(weights, source, 1.0)
 
 
 def factors(n_atoms: int, weight: float, source: str, objective: Objective) -> tuple[float, float]:
