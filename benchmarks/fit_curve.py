@@ -88,7 +88,7 @@ def exactly(inputs: FitInputs, folder: Path) -> Exact:
 
 
 def descended(exact: Exact, gradient: Gradient, folder: Path) -> tuple[GradientFit, float]:
-    """Fit by descent, and say how long it took."""
+    """Run the gradient fit, and time it."""
     begin = time.perf_counter()
     found = fit_by_gradient(
         exact.data, exact.start, gradient, exact.params.objective, RunFiles(folder / "gradient.npz", None, "benchmark", 1e9)

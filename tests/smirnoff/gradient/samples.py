@@ -1,4 +1,4 @@
-"""Molecules and objectives that the tests of the fit by descent share."""
+"""Molecules and objectives that the tests of the gradient fit share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fit by descent on stored data: where it ends, that processes and interruptions do not show, and what outliers do to it."""
+"""The gradient fit on stored data: where it ends, that processes and interruptions do not show, and what outliers do to it."""
 
 from __future__ import annotations
 
@@ -366,7 +366,7 @@ def test_van_der_waals_parameters_and_charges_are_found(noisy: Known, tmp_path: 
         assert np.abs(change).max() > 1e-3
 
 
-def test_the_stage_descends_and_writes_what_it_found(noisy: Known, tmp_path: Path) -> None:
+def test_the_stage_writes_the_gradient_fit(noisy: Known, tmp_path: Path) -> None:
     """Everything trained: the written file is read back and evaluated by OpenMM with its own charges, as `fit_smirnoff` checks."""
     params = FitSmirnoff(
         method="gradient", prior_strength=STRENGTH,

@@ -310,17 +310,20 @@ def gather_team(job: ShardsJob, n_epochs: int) -> Iterator[Team]:
 
 
 class Team:
-    """Processes that share the shards, as the first sees them.
+    """Processes that share the shards; the first one leads.
 
     Args:
         group: the processes.
-        job: with all shards; each process is sent its own.
+        job: with all shards, of which each process is sent its own; None in all processes but the first.
     """
 
-    def __init__(self, group: ProcessGroup, job: ShardsJob) -> None:
+    def __init__(self, group: ProcessGroup, job: ShardsJob | None) -> None:
         self._group = group
-        shares = group.shares_of(job.shards)
-        self._member = _Member(group, [(replace(job, shards=tuple(shards)), len(job.shards)) for shards in shares])
+        shares = None
+        if job is not None:
+            shares = [(replace(job, shards=tuple(shards)), len(job.shards)) for shards in group.shares_of(job.shards)]
+        own, self._n_shards = group.deal(shares)
+        self._work = ShardWork(own)
 
     @property
     def size(self) -> int:
@@ -329,66 +332,53 @@ class Team:
 
     def run(self, operation: str, z: FloatArray, batch: int = 0) -> FloatArray:
         """Evaluate all shards (`ShardWork.run`); returns shape (n_shards, n)."""
-        _exchange(self._group, operation, batch, z)
-        return self._member.evaluate(operation, batch, z)
+        self._exchange(operation, batch, z)
+        return self._evaluate(operation, z, batch)
 
     def errors(self, zs: FloatArray) -> list[ErrorRow]:
         """Evaluate force fields on all molecules (`ShardWork.errors`), in the order of the shards."""
-        _exchange(self._group, "errors", len(zs), zs.ravel())
-        return [row for rows in self._member.errors(zs) for row in rows]
+        self._exchange("errors", len(zs), zs.ravel())
+        return [row for rows in self._errors(zs) for row in rows]
 
     def dismiss(self) -> None:
         """End the others."""
         with contextlib.suppress(LostProcessError):  # they have done their work
-            _exchange(self._group, "stop", 0, np.zeros(0))
+            self._exchange("stop", 0, np.zeros(0))
+
+    def serve(self) -> None:
+        """Work for the first process until it ends this one."""
+        while True:
+            operation, batch, z = self._exchange("stop", 0, np.zeros(0))
+            if operation == "stop":
+                return
+            if operation == "errors":
+                self._errors(z.reshape(batch, -1))
+            else:
+                self._evaluate(operation, z, batch)
+
+    def _evaluate(self, operation: str, z: FloatArray, batch: int) -> FloatArray:
+        """Evaluate the shards of this process; returns the results of all, in the first process."""
+        own = torch.from_numpy(self._work.run(operation, z, batch))
+        return self._group.gather_in_first(own, self._n_shards).numpy()
+
+    def _errors(self, zs: FloatArray) -> list[list[ErrorRow]]:
+        return self._group.gather_objects_in_first(self._work.errors(zs), self._n_shards)
+
+    def _exchange(self, operation: str, batch: int, z: FloatArray) -> tuple[str, int, FloatArray]:
+        """Send the operation of the first process to all; the arguments of the others are ignored."""
+        header = torch.tensor([_OPERATIONS.index(operation), batch, len(z)])
+        self._group.copy_from_first(header)
+        number, batch, n = header.tolist()
+        parameters = torch.tensor(z, dtype=torch.float64) if self._group.is_first else torch.empty(n, dtype=torch.float64)
+        self._group.copy_from_first(parameters)
+        return _OPERATIONS[number], batch, parameters.numpy()
 
 
 def serve(group: ProcessGroup, _: None = None) -> None:
-    """Work for the first process until it is done."""
-    member = _Member(group, None)
-    while True:
-        operation, batch, z = _exchange(group, "stop", 0, np.zeros(0))
-        if operation == "stop":
-            return
-        if operation == "errors":
-            member.errors(z.reshape(batch, -1))
-        else:
-            member.evaluate(operation, batch, z)
+    """Work for the first process until it ends this one."""
+    Team(group, None).serve()
 
 
 def serve_torchrun() -> None:
     """Work for the first process that torchrun started, as one of the others."""
     run_together(serve, None, 1, on_gpus=False)
-
-
-class _Member:
-    """One of the processes, with its shards.
-
-    Args:
-        group: the processes.
-        shares: for each process a job with its shards, and the number of all shards; None in all but the first.
-    """
-
-    def __init__(self, group: ProcessGroup, shares: Sequence[tuple[ShardsJob, int]] | None) -> None:
-        self._group = group
-        job, self._n_shards = group.deal(shares)
-        self._work = ShardWork(job)
-
-    def evaluate(self, operation: str, batch: int, z: FloatArray) -> FloatArray:
-        """Evaluate its shards; returns the results of all, in the first process."""
-        mine = torch.from_numpy(self._work.run(operation, z, batch))
-        return self._group.gather_in_first(mine, self._n_shards).numpy()
-
-    def errors(self, zs: FloatArray) -> list[list[ErrorRow]]:
-        """Evaluate force fields on its molecules; returns the errors in all shards, in the first process."""
-        return self._group.gather_objects_in_first(self._work.errors(zs), self._n_shards)
-
-
-def _exchange(group: ProcessGroup, operation: str, batch: int, z: FloatArray) -> tuple[str, int, FloatArray]:
-    """Send the operation of the first process to all; the arguments of the others are ignored."""
-    header = torch.tensor([_OPERATIONS.index(operation), batch, len(z)])
-    group.copy_from_first(header)
-    number, batch, n = header.tolist()
-    parameters = torch.tensor(z, dtype=torch.float64) if group.is_first else torch.empty(n, dtype=torch.float64)
-    group.copy_from_first(parameters)
-    return _OPERATIONS[number], batch, parameters.numpy()
