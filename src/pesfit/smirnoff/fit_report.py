@@ -21,16 +21,12 @@ from pesfit.smirnoff.parameters import FILE_COLUMNS, MINIMUM, Layout
 from pesfit.statistics.linear_gaussian import Posterior
 
 _N_COLUMNS = 3
-
-
 _QUANTITIES = {
     "energy RMSE": "energy_rmse_kcal_per_mol",
     "energy, mean of molecules": "energy_mean_molecule_rmse_kcal_per_mol",
     "force RMSE": "force_rmse_kcal_per_mol_per_angstrom",
     "force, mean of molecules": "force_mean_molecule_rmse_kcal_per_mol_per_angstrom",
 }
-
-
 _GREY = "0.6"
 
 

@@ -32,12 +32,8 @@ SECTIONS = {
     "ProperTorsions": "proper_torsions",
     "ImproperTorsions": "improper_torsions",
 }
-
-
 MINIMUM = {"Bonds": "length", "Angles": "angle"}
 """Name of the column that holds q₀."""
-
-
 FILE_COLUMNS = (
     "handler",
     "id",
@@ -54,14 +50,8 @@ FILE_COLUMNS = (
     "at_bound",
 )
 """Columns of `parameters.csv`."""
-
-
 _STARTING_VALUE_TOLERANCE = 1e-9
-
-
 _BOUND_TOLERANCE = 1e-8
-
-
 _PERIODICITY, _IDIVF = 1, 3
 
 

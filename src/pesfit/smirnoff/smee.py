@@ -29,10 +29,8 @@ FUNCTIONS = {
     "Electrostatics": "coul",
 }
 """Names of the handlers' energy functions in smee."""
-
 KINDS = {"Bonds": "bond", "Angles": "angle", "ProperTorsions": "proper", "ImproperTorsions": "improper"}
 """Prefixes of the fields of `Terms` and `Topology`, by handler."""
-
 _SCALES = ("scale_12", "scale_13", "scale_14", "scale_15")
 _CUTOFF, _SWITCH_WIDTH = 9.0, 1.0
 """[Å], the defaults of SMIRNOFF, which smee requires and uses for periodic systems alone."""

@@ -39,8 +39,6 @@ from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
 from pesfit.statistics.normal_equations import NormalEquations
 
 STAGE = "fit_smirnoff"
-
-
 WORTH_WORKERS = 2_000_000
 """Conformers times atoms, about 4 s of work, below which starting worker processes takes longer than they save."""
 

@@ -33,8 +33,6 @@ from pesfit.smirnoff.features import MoleculeFeatures
 from pesfit.statistics.normal_equations import Moments, NormalEquations
 
 EnergyZero = Literal["mean", "min", "none"]
-
-
 FORMAT_VERSION = 2
 _MATRICES = ("energy", "forces")
 

@@ -36,8 +36,6 @@ from pesfit.params.fit_smirnoff import Loss
 from pesfit.smirnoff.exact.molecule_statistics import EnergyZero
 
 _L1_DELTA = 1e-3
-
-
 _MAX_STEPS = 200
 
 

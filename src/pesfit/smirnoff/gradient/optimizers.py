@@ -31,7 +31,6 @@ _NEAR_BOUND = 0.1
 """Distance from a bound, in units of a step along the gradient."""
 _RIDGE = 1e-13
 """Added to the unit diagonal of a matrix that rounding may have made singular."""
-
 State: TypeAlias = Mapping[str, np.ndarray]
 
 

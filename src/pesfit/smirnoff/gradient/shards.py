@@ -34,15 +34,9 @@ from pesfit.smirnoff.gradient.preparation import MoleculePreparation, Preparatio
 
 _CHUNK_COST = 20_000
 """Conformers times atoms of a chunk: some MB, which stay in a core's cache between the product and its transpose."""
-
-
 N_NUMBERS = 4
 """Loss of energies, loss of forces, Σ (ΔE)², Σ |ΔF|²."""
-
-
 _OPERATIONS = ("stop", "errors", "count", "train", "validate", "curvature")
-
-
 _COST_WORTH_A_PROCESS = 2e8
 """Conformers times atoms times epochs, some ten seconds of work, below which the start of a process takes longer than it saves."""
 
