@@ -40,7 +40,7 @@ _N_SHOWN = 3
 
 _STABLE = (
     " Stable: replicas in which no bond is further from its reference mean than `rollout.max_stretch_angstrom` allows, and the total "
-    "energy does not diverge. Stable time: mean over replicas. Out of distribution: replicas with a frame that is more uncertain than "
+    "energy does not diverge. Stable time: mean over replicas. OOD (out of distribution): replicas with a frame more uncertain than "
     "nearly all training conformers. Force MAE: against the labels' method along the trajectory."
 )
 
@@ -229,7 +229,7 @@ def _common_columns(rows: Sequence[Mapping[str, Cell]]) -> list[TableColumn]:
         TableColumn(_FORCE, "force MAE", "kcal/mol/Å", best="lowest"),
     ]
     if any(row["left_domain_percent"] is not None for row in rows):
-        columns.append(TableColumn("left_domain_percent", "out of distribution", "%"))
+        columns.append(TableColumn("left_domain_percent", "OOD", "%"))
     return columns
 
 
