@@ -18,6 +18,7 @@ from tests.application.label_samples import row, write
 PAGE = Path(__file__).parents[2] / "docs" / "using.md"
 
 
+@pytest.mark.slow
 def test_every_example_runs(
     smirnoff: Path, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -108,6 +108,7 @@ def compare(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
     return shared
 
 
+@pytest.mark.slow
 def test_06_and_09_print_the_same(made: Made, tmp_path: Path) -> None:
     """Errors of the gradient fit are compared with those of the exact one in `tests/smirnoff/gradient`."""
     metrics = fit_smirnoff(

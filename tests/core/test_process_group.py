@@ -30,6 +30,7 @@ def gather_some(group: ProcessGroup, numbers: list[int]) -> list[tuple[int, list
 
 
 @pytest.mark.parametrize("n_processes", [1, 3])
+@pytest.mark.slow
 def test_items_come_in_their_order(n_processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", str(n_processes))
     numbers = [4, 2, 7, 1, 4, 4, 4]
@@ -50,6 +51,7 @@ def gather_through_sockets(group: ProcessGroup, numbers: list[int]) -> list[tupl
     return gather_some(ProcessGroup(group.rank, group.size), numbers)
 
 
+@pytest.mark.slow
 def test_what_goes_to_the_first_alone_comes_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "3")
     with together(take_and_return, None, 3) as group:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 from scipy.stats import mannwhitneyu, spearmanr
 
 from pesfit.application.geometries import embedded
@@ -82,6 +83,7 @@ def trained(folder: Path, frames: Frames) -> Path:
     return folder / "net"
 
 
+@pytest.mark.slow
 def test_another_molecule_is_told_from_the_one_that_was_trained_on(rmd17: Path, tmp_path: Path) -> None:
     ethanol = spread(rmd17, "ethanol", N_TRAINED * 5 // 3)
     model = open_model(trained(tmp_path, ethanol))

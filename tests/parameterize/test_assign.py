@@ -98,7 +98,14 @@ def _first_difference(ours: Any, theirs: Any) -> str:
     return f"{where}: {ours.get(where)}; Interchange: {theirs.get(where)}"
 
 
-@pytest.mark.parametrize("name", [SAGE, "openff_unconstrained-2.2.1.offxml", "openff_unconstrained-2.0.0.offxml"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        SAGE,
+        pytest.param("openff_unconstrained-2.2.1.offxml", marks=pytest.mark.slow),
+        pytest.param("openff_unconstrained-2.0.0.offxml", marks=pytest.mark.slow),
+    ],
+)
 def test_functional_groups_as_interchange(name: str) -> None:
     n_terms, differences = _differences(name, map(oracle.mapped, FUNCTIONAL_GROUPS))
     assert differences == []
@@ -119,6 +126,7 @@ def test_molecules_of_built_in_sources_as_interchange() -> None:
     assert n_terms > 4000
 
 
+@pytest.mark.slow
 def test_golden_molecules_as_interchange(real_data: Path) -> None:
     files = ("smee-openff-2.1.0.npz", "nagl-am1bcc-1.0.0.npz")
     smiles = [str(one) for file in files for one in np.load(real_data / "golden" / file)["smiles"]]

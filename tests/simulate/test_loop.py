@@ -110,6 +110,7 @@ def test_langevin_keeps_the_exact_configurational_temperature_on_springs(phase: 
         assert variance == pytest.approx(BOLTZMANN * temperature / force_constant, rel=0.03)
 
 
+@pytest.mark.slow
 def test_langevin_keeps_the_temperature_of_a_molecule() -> None:
     """Kinetic and configurational: ⟨|∇U|²⟩ = kT ⟨∇²U⟩ (Rugh, Phys. Rev. Lett. 78, 772, 1997)."""
     temperature = 400.0

@@ -157,6 +157,7 @@ def test_written_force_field_holds_the_fit_and_nothing_else_changed(data: Data, 
 
 
 @pytest.mark.usefixtures("worker_pool")
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_workers(
     data: Data, fitted: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +209,7 @@ def test_added_periodicities_are_fitted_and_written(data: Data, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("zero", ["min", "none"])
+@pytest.mark.slow
 def test_other_energy_zeros_recover_too(data: Data, tmp_path: Path, zero: str) -> None:
     metrics = fit(data, tmp_path, FitSmirnoff(objective=Objective(energy_zero=zero)))  # type: ignore[arg-type]
     assert metrics["errors"]["train"]["all"]["after"]["energy_rmse_kcal_per_mol"] < 1e-4

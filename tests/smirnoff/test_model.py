@@ -40,6 +40,7 @@ def assert_same(one: PreparedMolecule, other: PreparedMolecule) -> None:
 
 
 @pytest.mark.parametrize("added", [(), (1, 2, 3, 4)])
+@pytest.mark.slow
 def test_stored_molecules_are_not_parameterized_again(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, added: tuple[int, ...]
 ) -> None:

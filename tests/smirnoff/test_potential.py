@@ -120,6 +120,7 @@ def openmm_by_force(molecule: openff_oracle.OracleMolecule) -> dict[str, list[fl
     return by_force
 
 
+@pytest.mark.slow
 def test_energies_and_forces_equal_smee(real_data: Path) -> None:
     golden = np.load(real_data / "golden" / "smee-openff-2.1.0.npz", allow_pickle=False)
     sizes = golden["n_atoms"] * golden["n_confs"] * 3

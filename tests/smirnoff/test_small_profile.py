@@ -19,6 +19,7 @@ NAMED = (*MOLECULES, TRAJECTORY_MOLECULE)
 
 
 @pytest.mark.parametrize("half", [NAMED[::2], NAMED[1::2]], ids=["even", "odd"])
+@pytest.mark.slow
 def test_energies_and_forces_equal_openmm(half: tuple[NamedMolecule, ...]) -> None:
     force_field, patterns = read_force_field(openff_oracle.FORCE_FIELD)
     setup = Setup(patterns, ("dataset",))

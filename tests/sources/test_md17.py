@@ -156,6 +156,7 @@ def test_damaged_npz_in_a_whole_archive_is_named(tmp_path: Path) -> None:
         list(RMD17Archive(write_rmd17(tmp_path, files), ["ethanol"], ALL).records())
 
 
+@pytest.mark.slow
 def test_real_archive(real_data: Path, rmd17: Path) -> None:
     archive = RMD17Archive(real_data / "mirror" / "rmd17" / "rmd17.tar.bz2", ["ethanol"], ALL)
     records = list(archive.records())

@@ -140,6 +140,7 @@ def check_validation(found: module.LastLayer, rows: Dense) -> None:
     assert metrics["validation_squared_loss_change_at_posterior_mean"] == pytest.approx(losses[1] / losses[0] - 1.0, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_intervals_cover_at_the_nominal_rate(data: Data) -> None:
     """Labels of networks whose last layer is drawn from the prior, with noise; the posterior knows neither layer nor noise nor prior."""
     potential, rng = network(), np.random.default_rng(11)

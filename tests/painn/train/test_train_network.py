@@ -57,6 +57,7 @@ def changed(**values: Any) -> TrainLearned:
     return TINY.model_copy(update=values)
 
 
+@pytest.mark.slow
 def test_one_and_two_processes_end_in_the_same_bytes(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the three shards of a minibatch, one process takes two and the other one."""
     results = []
@@ -121,6 +122,7 @@ def run_slowly(path: Path, data_folder: Path, splits: Splits) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_a_checkpoint_and_no_processes(data: Data, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=run_slowly, args=(tmp_path, data[0]["toy"].path, data[1]))
@@ -200,6 +202,7 @@ def saved_model_errors(folder: Path, data: Data) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 def test_one_variant_starts_from_the_other(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "1")
     params = changed(num_epochs=10)

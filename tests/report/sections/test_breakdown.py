@@ -53,6 +53,7 @@ def test_the_worst_molecules_of_the_better_potentials_are_drawn() -> None:
     assert not [block for block in none if isinstance(block, Gallery)]
 
 
+@pytest.mark.slow
 def test_nothing_stops_the_figures() -> None:
     bare = [row("a/0", with_forces=False), row("b/0", n_conformers=1, with_forces=False)]
     many = [row(f"m{i}/0", ETHANOL[: 2 + i % 8], 3, source=f"s{i}", smiles=None) for i in range(9)]

@@ -112,6 +112,7 @@ ADAM = FROM_FORCE_FIELD.model_copy(update={"optimizer": "adam", "learning_rate":
     ],
     ids=["lm", "lbfgs"],
 )
+@pytest.mark.slow
 def test_on_squares_it_ends_where_the_exact_fit_does(noisy: Known, tmp_path: Path, params: Gradient) -> None:
     found = fit(noisy, tmp_path, params)
     before, exact, after = (root_mean_squares(found, number) for number in range(3))
@@ -167,6 +168,7 @@ EVERYTHING = Gradient(
 )
 
 
+@pytest.mark.slow
 def test_number_of_processes_does_not_show(noisy: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "_COST_WORTH_A_PROCESS", 0.0)
     params = EVERYTHING.model_copy(update={"optimizer": "lm", "batch_size": None})
@@ -242,6 +244,7 @@ def die_in_the_fifth_epoch(noisy: Known, params: Gradient, folder: Path) -> None
     fit_by_gradient(noisy.data, noisy.start, params, OBJECTIVE, RunFiles(folder / CHECKPOINT_FILE, None, "key", save_every=0.0))
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_is_continued_by_another(
     noisy: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +308,7 @@ def test_robust_losses_resist_outliers(noisy: Known, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["lm", "lbfgs"])
+@pytest.mark.slow
 def test_springs_that_vanish_do_not_hold_it_up(noisy: Known, tmp_path: Path, optimizer: str) -> None:
     """Labels that ask for angles of negative k: at the exact optimum these are at k = 0, where no angle matters any more."""
     table = noisy.start.force_field.tables["Angles"]
@@ -366,6 +370,7 @@ def test_van_der_waals_parameters_and_charges_are_found(noisy: Known, tmp_path: 
         assert np.abs(change).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_stage_writes_the_gradient_fit(noisy: Known, tmp_path: Path) -> None:
     """Everything trained: the written file is read back and evaluated by OpenMM with its own charges, as `fit_smirnoff` checks."""
     params = FitSmirnoff(

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import pytest
@@ -69,6 +70,7 @@ def alone(job: ShardsJob) -> Team:
 
 
 @pytest.mark.usefixtures("_two_processes")
+@pytest.mark.slow
 def test_two_processes_say_what_one_says_and_name_what_is_wrong(job: ShardsJob) -> None:
     z = random_z(job.setting, 3)
     broken = np.full_like(z, np.nan)
@@ -98,13 +100,14 @@ def test_what_is_wrong_in_another_process_is_told_by_the_first(job: ShardsJob, m
 @pytest.mark.usefixtures("_two_processes")
 def test_a_lost_process_is_an_error_not_a_wait(job: ShardsJob) -> None:
     message = "process 1 of 2 was ended with status -9; .*, or lower fit_smirnoff.gradient.memory_gib"
+    others = set(multiprocessing.active_children())  # of `worker_pool`
     with pytest.raises(PesfitError, match=message), gather_team(job, 1) as team:
-        lose_the_other(team, random_z(job.setting, 3))
+        lose_the_other(team, others, random_z(job.setting, 3))
 
 
-def lose_the_other(team: Team, z: FloatArray) -> None:
+def lose_the_other(team: Team, others: set[BaseProcess], z: FloatArray) -> None:
     team.run("count", z)
-    (process,) = multiprocessing.active_children()
+    (process,) = set(multiprocessing.active_children()) - others
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
     team.run("train", z)
@@ -121,6 +124,7 @@ def as_torchrun_starts_it(rank: int, port: int) -> None:
     serve_torchrun()
 
 
+@pytest.mark.slow
 def test_processes_that_torchrun_started_are_used(job: ShardsJob, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
