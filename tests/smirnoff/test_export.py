@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from openff.interchange import Interchange
-from openff.toolkit import ForceField as ToolkitForceField
-from openff.toolkit import Molecule as ToolkitMolecule
-from rdkit import Chem
 
-from pesfit.chemistry.smiles import group_of, mapped_smiles
-from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import ForceFieldError
 from pesfit.data.topology import BONDED_HANDLERS, ForceField
-from pesfit.parameterize.assign import Pattern, Patterns, TaggedCharges
-from pesfit.parameterize.charges import ForceFieldCharges
 from pesfit.parameterize.force_field import read_force_field
-from pesfit.parameterize.molecule import read_mapped_smiles
-from pesfit.smirnoff.export import check_energies, check_offxml, library_charges, symmetry_classes, write_offxml
+from pesfit.smirnoff.export import check_energies, check_offxml, write_offxml
 from pesfit.smirnoff.parameters import add_periodicities
 from tests import openff_oracle
 
@@ -126,61 +116,6 @@ def test_added_periodicities_follow_their_torsion(sage: ForceField, tmp_path: Pa
     assert len(found.smirks) == n_rows + 1
     row = next(i for i in range(len(found.smirks)) if found.values[i, 0] == -0.25)
     np.testing.assert_allclose(found.values[row], fitted.tables["ProperTorsions"].values[n_rows + 1], rtol=1e-15)
-
-
-def molecule_of(smiles: str, seed: int | None = None) -> Chem.Mol:
-    """Read a SMILES, with its atoms in another order where there is a seed."""
-    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
-    if seed is not None:
-        mol = Chem.RenumberAtoms(mol, np.random.default_rng(seed).permutation(mol.GetNumAtoms()).tolist())
-    return read_mapped_smiles(mapped_smiles(mol))
-
-
-def made_up(mol: Chem.Mol) -> FloatArray:
-    """Charges that differ where SMIRKS can tell atoms apart, whose sum is that of the formal charges."""
-    charges = np.sqrt(2.0 + np.unique(symmetry_classes(mol), return_inverse=True)[1])
-    charges = 0.1 * (charges - charges.mean()) + Chem.GetFormalCharge(mol) / mol.GetNumAtoms()
-    return np.asarray(charges, dtype=np.float64)
-
-
-SYMMETRIC_OR_NOT = (
-    "C", "O", "[H][H]", "[Na+]", "CCO", "[NH4+]", "CC(=O)[O-]", "c1ccc2[nH]ccc2c1", "C[N+](=O)[O-]", "CP(=O)([O-])OC", "F[C@](Cl)(Br)I",
-    "C[C@H](N)C(=O)O", "C[C@H](O)[C@@H](C)O", "C[C@H](O)[C@H](C)O", "C/C=C/C", "C/C=C\\C", "C/C=N/O", "C[C@@H]1CCCC[C@H]1C",
-    "CC(C)(C)c1cc(C(C)(C)C)cc(C(C)(C)C)c1",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("smiles", SYMMETRIC_OR_NOT)
-def test_library_charges_are_found_again_whatever_the_order_of_atoms_and_by_no_other_molecule(smiles: str) -> None:
-    mol = molecule_of(smiles)
-    written = library_charges(mol, made_up(mol))
-    entries = tuple(TaggedCharges(smirks, tuple(charges.tolist()), is_fitted=True) for smirks, charges in written)
-    reader = ForceFieldCharges(Patterns((), (), entries, None, ()))
-    for seed in range(3):
-        other = molecule_of(smiles, seed)
-        match = other.GetSubstructMatch(mol, useChirality=True)
-        found = reader.fitted(other)
-        assert found is not None
-        np.testing.assert_allclose(found[list(match)], made_up(mol), atol=1e-14)
-    strangers = [text for text in SYMMETRIC_OR_NOT if group_of(molecule_of(text)) != group_of(mol)]
-    for other in strangers:
-        for entry in entries:
-            assert not Pattern(entry.smirks).matches(molecule_of(other)), (entry, other)
-
-
-def test_library_charges_are_those_that_interchange_assigns(sage: ForceField, tmp_path: Path) -> None:
-    smiles = ("CC(=O)NC", "C[C@H](N)C(=O)O", "C/C=C/C", "C/C=C\\C", "COP(=O)([O-])OC")
-    mols = [molecule_of(text) for text in smiles]
-    path = tmp_path / "a.offxml"
-    write_offxml(path, sage, sage, [(mapped_smiles(mol), made_up(mol)) for mol in mols])
-    check_offxml(path, sage, sage)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for mol in mols:
-            molecule = ToolkitMolecule.from_mapped_smiles(mapped_smiles(mol), allow_undefined_stereo=True)
-            found = Interchange.from_smirnoff(ToolkitForceField(str(path)), molecule.to_topology())["Electrostatics"].charges
-            charges = [charge.m_as("elementary_charge") for charge in found.values()]
-            np.testing.assert_allclose(charges, made_up(mol), atol=1e-12)
 
 
 @pytest.mark.parametrize(("column", "value"), [(0, np.nan), (1, 2.9999999)])

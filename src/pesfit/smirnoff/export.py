@@ -9,35 +9,31 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from rdkit import Chem
 
-from pesfit.core.arrays import FloatArray, LongArray
+from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import ForceFieldError
 from pesfit.data.topology import BONDED_HANDLERS, COLUMNS, ForceField, ParameterTable
-from pesfit.parameterize.assign import FITTED_CHARGES
-from pesfit.parameterize.molecule import read_mapped_smiles
+from pesfit.smirnoff.exported_charges import UNCHANGED_CHARGES, ExportedCharges, write_charges
 
 _ELEMENTS = {"Bonds": "Bond", "Angles": "Angle", "ProperTorsions": "Proper", "ImproperTorsions": "Improper"}
 _NUMBER = re.compile(r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _FITTED = ("k", "length", "angle")
 """Columns a fit may change. Periodicity, phase and idivf of a torsion that the file has are never written: 2.9999999 would be read as 2."""
 _READ_BACK_TOLERANCE = 1e-12
-_SMILES_ATOM = re.compile(r"\[[A-Za-z]+(@*)[^]]*?:(\d+)\]")
 
 
-def write_offxml(path: Path, start: ForceField, fitted: ForceField, charges: Sequence[tuple[str, FloatArray]] = ()) -> None:
+def write_offxml(path: Path, start: ForceField, fitted: ForceField, charges: ExportedCharges = UNCHANGED_CHARGES) -> None:
     """Write the fitted force field.
 
     Args:
         path: the new file.
         start: the force field with the text of its file.
         fitted: the same, with other values of k, length and angle; and possibly with more periodicities at the end of its proper torsions.
-        charges: mapped SMILES of molecules whose charges were trained, and these charges [e], shape (n_atoms,); equal for atoms of one
-            `symmetry_classes`. They become `LibraryCharges`.
+        charges: those that it is to give to the molecules of the fit.
 
     Raises:
         ForceFieldError: where a value is not finite, or the text and the tables do not belong together.
@@ -46,7 +42,7 @@ def write_offxml(path: Path, start: ForceField, fitted: ForceField, charges: Seq
     for handler in BONDED_HANDLERS:
         _write_section(root, start.tables[handler], fitted.tables[handler], fitted.name)
     _write_vdw(root, start.tables["vdW"], fitted.tables["vdW"], fitted.name)
-    _write_charges(root, charges)
+    write_charges(root, charges)
     ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 
 
@@ -84,79 +80,6 @@ def _write_vdw(root: ET.Element, start: ParameterTable, fitted: ParameterTable, 
             if attribute == "sigma" and "sigma" not in element.attrib:  # the minimum is at 2^(1/6) sigma
                 key, value = "rmin_half", value * 2.0 ** (1.0 / 6.0) / 2.0
             element.set(key, _like(element.get(key, ""), value, fitted.units[column], f"vdW {smirks} {key}"))
-
-
-def symmetry_classes(mol: Chem.Mol) -> LongArray:
-    """Number the classes of atoms of a molecule that SMIRKS can tell apart, shape (n_atoms,); hydrogens on one atom are alike.
-
-    Args:
-        mol: as `read_mapped_smiles` builds it.
-    """
-    classes = np.array(list(Chem.CanonicalRankAtoms(mol, breakTies=False)), dtype=np.int64)
-    for hydrogen, parent in _free_hydrogens(mol).items():
-        classes[hydrogen] = len(classes) + classes[parent]
-    return classes
-
-
-def library_charges(mol: Chem.Mol, charges: FloatArray) -> list[tuple[str, FloatArray]]:
-    """Write the charges of one molecule as SMIRKS that match this molecule alone, with the charges of their tagged atoms.
-
-    The first pattern is the skeleton: every atom with its numbers of neighbors and hydrogens and its charge, so that nothing can be
-    attached to it. Hydrogens are left out of it unless they define stereochemistry, and each kind of them has a pattern of its own: a
-    pattern with all hydrogens matches six times for each methyl group, and so a million times in a molecule of eight.
-
-    Args:
-        mol: as `read_mapped_smiles` builds it.
-        charges: [e], equal for atoms of one of `symmetry_classes`, shape (n_atoms,).
-    """
-    hydrogens, classes = _free_hydrogens(mol), symmetry_classes(mol)
-    kept = [atom for atom in range(mol.GetNumAtoms()) if atom not in hydrogens]
-    numbered = Chem.Mol(mol)
-    for atom in numbered.GetAtoms():
-        atom.SetAtomMapNum(atom.GetIdx() + 1)
-    skeleton = Chem.MolFragmentToSmiles(numbered, kept, allBondsExplicit=True, allHsExplicit=True, canonical=False)
-
-    def pattern(tags: Mapping[int, int], parent: int | None = None) -> str:
-        def query(match: re.Match[str]) -> str:
-            atom = mol.GetAtomWithIdx(int(match[2]) - 1)
-            n_hydrogens = sum(neighbor.GetAtomicNum() == 1 for neighbor in atom.GetNeighbors())
-            tag = f":{tags[atom.GetIdx()]}" if atom.GetIdx() in tags else ""
-            text = f"[#{atom.GetAtomicNum()}{match[1]}X{atom.GetDegree()}H{n_hydrogens}{atom.GetFormalCharge():+d}{tag}]"
-            return text + "(-[#1:1])" * (atom.GetIdx() == parent)
-
-        return _SMILES_ATOM.sub(query, skeleton)
-
-    of_kind = {int(classes[hydrogen]): (hydrogen, parent) for hydrogen, parent in hydrogens.items()}
-    return [
-        (pattern({atom: tag for tag, atom in enumerate(kept, start=1)}), charges[kept]),
-        *((pattern({}, parent), charges[[hydrogen]]) for hydrogen, parent in of_kind.values()),
-    ]
-
-
-def _free_hydrogens(mol: Chem.Mol) -> dict[int, int]:
-    """Return the hydrogens whose bonded atom has no stereochemistry, by index, with that atom."""
-    stereo = {atom.GetIdx() for atom in mol.GetAtoms() if atom.GetChiralTag() != Chem.ChiralType.CHI_UNSPECIFIED}
-    for bond in mol.GetBonds():
-        if bond.GetStereo() not in (Chem.BondStereo.STEREONONE, Chem.BondStereo.STEREOANY):
-            stereo |= {bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()}
-    found = {}
-    for atom in mol.GetAtoms():
-        parents = [other for other in atom.GetNeighbors() if other.GetAtomicNum() > 1 and other.GetIdx() not in stereo]
-        if atom.GetAtomicNum() == 1 and atom.GetDegree() == 1 and parents:
-            found[atom.GetIdx()] = parents[0].GetIdx()
-    return found
-
-
-def _write_charges(root: ET.Element, charges: Sequence[tuple[str, FloatArray]]) -> None:
-    if not charges:
-        return
-    section = root.find("LibraryCharges")
-    if section is None:
-        section = ET.SubElement(root, "LibraryCharges", version="0.3")
-    for number, (smiles, of_atoms) in enumerate(charges, start=1):
-        for smirks, tagged in library_charges(read_mapped_smiles(smiles), of_atoms):
-            values = {f"charge{tag}": f"{charge!r} * elementary_charge" for tag, charge in enumerate(tagged.tolist(), start=1)}
-            ET.SubElement(section, "LibraryCharge", {"smirks": smirks, "id": f"{FITTED_CHARGES}{number}", **values})
 
 
 def _like(original: str, value: float, unit: str, name: str) -> str:

@@ -27,6 +27,7 @@ from pesfit.smirnoff.errors import exact_errors, improvement, summarize_rows
 from pesfit.smirnoff.exact.accumulate import STAGE, PassSettings, accumulate, assemble, read, scores
 from pesfit.smirnoff.exact.solve import ExactFit, fit_exactly
 from pesfit.smirnoff.export import check_energies, check_offxml, write_offxml
+from pesfit.smirnoff.exported_charges import ExportedCharges, choose_charges
 from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows, cut, list_molecules
 from pesfit.smirnoff.fit_report import log_path, plot_changes, plot_path, write_parameters, write_path, write_summary
 from pesfit.smirnoff.gradient.epochs import RunFiles
@@ -121,10 +122,12 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
 
     output.mkdir(parents=True, exist_ok=True)
     write_failures(output / FAILURES_FILE, failures)
-    path, charges = output / "force-field.offxml", gradient.charges if gradient else ()
+    path = output / "force-field.offxml"
+    topologies = [parameterized[number] for number in dict.fromkeys(molecule.topology for molecule in molecules)]
+    charges = choose_charges(parameterized.force_field, topologies, gradient.charges if gradient else ())
     write_offxml(path, parameterized.force_field, fitted, charges)
     check_offxml(path, parameterized.force_field, fitted)
-    difference = check_energies(path, _samples(inputs, molecules, extension, fitted, dict(charges)))
+    difference = check_energies(path, _samples(inputs, molecules, extension, fitted, charges))
     write_parameters(
         output / "parameters.csv", layout, extension.force_field, fitted, fit.posterior, has_errors=gradient is None
     )
@@ -142,6 +145,12 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
         "rows_left_out_unparameterized": n_left_out,
         **_fit_metrics(fit),
         **({} if gradient is None else {"gradient": gradient_metrics(gradient)}),
+        "exported_charges": {
+            "nagl": charges.nagl,
+            "library_molecules": len(charges.library) + len(charges.trained),
+            "library_molecules_left_out": charges.n_left_out,
+            "largest_change_e": _order_of_magnitude(charges.largest_change),
+        },
         "exported_energy_difference_to_openmm_kcal_per_mol": _order_of_magnitude(difference),
         "improvement": improvement(summary, "before", "after"),
         "errors": summary,
@@ -187,10 +196,10 @@ def _samples(
     molecules: Sequence[MoleculeRows],
     extension: AddedPeriodicities,
     fitted: ForceField,
-    trained_charges: Mapping[str, FloatArray],
+    charges: ExportedCharges,
 ) -> list[_Sample]:
     """Evaluate the fitted force field on a few molecules: mapped SMILES, charges, coords and energies of each, for `check_energies`."""
-    potential = SmirnoffPotential(fitted)
+    potential, in_file = SmirnoffPotential(fitted), dict((*charges.library, *charges.trained))
     chosen_molecules: dict[int, MoleculeRows] = {}
     for molecule in molecules:
         small = len(inputs.datasets[molecule.dataset][molecule.rows[0]].atomic_numbers) <= _MAX_CHECKED_ATOMS
@@ -202,8 +211,8 @@ def _samples(
     for molecule in chosen_molecules.values():
         record = inputs.datasets[molecule.dataset][molecule.rows[0]]
         topology = extension.extend(inputs.parameterized[molecule.topology])
-        given = None if topology.smiles in trained_charges else topology.charges
-        topology = replace(topology, charges=trained_charges.get(topology.smiles, topology.charges))
+        given = None if topology.smiles in in_file else topology.charges
+        topology = replace(topology, charges=in_file.get(topology.smiles, topology.charges))
         coords = record.coords[:_N_CHECKED]
         numbers = torch.tensor(record.atomic_numbers, dtype=torch.int64)
         with torch.no_grad():

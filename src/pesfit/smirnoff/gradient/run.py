@@ -21,7 +21,7 @@ from pesfit.data.topology import ForceField
 from pesfit.parameterize.molecule import read_mapped_smiles
 from pesfit.params.fit_smirnoff import Gradient, Objective
 from pesfit.smirnoff.errors import ErrorRow
-from pesfit.smirnoff.export import symmetry_classes
+from pesfit.smirnoff.exported_charges import averaged_charges
 from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows
 from pesfit.smirnoff.gradient.coefficients import Coefficients, TrainedCharges, check_trained, equivalence_classes
 from pesfit.smirnoff.gradient.epochs import HISTORY, FitCheckpoint, FitHistory, RunFiles, minimize
@@ -167,8 +167,7 @@ def _tied(molecules: Sequence[FitMolecule]) -> tuple[list[FitMolecule], TrainedC
             continue
         one = first.setdefault(groups[number], number)
         if one == number:
-            kinds = np.unique(symmetry_classes(mols[number]), return_inverse=True)[1]
-            charges[number] = (np.bincount(kinds, topology.charges) / np.bincount(kinds))[kinds]
+            charges[number] = averaged_charges(mols[number], topology.charges)
             classes[number] = equivalence_classes(topology)
         else:
             place = np.argsort(mols[number].GetSubstructMatch(mols[one], useChirality=True))
