@@ -26,7 +26,7 @@ from pesfit.data.dataset import open_datasets
 from pesfit.data.splits import SPLITS, Splits
 from pesfit.data.topology import ParameterizedSet
 from pesfit.parameterize.stage import parameterize_datasets
-from pesfit.params.fit_smirnoff import FitSmirnoff, Gradient, LearningRate
+from pesfit.params.fit_smirnoff import FitSmirnoff, Gradient, StepLength
 from pesfit.params.preparation import AssignCharges, Convert, ConvertMD17, EspalomaSubset, Parameterize, Sources, Split
 from pesfit.smirnoff.exact.accumulate import PassSettings, accumulate, assemble, read, scores
 from pesfit.smirnoff.exact.solve import fit_exactly
@@ -109,13 +109,13 @@ def compare(name: str, inputs: FitInputs, folder: Path) -> bool:
     for rate in RATES:
         params = Gradient(
             optimizer="adam", start="force_field", patience=None, epochs=EPOCHS,
-            learning_rate=LearningRate(initial=rate, final=1e-3 * rate),
+            learning_rate=StepLength(initial=rate, final=1e-3 * rate),
         )  # fmt: skip
         found, seconds = descended(exact, params, folder / f"adam-{rate}")
         curves.append((float(objective(found).min()), rate, seconds, objective(found), found))
     _, rate, seconds, curve, found = min(curves, key=lambda entry: entry[0])
     lm, lm_seconds = descended(exact, Gradient(start="force_field", patience=None, tolerance=1e-14), folder / "lm")
-    n = int(sum(count for count, split in zip(found.errors.n_conformers, found.errors.split, strict=True) if split == "train"))
+    n = sum(row.n_conformers for row in found.errors if row.split == "train")
     print(f"\n{name}: {n} training conformers, {len(exact.start.layout)} parameters, prior strength {exact.start.strength:.3g}")
     print(f"  {'':34s} {'objective':>16s} {'above the optimum':>18s} {'seconds':>9s}")
     for epoch in SHOWN:

@@ -54,7 +54,7 @@ def main() -> None:
     x = 0.05 * layout.prior().widths * np.random.default_rng(0).normal(size=len(layout))
     prepared = [MoleculeFeatures(topology, force_field, layout) for topology in topologies if topology is not None]
     found = [MoleculeStatistics.of(f, r.coords, r.energy, r.forces) for f, r in zip(prepared, records, strict=True)]
-    loss = sum(sum(statistics.squared_errors(x)) for statistics in found)
+    loss = sum(sum(statistics.error_sums(x)[1:]) for statistics in found)
     conformers, n_atoms = sum(r.n_conformers for r in records), sum(r.n_conformers * r.n_atoms for r in records)
     print(
         f"{len(records)} molecules, {conformers} conformers of {n_atoms / conformers:.1f} atoms, {len(layout)} parameters, one thread"
