@@ -40,7 +40,7 @@ def test_rows_without_test_conformers_are_left_out(tmp_path: Path) -> None:
 def test_splits_of_other_data_are_refused(tmp_path: Path) -> None:
     datasets, splits = small_data(tmp_path)
     longer = [SplitRow(r.dataset, r.id, r.group, np.resize(r.split, 20)) for r in splits]
-    with pytest.raises(DataError, match="a/0 has 10 conformers, but the splits know more"):
+    with pytest.raises(DataError, match="a/0 has 10 conformers, but the splits have more"):
         find_test_rows(datasets, Splits(longer))
     with pytest.raises(DataError, match="no row 'a/0'"):
         find_test_rows(datasets, Splits([]))

@@ -138,7 +138,7 @@ def test_files_that_do_not_fit_are_refused(molecules: Sample, tmp_path: Path) ->
     fit = fitted(molecules.force_field, Train(), path)
     bonds = fit.force_field.tables["Bonds"]
     other = replace(bonds, smirks=tuple(f"{smirks} " for smirks in bonds.smirks))
-    with pytest.raises(DataError, match=r"speaks of Bonds .* lacks"):
+    with pytest.raises(DataError, match=r"names Bonds .* lacks"):
         SmirnoffPosterior.read(path, replace(fit.force_field, tables={**fit.force_field.tables, "Bonds": other}))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])

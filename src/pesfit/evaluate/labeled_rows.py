@@ -106,7 +106,7 @@ def find_test_rows(
                 continue
             if chosen[-1] >= record.n_conformers:
                 raise DataError(
-                    f"{name}: {record.id} has {record.n_conformers} conformers, but the splits know more; split again"
+                    f"{name}: {record.id} has {record.n_conformers} conformers, but the splits have more; split again"
                 )
             topology = None if parameterized is None else parameterized.topology(name, record.id)
             charges = None if topology is None else topology.charges

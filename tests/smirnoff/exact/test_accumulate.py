@@ -141,5 +141,5 @@ def test_labels_that_are_not_finite_name_the_conformer(ethanol: Sample) -> None:
     rows = MoleculeRows("d", (0,), ("a",), "s", 0, 1)
     with pytest.raises(DataError, match="a: energy of conformer 17"):
         list(molecule_entries(rows, [data], [np.zeros(30, dtype=np.uint8)], features, UNIFORM))
-    with pytest.raises(DataError, match="30 conformers, but the splits know 7"):
+    with pytest.raises(DataError, match="30 conformers, but the splits have 7"):
         list(molecule_entries(rows, [record(ethanol, slice(None))], [np.zeros(7, dtype=np.uint8)], features, UNIFORM))
