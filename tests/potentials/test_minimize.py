@@ -8,14 +8,19 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openmm import unit
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
 from pesfit.chemistry.smiles import mapped_smiles
+from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError
+from pesfit.core.units import HARTREE
 from pesfit.models.open import open_model
-from pesfit.potentials.interface import Conformers
+from pesfit.potentials.gfn2_model import Gfn2Potential
+from pesfit.potentials.interface import Batch, Conformers, Potential, Prediction
 from pesfit.potentials.internal_coordinates import dihedrals
 from pesfit.potentials.minimize import Restraint, minimize
 from pesfit.potentials.model import Model
@@ -51,6 +56,47 @@ def test_it_ends_where_openmms_minimizer_ends(model: Model) -> None:
         openmm.LocalEnergyMinimizer.minimize(context, 1e-4)
         other = context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilocalorie_per_mole)
         assert energy == pytest.approx(other, abs=1e-3)
+
+
+def test_water_relaxes_to_the_published_energy_and_shape() -> None:
+    start = torch.tensor([[[0.0, 0.0, 0.0], [1.1, 0.0, 0.0], [-0.1, 0.9, 0.0]]], dtype=torch.float64)
+    (found,) = minimize(Gfn2Potential(), [Conformers(torch.tensor([8, 1, 1]), start)], max_force=1e-3, max_steps=100)
+    # What xtb's own documentation prints for water at its GFN2 minimum.
+    assert found.energy[0] / HARTREE == pytest.approx(-5.070544, abs=1e-6)
+    lengths = np.linalg.norm(found.coords[0, 1:] - found.coords[0, 0], axis=1)
+    assert lengths[0] == pytest.approx(lengths[1], abs=1e-4)
+    assert np.abs(found.forces).max() < 1e-3
+
+
+class Wells(Potential):
+    """½ (x - x_0)ᵀ H (x - x_0) of each conformer, with every position it was asked about."""
+
+    def __init__(self, hessian: FloatArray, minimum: FloatArray) -> None:
+        super().__init__()
+        self._hessian, self._minimum = torch.from_numpy(hessian), torch.from_numpy(minimum)
+        self.seen: list[FloatArray] = []
+
+    def forward(self, batch: Batch) -> Prediction:
+        self.seen.append(batch.coords.numpy().copy())
+        away = batch.coords.reshape(batch.n_conformers, -1) - self._minimum.reshape(-1)
+        pull = away @ self._hessian
+        return Prediction(0.5 * (away * pull).sum(dim=1), -pull.reshape(-1, 3))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.floats(5.0, 2000.0))
+def test_it_finds_the_minimum_of_a_quadratic_in_steps_of_limited_length(seed: int, n_atoms: int, stiffest: float) -> None:
+    random = np.random.default_rng(seed)
+    axes = np.linalg.qr(random.normal(size=(3 * n_atoms, 3 * n_atoms)))[0]
+    minimum = random.normal(size=(n_atoms, 3))
+    wells = Wells(axes @ np.diag(np.geomspace(5.0, stiffest, 3 * n_atoms)) @ axes.T, minimum)
+    start = torch.from_numpy(minimum + random.normal(size=(1, n_atoms, 3)))
+    numbers = torch.ones(n_atoms, dtype=torch.int64)
+    (found,) = minimize(wells, [Conformers(numbers, start)], max_force=1e-4, max_steps=1000)
+    np.testing.assert_allclose(found.coords[0], minimum, rtol=0, atol=1e-4)
+    assert found.energy[0] == pytest.approx(0.0, abs=1e-6)
+    steps = np.linalg.norm(np.diff(np.array(wells.seen), axis=0), axis=2)
+    assert steps.max(initial=0.0) <= 0.2 + 1e-12
 
 
 def test_a_restrained_dihedral_stays_and_its_restraint_is_not_in_the_energy(model: Model) -> None:

@@ -21,9 +21,8 @@ from pesfit.sources.xtb import (
     TRAJECTORY_MOLECULE,
     XTB_LEVELS,
     build_xtb,
-    distinct_minima,
 )
-from pesfit.sources.xtb_dynamics import LabeledFrame
+from pesfit.sources.xtb_dynamics import LabeledFrame, distinct_minima, find_minima
 
 SMALL = ConvertXtb(
     n_molecules=3,
@@ -188,11 +187,7 @@ def test_duplicates_are_found_whatever_their_place_image_or_numbering() -> None:
 
 
 def test_minima_of_butane_are_trans_and_gauche() -> None:
-    from pesfit.sources.xtb import _SamplingTask, _System
-
-    index = [molecule.name for molecule in MOLECULES].index("butane")
-    system = _System(_SamplingTask(index, MOLECULES[index]), ConvertXtb())
-    minima = system.minima(10)
+    minima = find_minima(Chem.AddHs(Chem.MolFromSmiles("CCCC")), 10, 1, 0.5)
     assert len(minima) == 2
     trans, gauche = (dihedral(frame.coords[:4]) for frame in minima)
     assert abs(trans) == pytest.approx(180.0, abs=2.0)

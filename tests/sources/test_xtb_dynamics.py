@@ -6,14 +6,12 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from rdkit import Chem
 
 from pesfit.core.arrays import FloatArray
-from pesfit.core.exceptions import MoleculeError
-from pesfit.core.units import ACCELERATION, BOLTZMANN, HARTREE
+from pesfit.core.units import ACCELERATION, BOLTZMANN
 from pesfit.potentials.gfn2 import EnergyAndForces, Gfn2
-from pesfit.sources.xtb_dynamics import EnergyFunction, Langevin, relax
+from pesfit.sources.xtb_dynamics import EnergyFunction, Langevin, find_minima
 
 
 def harmonic(force_constant: float) -> EnergyFunction:
@@ -23,54 +21,6 @@ def harmonic(force_constant: float) -> EnergyFunction:
         return EnergyAndForces(0.5 * force_constant * float((coords**2).sum()), -force_constant * coords)
 
     return energy_function
-
-
-def test_water_relaxes_to_the_published_energy_and_shape() -> None:
-    water = Gfn2(np.array([8, 1, 1], dtype=np.int32), 0)
-    start = np.array([[0.0, 0.0, 0.0], [1.1, 0.0, 0.0], [-0.1, 0.9, 0.0]])
-    frame = relax(water.energy_and_forces, start, max_force=1e-3, max_steps=100)
-    # What xtb's own documentation prints for water at its GFN2 minimum.
-    assert frame.energy / HARTREE == pytest.approx(-5.070544, abs=1e-6)
-    lengths = np.linalg.norm(frame.coords[1:] - frame.coords[0], axis=1)
-    assert lengths[0] == pytest.approx(lengths[1], abs=1e-4)
-    assert np.abs(frame.forces).max() < 1e-3
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.floats(5.0, 2000.0))
-def test_relax_finds_the_minimum_of_a_quadratic(seed: int, n_atoms: int, stiffest: float) -> None:
-    random = np.random.default_rng(seed)
-    axes = np.linalg.qr(random.normal(size=(3 * n_atoms, 3 * n_atoms)))[0]
-    hessian = axes @ np.diag(np.geomspace(5.0, max(stiffest, 5.0), 3 * n_atoms)) @ axes.T
-    minimum = random.normal(size=(n_atoms, 3))
-
-    def energy_function(coords: FloatArray) -> EnergyAndForces:
-        away = (coords - minimum).reshape(-1)
-        return EnergyAndForces(float(0.5 * away @ hessian @ away), -(hessian @ away).reshape(-1, 3))
-
-    frame = relax(energy_function, minimum + random.normal(size=(n_atoms, 3)), max_force=1e-4, max_steps=1000)
-    np.testing.assert_allclose(frame.coords, minimum, rtol=0, atol=1e-4)
-    assert frame.energy == pytest.approx(0.0, abs=1e-6)
-
-
-def test_no_step_of_the_relaxation_is_longer_than_it_may_be() -> None:
-    seen: list[FloatArray] = []
-
-    def energy_function(coords: FloatArray) -> EnergyAndForces:
-        seen.append(coords)
-        return harmonic(5000.0)(coords)
-
-    relax(energy_function, np.array([[3.0, 0.0, 0.0], [0.1, 0.0, 0.0]]), max_force=1e-3, max_steps=200)
-    steps = np.linalg.norm(np.diff(np.array(seen), axis=0), axis=2)
-    assert steps.max() == pytest.approx(0.2)
-
-
-def test_a_relaxation_that_does_not_end_is_an_error_that_says_where_it_stands() -> None:
-    def slope(coords: FloatArray) -> EnergyAndForces:
-        return EnergyAndForces(-5.0 * float(coords.sum()), np.full_like(coords, 5.0))
-
-    with pytest.raises(MoleculeError, match=r"stopped after 7 steps at a force of 8\.7 kcal/mol/Å; converged is 0\.5"):
-        relax(slope, np.zeros((2, 3)), max_force=0.5, max_steps=7)
 
 
 @pytest.mark.parametrize("phase", [0.3, 1.0, 1.8])
@@ -108,8 +58,7 @@ def test_started_hot_at_the_minimum_the_energy_is_right_on_average_from_the_firs
 
 def test_without_friction_the_energy_is_conserved_on_gfn2() -> None:
     ammonia = Gfn2(np.array([7, 1, 1, 1], dtype=np.int32), 0)
-    start = np.array([[0.0, 0.0, 0.1], [0.94, 0.0, -0.25], [-0.47, 0.81, -0.25], [-0.47, -0.81, -0.25]])
-    minimum = relax(ammonia.energy_and_forces, start, max_force=0.1, max_steps=200)
+    (minimum,) = find_minima(Chem.AddHs(Chem.MolFromSmiles("N")), 1, 1, 0.1)
     masses = np.array([14.007, 1.008, 1.008, 1.008])
     langevin = Langevin(masses, 500.0, friction_per_ps=1e-9, timestep_fs=0.25)
     frames = list(islice(langevin.run(ammonia.energy_and_forces, minimum.coords, np.random.default_rng(3)), 400))

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from rdkit import Chem
-from rdkit.Chem import rdDistGeom, rdForceFieldHelpers, rdMolTransforms
+from rdkit.Chem import rdMolTransforms
 
 from pesfit.chemistry.bonds import Connectivity
 from pesfit.chemistry.smiles import mapped_molecule
@@ -33,10 +33,9 @@ from pesfit.params.preparation import Minima
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
 from pesfit.potentials.gfn2_model import Gfn2Potential
 from pesfit.potentials.interface import Conformers, Potential
-from pesfit.potentials.minimize import Minimized, Restraint, minimize
+from pesfit.potentials.minimize import Restraint, minimize
 from pesfit.potentials.vibrations import hessians
-from pesfit.sources.xtb import distinct_minima
-from pesfit.sources.xtb_dynamics import LabeledFrame
+from pesfit.sources.xtb_dynamics import find_minima
 
 STAGE = "minima"
 _MAX_STEPS = 1000
@@ -134,22 +133,12 @@ class _Molecule:
         if record.smiles is None:
             raise DataError(f"{record.id} has no SMILES")
         self.mol = mapped_molecule(record.smiles)
-        self.masses = np.array([atom.GetMass() for atom in self.mol.GetAtoms()])
         self.connectivity = Connectivity(self.mol)
         self.potential: Potential = Gfn2Potential()
 
     def landscape(self) -> tuple[MoleculeMinima, list[TorsionScan]]:
-        relaxed = self._minimize(self._embed())
-        frames = [
-            LabeledFrame(coords, float(energy), forces)
-            for coords, energy, forces, fine in zip(
-                relaxed.coords, relaxed.energy, relaxed.forces, self._sound(relaxed), strict=True
-            )
-            if fine
-        ]
-        if not frames:
-            raise MoleculeError(f"none of {len(relaxed.coords)} conformers relaxed to a minimum with the molecule's bonds")
-        kept = distinct_minima(frames, self.masses)[: self.params.n_minima]
+        found = find_minima(self.mol, self.params.n_conformers, self.params.seed & 0x7FFFFFFF, self.params.max_force)
+        kept = found[: self.params.n_minima]
         coords = np.stack([frame.coords for frame in kept])
         record = self._record(
             self.task.record.id, "minima", coords, np.array([f.energy for f in kept]), np.stack([f.forces for f in kept])
@@ -158,17 +147,6 @@ class _Molecule:
         minima = MoleculeMinima(record, self.task.dataset, curvatures)
         bonds = rotatable_dihedrals(self.mol, coords[0])[: self.params.scans_per_molecule]
         return minima, [scan for atoms in bonds if (scan := self._scan(coords[0], atoms)) is not None]
-
-    def _embed(self) -> FloatArray:
-        settings: Any = rdDistGeom.ETKDGv3()
-        settings.randomSeed = self.params.seed & 0x7FFFFFFF
-        settings.numThreads = 1
-        mol = Chem.Mol(self.mol)
-        if not list(rdDistGeom.EmbedMultipleConfs(mol, self.params.n_conformers, settings)):
-            raise MoleculeError("ETKDG found no conformer")
-        if rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):  # halves the steps that GFN2 needs
-            rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, numThreads=1)
-        return np.stack([np.array(conformer.GetPositions(), dtype=np.float64) for conformer in mol.GetConformers()])
 
     def _scan(self, start: FloatArray, atoms: LongArray) -> TorsionScan | None:
         ends = cast("tuple[int, int, int, int]", tuple(atoms.tolist()))
@@ -183,8 +161,14 @@ class _Molecule:
             mol.GetConformer().SetPositions(start.copy())
             rdMolTransforms.SetDihedralRad(mol.GetConformer(), *ends, float(angle))
             turned.append(np.array(mol.GetConformer().GetPositions()))
-        relaxed = self._minimize(np.stack(turned), Restraint(atoms, angles), self.params.scan_max_force)
-        fine = self._sound(relaxed)
+        (relaxed,) = minimize(
+            self.potential,
+            [self._conformers(np.stack(turned))],
+            max_force=self.params.scan_max_force,
+            max_steps=_MAX_STEPS,
+            restraints=[Restraint(atoms, angles)],
+        )
+        fine = relaxed.converged & self.connectivity.holds(relaxed.coords)
         fine[fine] &= relaxed.energy[fine] - relaxed.energy[fine].min(initial=np.inf) < _MAX_SCAN_ENERGY
         if fine.sum() < self.params.scan_points // 2:
             return None
@@ -193,14 +177,6 @@ class _Molecule:
             f"{self.task.record.id}/{name}", "scans", relaxed.coords[fine], relaxed.energy[fine], relaxed.forces[fine]
         )
         return TorsionScan(record, self.task.dataset, self.task.record.id, atoms, angles[fine])
-
-    def _minimize(self, coords: FloatArray, restraint: Restraint | None = None, max_force: float | None = None) -> Minimized:
-        limit = self.params.max_force if max_force is None else max_force
-        molecules, restraints = [self._conformers(coords)], [restraint]
-        return minimize(self.potential, molecules, max_force=limit, max_steps=_MAX_STEPS, restraints=restraints)[0]
-
-    def _sound(self, relaxed: Minimized) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        return relaxed.converged & self.connectivity.holds(relaxed.coords)
 
     def _conformers(self, coords: FloatArray) -> Conformers:
         numbers = torch.from_numpy(self.task.record.atomic_numbers.astype(np.int64))

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rdkit import Chem
-from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from pesfit.chemistry.bonds import Connectivity
 from pesfit.chemistry.smiles import elements_of, group_of, mapped_smiles
@@ -25,17 +24,12 @@ from pesfit.core.parallel import ordered_map
 from pesfit.data.dataset import MAX_FRAMES_PER_ROW, Record
 from pesfit.params.preparation import ConvertXtb
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY, Gfn2
-from pesfit.sources.xtb_dynamics import LabeledFrame, Langevin, relax
+from pesfit.sources.xtb_dynamics import LabeledFrame, Langevin, find_minima
 
 XTB_LEVELS = {"xtb/conformers": LEVEL_OF_THEORY, "xtb/trajectory": LEVEL_OF_THEORY}
 """Level of theory of each value of the `source` column."""
 _MAX_FORCE = 0.5
 """kcal/mol/Å, at which a conformer counts as relaxed: its energy is then within some 0.01 kcal/mol of the minimum's."""
-_MAX_RELAXATION_STEPS = 1000
-_SAME_ENERGY = 0.1
-"""kcal/mol. Two minima are one if they agree in energy within this and in their moments of inertia, as CREST tells them apart."""
-_SAME_INERTIA = 0.02
-"""Largest relative difference of the principal moments of inertia of one minimum."""
 _MIN_KEPT = 0.8
 """A molecule fails if a smaller fraction of its frames has the bonds it should have."""
 _TRAJECTORY_KEY = 1_000_000
@@ -130,28 +124,10 @@ class _System:
         self.masses = np.array([atom.GetMass() for atom in self.mol.GetAtoms()])
         self.langevin = Langevin(self.masses, params.temperature_kelvin, params.friction_per_ps, params.timestep_fs)
 
-    def minima(self, n_conformers: int) -> list[LabeledFrame]:
-        """Embed, relax, and return the distinct minima with the right bonds, lowest first."""
-        relaxed = [
-            relax(self.gfn2.energy_and_forces, coords, _MAX_FORCE, _MAX_RELAXATION_STEPS)
-            for coords in self._embed(n_conformers)
-        ]
-        sound = [frame for frame in relaxed if self.connectivity.holds(frame.coords[None])[0]]
-        if not sound:
-            raise MoleculeError(f"bonds broke or formed in the relaxation of all {len(relaxed)} conformers")
-        return distinct_minima(sound, self.masses)
-
-    def _embed(self, n_conformers: int) -> list[FloatArray]:
-        settings: Any = rdDistGeom.ETKDGv3()
-        settings.randomSeed = int(self._seeds(0).generate_state(1)[0]) & 0x7FFFFFFF
-        settings.numThreads = 1
-        mol = Chem.Mol(self.mol)
-        ids = list(rdDistGeom.EmbedMultipleConfs(mol, n_conformers, settings))
-        if not ids:
-            raise MoleculeError("ETKDG found no conformer")
-        if rdForceFieldHelpers.MMFFHasAllMoleculeParams(mol):  # halves the steps that GFN2 needs
-            rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(mol, numThreads=1)
-        return [np.array(mol.GetConformer(i).GetPositions(), dtype=np.float64) for i in ids]
+    @property
+    def embedding_seed(self) -> int:
+        """Seed of ETKDG."""
+        return int(self._seeds(0).generate_state(1)[0]) & 0x7FFFFFFF
 
     def _seeds(self, walker: int) -> np.random.SeedSequence:
         return np.random.SeedSequence(self.params.seed, spawn_key=(self.task.index, walker))
@@ -239,7 +215,7 @@ def _run_task(params: ConvertXtb, task: _SamplingTask) -> list[Record] | list[Fa
 
 def _conformers(system: _System) -> list[Record]:
     params = system.params
-    minima = system.minima(params.n_conformers)
+    minima = find_minima(system.mol, params.n_conformers, system.embedding_seed, _MAX_FORCE)
     frames: list[LabeledFrame] = []
     numbers: list[int] = []
     for walker in range(params.n_conformers):
@@ -259,7 +235,7 @@ def _conformers(system: _System) -> list[Record]:
 def _trajectory(system: _System) -> list[Record]:
     params = system.params
     frames = system.sample(
-        system.minima(1)[0].coords,
+        find_minima(system.mol, 1, system.embedding_seed, _MAX_FORCE)[0].coords,
         1,
         params.trajectory_equilibration_fs,
         params.trajectory_interval_fs,
@@ -278,29 +254,3 @@ def _trajectory(system: _System) -> list[Record]:
         )
         for row, start in enumerate(range(0, len(frames), MAX_FRAMES_PER_ROW))
     ]
-
-
-def distinct_minima(frames: list[LabeledFrame], masses: FloatArray) -> list[LabeledFrame]:
-    """Return the minima without duplicates, lowest first. Mirror images, and copies with like atoms exchanged, are duplicates.
-
-    Args:
-        frames: relaxed.
-        masses: [g/mol], shape (n_atoms,).
-    """
-    kept: list[tuple[LabeledFrame, FloatArray]] = []
-    for frame in sorted(frames, key=lambda frame: frame.energy):
-        moments = _moments_of_inertia(frame.coords, masses)
-        if not any(
-            abs(frame.energy - other.energy) < _SAME_ENERGY and (np.abs(moments - others) <= _SAME_INERTIA * others[-1]).all()
-            for other, others in kept
-        ):
-            kept.append((frame, moments))
-    return [frame for frame, _ in kept]
-
-
-def _moments_of_inertia(coords: FloatArray, masses: FloatArray) -> FloatArray:
-    """Return the principal moments, ascending, in g/mol·Å², shape (3,)."""
-    centered = coords - (masses @ coords) / masses.sum()
-    squares = (masses * (centered**2).sum(axis=1)).sum()
-    tensor = squares * np.eye(3) - (centered * masses[:, None]).T @ centered
-    return np.asarray(np.linalg.eigvalsh(tensor), dtype=np.float64)

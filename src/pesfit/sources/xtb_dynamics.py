@@ -1,27 +1,34 @@
-"""Relaxation to a minimum and Langevin dynamics, on any potential that is a function coordinates -> energy and forces."""
+"""Minima of one molecule by GFN2-xTB, and Langevin dynamics on any function coordinates -> energy and forces."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import torch
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
+from pesfit.chemistry.bonds import Connectivity
+from pesfit.chemistry.smiles import elements_of
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import MoleculeError
 from pesfit.potentials.gfn2 import EnergyAndForces
+from pesfit.potentials.gfn2_model import Gfn2Potential
 from pesfit.potentials.integrators import langevin, thermal_speed
+from pesfit.potentials.interface import Conformers
+from pesfit.potentials.minimize import minimize
 
 EnergyFunction: TypeAlias = Callable[[FloatArray], EnergyAndForces]
 """coords [Å], shape (n_atoms, 3) -> energy [kcal/mol] and forces [kcal/mol/Å]."""
-_CURVATURE = 1600.0
-"""kcal/mol/Å², of a typical stiff coordinate: what the first step assumes."""
-_MEMORY = 30
-_MAX_STEP = 0.2
-"""Å, how far one atom may go in one step of the relaxation."""
+_MAX_STEPS = 1000
+_SAME_ENERGY = 0.1
+"""kcal/mol. Two minima are one if they agree in energy within this and in their moments of inertia, as CREST tells them apart."""
+_SAME_INERTIA = 0.02
+"""Largest relative difference of the principal moments of inertia of one minimum."""
 
 
 @dataclass(frozen=True)
@@ -39,67 +46,60 @@ class LabeledFrame:
     forces: FloatArray
 
 
-def relax(energy_function: EnergyFunction, coords: FloatArray, max_force: float, max_steps: int) -> LabeledFrame:
-    r"""Follow the forces to a minimum by L-BFGS without a line search (Nocedal, Math. Comput. 35, 773, 1980).
-
-    .. math::
-
-        x_{k+1} = x_k + H_k F_k, \qquad
-        H_{k+1} = (1 - \rho s y^T) H_k (1 - \rho y s^T) + \rho s s^T, \qquad \rho = 1 / y^T s
-
-    ===========  ==========================  =======================================================
-    symbol       variable                    meaning
-    ===========  ==========================  =======================================================
-    x            `coords`                    coordinates, Å
-    F            `frame.forces`              forces, kcal/mol/Å
-    H            applied by `_newton_step`   inverse of the Hessian, Å² mol/kcal; first 1/`_CURVATURE`
-    s            `step`                      x_{k+1} - x_k, Å
-    y            `change`                    F_k - F_{k+1}, kcal/mol/Å
-    ===========  ==========================  =======================================================
-
-    A step that moves an atom by more than 0.2 Å is scaled down as a whole. Pairs with y·s <= 0 (negative curvature) are left out.
+def find_minima(mol: Chem.Mol, n_conformers: int, seed: int, max_force: float) -> list[LabeledFrame]:
+    """Embed conformers (ETKDG, MMFF), relax them with GFN2-xTB, and return the distinct minima with the molecule's bonds, lowest first.
 
     Args:
-        energy_function: potential.
-        coords: [Å], where to start, shape (n_atoms, 3).
-        max_force: [kcal/mol/Å], converged when no atom feels a larger one.
-        max_steps: give up after so many.
+        mol: with all atoms.
+        n_conformers: that are embedded.
+        seed: of the embedding.
+        max_force: [kcal/mol/Å], on the atom that feels most, at a minimum.
 
     Raises:
-        MoleculeError: if it has not converged by then.
+        MoleculeError: where nothing can be embedded, or no conformer ends in a minimum with the molecule's bonds.
     """
-    history: deque[tuple[FloatArray, FloatArray]] = deque(maxlen=_MEMORY)
-    frame = _evaluate(energy_function, coords)
-    for _ in range(max_steps):
-        if float(np.linalg.norm(frame.forces, axis=1).max()) <= max_force:
-            return frame
-        step = _newton_step(frame.forces, history)
-        longest = float(np.linalg.norm(step, axis=1).max())
-        if longest > _MAX_STEP:
-            step = step * (_MAX_STEP / longest)
-        new = _evaluate(energy_function, frame.coords + step)
-        change = frame.forces - new.forces
-        if float((change * step).sum()) > 0.0:
-            history.append((step, change))
-        frame = new
-    largest = float(np.linalg.norm(frame.forces, axis=1).max())
-    raise MoleculeError(
-        f"relaxation stopped after {max_steps} steps at a force of {largest:.2g} kcal/mol/Å; converged is {max_force:g}"
-    )
+    settings: Any = rdDistGeom.ETKDGv3()
+    settings.randomSeed, settings.numThreads = seed, 1
+    embedded = Chem.Mol(mol)
+    if not list(rdDistGeom.EmbedMultipleConfs(embedded, n_conformers, settings)):
+        raise MoleculeError("ETKDG found no conformer")
+    if rdForceFieldHelpers.MMFFHasAllMoleculeParams(embedded):  # halves the steps that GFN2 needs
+        rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(embedded, numThreads=1)
+    coords = np.stack([np.array(conformer.GetPositions(), dtype=np.float64) for conformer in embedded.GetConformers()])
+    numbers = torch.from_numpy(elements_of(mol).astype(np.int64))
+    start = Conformers(numbers, torch.from_numpy(coords), total_charge=int(Chem.GetFormalCharge(mol)))
+    (ended,) = minimize(Gfn2Potential(), [start], max_force=max_force, max_steps=_MAX_STEPS)
+    sound = np.flatnonzero(ended.converged & Connectivity(mol).holds(ended.coords))
+    if not len(sound):
+        raise MoleculeError(f"none of {len(coords)} conformers relaxed to a minimum with the molecule's bonds")
+    frames = [LabeledFrame(ended.coords[i], float(ended.energy[i]), ended.forces[i]) for i in sound]
+    return distinct_minima(frames, np.array([atom.GetMass() for atom in mol.GetAtoms()]))
 
 
-def _newton_step(forces: FloatArray, history: deque[tuple[FloatArray, FloatArray]]) -> FloatArray:
-    """Return H F by the two-loop recursion."""
-    direction = forces.copy()
-    weights = []
-    for step, change in reversed(history):
-        weight = float((step * direction).sum()) / float((change * step).sum())
-        direction -= weight * change
-        weights.append(weight)
-    direction /= _CURVATURE
-    for (step, change), weight in zip(history, reversed(weights), strict=True):
-        direction += step * (weight - float((change * direction).sum()) / float((change * step).sum()))
-    return direction
+def distinct_minima(frames: list[LabeledFrame], masses: FloatArray) -> list[LabeledFrame]:
+    """Return the minima without duplicates, lowest first. Mirror images, and copies with like atoms exchanged, are duplicates.
+
+    Args:
+        frames: relaxed.
+        masses: [g/mol], shape (n_atoms,).
+    """
+    kept: list[tuple[LabeledFrame, FloatArray]] = []
+    for frame in sorted(frames, key=lambda frame: frame.energy):
+        moments = _moments_of_inertia(frame.coords, masses)
+        if not any(
+            abs(frame.energy - other.energy) < _SAME_ENERGY and (np.abs(moments - others) <= _SAME_INERTIA * others[-1]).all()
+            for other, others in kept
+        ):
+            kept.append((frame, moments))
+    return [frame for frame, _ in kept]
+
+
+def _moments_of_inertia(coords: FloatArray, masses: FloatArray) -> FloatArray:
+    """Return the principal moments, ascending, in g/mol·Å², shape (3,)."""
+    centered = coords - (masses @ coords) / masses.sum()
+    squares = (masses * (centered**2).sum(axis=1)).sum()
+    tensor = squares * np.eye(3) - (centered * masses[:, None]).T @ centered
+    return np.asarray(np.linalg.eigvalsh(tensor), dtype=np.float64)
 
 
 @dataclass(frozen=True)
