@@ -13,7 +13,7 @@ from pesfit.application.geometries import Geometry, embedded
 from pesfit.application.predict import predict
 from pesfit.core.exceptions import DataError
 from pesfit.models.open import open_model
-from pesfit.smirnoff.export import openmm_energies
+from pesfit.smirnoff.openmm_check import openmm_energies
 
 
 def conformers(smiles: str, n: int) -> list[Geometry]:

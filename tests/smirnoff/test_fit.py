@@ -139,6 +139,11 @@ def test_parameters_without_data_stay_and_are_listed(fitted: tuple[Path, dict[st
 def test_written_force_field_holds_the_fit_and_nothing_else_changed(data: Data, fitted: tuple[Path, dict[str, Any]]) -> None:
     folder, metrics = fitted
     assert metrics["exported_energy_difference_to_openmm_kcal_per_mol"] < 1e-6
+    assert metrics["exported_charges"]["library_molecules"] == len(SMILES)
+    head = (folder / "out" / "force-field.offxml").read_text()[:2000]
+    assert "starting from openff_unconstrained-2.1.0.offxml" in head
+    assert "made/two (MM): 3/42, 3/9, 3/9" in head
+    assert 'smirks="[#1:1]-[*:2]"' in (folder / "out" / "force-field-constrained.offxml").read_text()
     found, _ = read_force_field(str(folder / "out" / "force-field.offxml"))
     start = data.parameterized.force_field
     after = {(row["handler"], row["smirks"], row["periodicity"], row["column"]): float(row["after"])

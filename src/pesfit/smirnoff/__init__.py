@@ -7,6 +7,7 @@ Read in this order:
 - `fit`: `fit_smirnoff`, the whole of stage 06; `fit_data`: its molecules, shards and weights; `errors`, `fit_report`: its results.
 - `exact`: the fit by normal equations. `gradient`: the fit for other losses, van der Waals parameters and charges.
 - `posterior`: standard deviations of energies and forces of any molecule, from the fit.
-- `export`: the fitted `.offxml`, checked in OpenMM; `smee`: force fields in the form of smee and descent.
+- `exported_files`: the fitted `.offxml` and its constrained twin: `export` writes values, `exported_charges` charges, `provenance` the
+  comment at the head, and `openmm_check` loads it. `smee`: force fields in the form of smee and descent.
 - `model`: `open_smirnoff`, a force field opened to be used.
 """

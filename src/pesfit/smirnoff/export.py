@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,13 @@ _NUMBER = re.compile(r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _FITTED = ("k", "length", "angle")
 """Columns a fit may change. Periodicity, phase and idivf of a torsion that the file has are never written: 2.9999999 would be read as 2."""
 _READ_BACK_TOLERANCE = 1e-12
+_ABOUT_CONSTRAINTS = """Bonds to hydrogen are held at their equilibrium lengths, for time steps of 2 fs, or 4 fs with heavier hydrogens.
+To minimize, or for energies and frequencies, use the unconstrained force field that this one was made from."""
 
 
-def write_offxml(path: Path, start: ForceField, fitted: ForceField, charges: ExportedCharges = UNCHANGED_CHARGES) -> None:
+def write_offxml(
+    path: Path, start: ForceField, fitted: ForceField, charges: ExportedCharges = UNCHANGED_CHARGES, comment: str = ""
+) -> None:
     """Write the fitted force field.
 
     Args:
@@ -34,15 +38,51 @@ def write_offxml(path: Path, start: ForceField, fitted: ForceField, charges: Exp
         start: the force field with the text of its file.
         fitted: the same, with other values of k, length and angle; and possibly with more periodicities at the end of its proper torsions.
         charges: those that it is to give to the molecules of the fit.
+        comment: what the file says of itself, at its head.
 
     Raises:
         ForceFieldError: where a value is not finite, or the text and the tables do not belong together.
     """
-    root = ET.fromstring(start.offxml, parser=ET.XMLParser(target=ET.TreeBuilder(insert_comments=True)))  # noqa: S314
+    root = _parse(start.offxml)
     for handler in BONDED_HANDLERS:
         _write_section(root, start.tables[handler], fitted.tables[handler], fitted.name)
     _write_vdw(root, start.tables["vdW"], fitted.tables["vdW"], fitted.name)
     write_charges(root, charges)
+    _write(path, root, comment)
+
+
+def write_constrained(path: Path, offxml: Path) -> None:
+    """Write the twin of a force field that holds bonds to hydrogen at their equilibrium lengths, for time steps of 2 fs and more.
+
+    It differs by one line, the one by which openff-2.1.0.offxml differs from openff_unconstrained-2.1.0.offxml. It is the first of its
+    section: the constraints of rigid water, which come later, go before it.
+
+    Args:
+        path: the new file.
+        offxml: the force field.
+    """
+    root = _parse(offxml.read_text("utf-8"))
+    section = root.find("Constraints")
+    if section is None:
+        section = ET.Element("Constraints", version="0.3")
+        section.tail = root.text
+        root.insert(0, section)
+    constraint = ET.Element("Constraint", smirks="[#1:1]-[*:2]", id="c1")
+    constraint.tail = section.text
+    section.insert(0, constraint)
+    _write(path, root, _ABOUT_CONSTRAINTS)
+
+
+def _parse(text: str) -> ET.Element:
+    return ET.fromstring(text, parser=ET.XMLParser(target=ET.TreeBuilder(insert_comments=True)))  # noqa: S314
+
+
+def _write(path: Path, root: ET.Element, comment: str) -> None:
+    if comment:
+        lines = re.sub("-(?=-)", "- ", comment).strip().splitlines()  # XML allows no "--" inside a comment
+        element = ET.Comment("\n".join(["", *("    " + line if line else "" for line in lines), "    "]))
+        element.tail = root.text
+        root.insert(0, element)
     ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 
 
@@ -137,69 +177,3 @@ def _rows(table: ParameterTable, n_start: int) -> Iterator[tuple[tuple[str, str]
         if row + 1 == n_start or table.smirks[row + 1] != table.smirks[row]:
             for more in added.get(table.smirks[row], []):
                 yield (table.ids[more], table.smirks[more]), table.values[more]
-
-
-def openmm_energies(path: Path, smiles: str, charges: FloatArray | None, coords: FloatArray) -> FloatArray:
-    """Evaluate conformers with a written force field, by the OpenFF toolkit, Interchange and OpenMM's Reference platform.
-
-    Args:
-        path: the force field.
-        smiles: mapped.
-        charges: [e], shape (n_atoms,); None for those that the force field itself gives.
-        coords: [Å], shape (n_conformers, n_atoms, 3).
-
-    Returns:
-        Energies, [kcal/mol], shape (n_conformers,).
-    """
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import openmm
-        from openff.interchange import Interchange
-        from openff.toolkit import ForceField as Toolkit
-        from openff.toolkit import Molecule
-        from openff.units import Quantity
-
-        molecule = Molecule.from_mapped_smiles(smiles, allow_undefined_stereo=True)
-        given = []
-        if charges is not None:
-            molecule.partial_charges = Quantity(charges, "elementary_charge")  # type: ignore[no-untyped-call]
-            given = [molecule]
-        interchange = Interchange.from_smirnoff(Toolkit(str(path)), molecule.to_topology(), charge_from_molecules=given)
-        system = interchange.to_openmm_system(add_constrained_forces=True)
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
-    energies = []
-    for positions in coords:
-        context.setPositions(positions * 0.1)
-        energy = context.getState(getEnergy=True).getPotentialEnergy()
-        energies.append(energy.value_in_unit(openmm.unit.kilocalorie_per_mole))
-    return np.array(energies)
-
-
-def check_energies(
-    path: Path, expected: Sequence[tuple[str, FloatArray | None, FloatArray, FloatArray]], tolerance: float = 1e-6
-) -> float:
-    """Compare energies of the fitted force field with those of the written file in OpenMM.
-
-    Args:
-        path: the force field.
-        expected: mapped SMILES, charges [e] (None for those of the force field), coords [Å] and energies [kcal/mol] of a few molecules.
-        tolerance: [kcal/mol] largest difference allowed, or so much of the energy by which rounding grows with it.
-
-    Returns:
-        The largest difference, [kcal/mol].
-
-    Raises:
-        ForceFieldError: where the difference is larger than allowed.
-    """
-    largest = 0.0
-    for smiles, charges, coords, energies in expected:
-        found = openmm_energies(path, smiles, charges, coords)
-        difference = float(np.abs(found - energies).max())
-        if difference > tolerance * max(1.0, float(np.abs(energies).max()) * 1e-3):
-            raise ForceFieldError(
-                f"{path}: OpenMM's energy of {smiles} differs by {difference:.1e} kcal/mol from the fitted one"
-            )
-        largest = max(largest, difference)
-    return largest

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, check_failed_fraction
 from pesfit.core.files import FAILURES_FILE
 from pesfit.core.runtime import SCRATCH
 from pesfit.data.dataset import ConformerDataset, write_failures
 from pesfit.data.sources import check_source_names
 from pesfit.data.splits import SPLITS, Splits
-from pesfit.data.topology import ForceField, ParameterizedSet
+from pesfit.data.topology import ParameterizedSet
 from pesfit.params.fit_smirnoff import FitSmirnoff
-from pesfit.potentials.interface import Conformers, collate
-from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.errors import exact_errors, improvement, summarize_rows
 from pesfit.smirnoff.exact.accumulate import STAGE, PassSettings, accumulate, assemble, read, scores
 from pesfit.smirnoff.exact.solve import ExactFit, fit_exactly
-from pesfit.smirnoff.export import check_energies, check_offxml, write_offxml
-from pesfit.smirnoff.exported_charges import ExportedCharges, choose_charges
-from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows, cut, list_molecules
+from pesfit.smirnoff.exported_files import export_force_field
+from pesfit.smirnoff.fit_data import FitInputs, cut, list_molecules
 from pesfit.smirnoff.fit_report import log_path, plot_changes, plot_path, write_parameters, write_path, write_summary
 from pesfit.smirnoff.gradient.epochs import RunFiles
 from pesfit.smirnoff.gradient.run import (
@@ -38,14 +32,10 @@ from pesfit.smirnoff.gradient.run import (
     gradient_metrics,
     write_epochs,
 )
+from pesfit.smirnoff.openmm_check import order_of_magnitude
 from pesfit.smirnoff.parameters import AddedPeriodicities, Layout, add_periodicities, chosen
 from pesfit.smirnoff.posterior import write_posterior
-from pesfit.smirnoff.potential import SmirnoffPotential
 from pesfit.statistics.normal_equations import save
-
-_N_CHECKED = 3
-"""Molecules, conformers of each, and their size at most, whose energies the written force field is checked with."""
-_MAX_CHECKED_ATOMS = 60
 
 
 def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
@@ -60,9 +50,9 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
 ) -> dict[str, Any]:
     """Fit the parameters of a force field.
 
-    Writes `force-field.offxml`, `parameters.csv`, `path.csv` (over prior strengths), `posterior.npz` (optimum and covariance),
-    `normal-equations.npz` (of each split), `failures.csv`, the figures `changes.png` and `path.png`, and `summary.md`, errors before and
-    after. With `method: gradient` there is `epochs.csv` rather than a posterior.
+    Writes `force-field.offxml` and `force-field-constrained.offxml` (see `exported_files`), `parameters.csv`, `path.csv` (over prior
+    strengths), `posterior.npz` (optimum and covariance), `normal-equations.npz` (of each split), `failures.csv`, the figures `changes.png`
+    and `path.png`, and `summary.md`, errors before and after. With `method: gradient` there is `epochs.csv` rather than a posterior.
 
     Args:
         datasets: clustered data, by name.
@@ -122,12 +112,11 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
 
     output.mkdir(parents=True, exist_ok=True)
     write_failures(output / FAILURES_FILE, failures)
-    path = output / "force-field.offxml"
-    topologies = [parameterized[number] for number in dict.fromkeys(molecule.topology for molecule in molecules)]
-    charges = choose_charges(parameterized.force_field, topologies, gradient.charges if gradient else ())
-    write_offxml(path, parameterized.force_field, fitted, charges)
-    check_offxml(path, parameterized.force_field, fitted)
-    difference = check_energies(path, _samples(inputs, molecules, extension, fitted, charges))
+    facts = {**_fit_metrics(fit), "errors": summary}
+    charges = gradient.charges if gradient else ()
+    exported = export_force_field(
+        output, inputs, molecules, extension, fitted, params=params, trained_charges=charges, facts=facts
+    )
     write_parameters(
         output / "parameters.csv", layout, extension.force_field, fitted, fit.posterior, has_errors=gradient is None
     )
@@ -145,13 +134,7 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
         "rows_left_out_unparameterized": n_left_out,
         **_fit_metrics(fit),
         **({} if gradient is None else {"gradient": gradient_metrics(gradient)}),
-        "exported_charges": {
-            "nagl": charges.nagl,
-            "library_molecules": len(charges.library) + len(charges.trained),
-            "library_molecules_left_out": charges.n_left_out,
-            "largest_change_e": _order_of_magnitude(charges.largest_change),
-        },
-        "exported_energy_difference_to_openmm_kcal_per_mol": _order_of_magnitude(difference),
+        **exported,
         "improvement": improvement(summary, "before", "after"),
         "errors": summary,
     }
@@ -179,43 +162,5 @@ def _fit_metrics(fit: ExactFit) -> dict[str, Any]:
         "rows_per_independent_row": fit.redundancy,
         "energy_weight": fit.weights[0],
         "force_weight": fit.weights[1],
-        "kkt": {field.name: _order_of_magnitude(getattr(kkt, field.name)) for field in fields(kkt)},
+        "kkt": {field.name: order_of_magnitude(getattr(kkt, field.name)) for field in fields(kkt)},
     }
-
-
-def _order_of_magnitude(value: float) -> float:
-    """Round rounding errors up to a power of ten: their digits depend on the processor."""
-    return 10.0 ** math.ceil(math.log10(value)) if value > 0.0 else 0.0
-
-
-_Sample = tuple[str, FloatArray | None, FloatArray, FloatArray]
-
-
-def _samples(
-    inputs: FitInputs,
-    molecules: Sequence[MoleculeRows],
-    extension: AddedPeriodicities,
-    fitted: ForceField,
-    charges: ExportedCharges,
-) -> list[_Sample]:
-    """Evaluate the fitted force field on a few molecules: mapped SMILES, charges, coords and energies of each, for `check_energies`."""
-    potential, in_file = SmirnoffPotential(fitted), dict((*charges.library, *charges.trained))
-    chosen_molecules: dict[int, MoleculeRows] = {}
-    for molecule in molecules:
-        small = len(inputs.datasets[molecule.dataset][molecule.rows[0]].atomic_numbers) <= _MAX_CHECKED_ATOMS
-        if len(chosen_molecules) < _N_CHECKED and small:
-            chosen_molecules.setdefault(molecule.topology, molecule)
-        if len(chosen_molecules) == _N_CHECKED:
-            break
-    samples: list[_Sample] = []
-    for molecule in chosen_molecules.values():
-        record = inputs.datasets[molecule.dataset][molecule.rows[0]]
-        topology = extension.extend(inputs.parameterized[molecule.topology])
-        given = None if topology.smiles in in_file else topology.charges
-        topology = replace(topology, charges=in_file.get(topology.smiles, topology.charges))
-        coords = record.coords[:_N_CHECKED]
-        numbers = torch.tensor(record.atomic_numbers, dtype=torch.int64)
-        with torch.no_grad():
-            energy = potential(collate([Conformers(numbers, torch.tensor(coords), Terms.from_topology(topology))])).energy
-        samples.append((topology.smiles, given, coords, energy.numpy()))
-    return samples
