@@ -36,6 +36,7 @@ from pesfit.smirnoff.gradient.run import GradientData, GradientFit, GradientStar
 from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
 from pesfit.sources.convert import convert_sources
 from pesfit.split.stage import split_datasets
+from pesfit.statistics.normal_equations import ENERGIES, FORCES
 
 EPOCHS = 1000
 SHOWN = (0, 10, 30, 100, 300, 1000)
@@ -82,8 +83,12 @@ def exactly(inputs: FitInputs, folder: Path) -> Exact:
     setup = PassSettings(force_field, layout, params.objective.conformer_weight, inputs.paths())
     paths = accumulate(inputs, cut(molecules, params.shards), setup, extension, folder)
     problem = assemble(read(paths), layout, params.objective, SPLITS)
-    fit = fit_exactly(problem, lambda weights, x: scores(read(paths), layout, params.objective, weights, x), params)
-    start = GradientStart(force_field, layout, fit.posterior.x, fit.weights, fit.posterior.strength)
+    fit = fit_exactly(
+        problem, lambda weights, x, others: scores(read(paths), layout, params.objective, weights, x, others=others), params
+    )
+    start = GradientStart(
+        force_field, layout, fit.posterior.x, (fit.weights[ENERGIES], fit.weights[FORCES]), fit.posterior.strength
+    )
     return Exact(GradientData(inputs, molecules, extension), start, params, time.perf_counter() - begin)
 
 

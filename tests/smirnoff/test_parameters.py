@@ -20,7 +20,7 @@ from pesfit.params.fit_smirnoff import (
     TrainBonds,
     TrainProperTorsions,
 )
-from pesfit.smirnoff.parameters import Layout, add_periodicities, chosen
+from pesfit.smirnoff.parameters import Layout, add_periodicities, chosen, with_uses, without_linear_torsions
 from tests.smirnoff.samples import Sample, evaluate, perturbation, sample
 
 NO_BOND_K, NO_LENGTH = BondK(train=False), BondLength(train=False)
@@ -66,7 +66,7 @@ def test_applying_nothing_changes_nothing(amide: Sample) -> None:
 def test_bounds_are_those_of_the_columns(amide: Sample) -> None:
     """A vector meets the inequalities just where the parameters it stands for are within their bounds."""
     bonds = TrainBonds(k=BondK(lower=200.0, upper=1600.0), length=BondLength(lower=0.9, upper=1.6, prior_width=0.1))
-    angles = TrainAngles(k=AngleK(lower=10.0), angle=AngleAngle(lower=1.5, upper=2.4, prior_width=0.1))
+    angles = TrainAngles(k=AngleK(lower=10.0), angle=AngleAngle(lower=1.5, upper=2.4, largest_change=None, prior_width=0.1))
     layout = Layout.of(amide.force_field, Train(bonds=bonds, angles=angles, proper_torsions=NO_TORSIONS))
     bounds, widths = layout.constraints(), layout.prior().widths
     rng = np.random.default_rng(0)
@@ -170,3 +170,42 @@ def test_no_periodicity_to_add_is_no_change(amide: Sample) -> None:
     extension = add_periodicities(amide.force_field, np.ones(len(table.smirks), dtype=bool), ())
     assert extension.force_field is amide.force_field
     assert extension.extend(amide.topologies[0]) is amide.topologies[0]
+
+
+@pytest.mark.parametrize("smiles", ["CC#C", "C#CCCO", "CCC#N", "CC#CC", "C#CC#C"])
+def test_torsions_about_straight_angles_are_never_trained(smiles: str) -> None:
+    """t165 and t166 of OpenFF are 0 on purpose: the dihedral of a straight chain is undefined."""
+    found = sample((smiles, "CCO"), n_conformers=2)
+    train = Train(proper_torsions=TrainProperTorsions(add_periodicities=(1, 2, 3)))
+    bent = without_linear_torsions(train, found.force_field, found.topologies)
+    table = found.force_field.tables["ProperTorsions"]
+    wanted = chosen(table, bent.proper_torsions)
+    extension = add_periodicities(found.force_field, wanted, (1, 2, 3))
+    layout = Layout.of(extension.force_field, bent)
+    longer = extension.force_field.tables["ProperTorsions"]
+    trained = {longer.smirks[row] for row in layout.row[layout.handler == 2]}
+    straight = {smirks for smirks in table.smirks if "]#[" in smirks}
+    assert straight
+    assert not trained & straight
+    assert trained
+    assert all(longer.smirks.count(smirks) == table.smirks.count(smirks) for smirks in straight)
+
+
+def test_a_torsion_with_a_straight_angle_is_excluded_whatever_its_smirks_says() -> None:
+    found = sample(("CC#C", "CCO"), n_conformers=2)
+    angles = found.force_field.tables["Angles"]
+    bent = found.topologies[1]
+    values = angles.values.copy()
+    values[bent.angle_parameters, 1] = np.pi
+    force_field = replace(found.force_field, tables={**found.force_field.tables, "Angles": replace(angles, values=values)})
+    train = without_linear_torsions(Train(), force_field, found.topologies)
+    wanted = chosen(force_field.tables["ProperTorsions"], train.proper_torsions)
+    assert not wanted[bent.proper_parameters].any()
+
+
+def test_uses_are_those_of_the_topologies_given(amide: Sample) -> None:
+    alone = with_uses(amide.force_field, amide.topologies[1:])
+    for handler, table in alone.tables.items():
+        rows = amide.topologies[1].parameters(handler)
+        np.testing.assert_array_equal(table.uses, np.bincount(rows, minlength=len(table.smirks)))
+    assert len(Layout.of(alone, Train())) < len(Layout.of(amide.force_field, Train()))

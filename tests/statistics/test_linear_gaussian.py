@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal
 
 from pesfit.core.exceptions import DataError
 from pesfit.statistics.linear_gaussian import GaussianPrior, Spectrum, infer, maximize_balance, solve
-from pesfit.statistics.normal_equations import Moments, NormalEquations
+from pesfit.statistics.normal_equations import ENERGIES, FORCES, Moments, NormalEquations
 from pesfit.statistics.quadratic import Constraints
 
 
@@ -122,8 +122,10 @@ def test_balance_recovers_the_ratio_of_the_noise_variances() -> None:
     x = rng.normal(size=6)
     energy, forces = rng.normal(size=(400, 6)), rng.normal(size=(3000, 6))
     equations = NormalEquations(
-        Moments.from_rows(energy, energy @ x + 0.2 * rng.normal(size=400)),
-        Moments.from_rows(forces, forces @ x + 1.0 * rng.normal(size=3000)),
+        {
+            ENERGIES: Moments.from_rows(energy, energy @ x + 0.2 * rng.normal(size=400)),
+            FORCES: Moments.from_rows(forces, forces @ x + 1.0 * rng.normal(size=3000)),
+        }
     )
     assert maximize_balance(equations, GaussianPrior(np.zeros(6), np.ones(6))) == pytest.approx(25.0, rel=0.2)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pesfit.core.exceptions import DataError
-from pesfit.statistics.normal_equations import Moments, NormalEquations, load, save, total
+from pesfit.statistics.normal_equations import ENERGIES, FORCES, Moments, NormalEquations, load, save, total
 
 
 def rows(n_rows: int = 30, n: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,15 +59,17 @@ def test_transformed_is_the_same_objective_in_other_variables() -> None:
 
 def test_rows_of_weight_zero_do_not_count() -> None:
     features, targets, _ = rows()
-    equations = NormalEquations(Moments.from_rows(features, targets), Moments.from_rows(features, targets))
-    assert equations.weighted(0.0, 2.0).n_rows == 30
-    assert equations.weighted(0.0, 0.0).n_rows == 0
+    equations = NormalEquations({ENERGIES: Moments.from_rows(features, targets), FORCES: Moments.from_rows(features, targets)})
+    assert equations.weighted({ENERGIES: 0.0, FORCES: 2.0}).n_rows == 30
+    assert equations.weighted({ENERGIES: 0.0, FORCES: 0.0}).n_rows == 0
 
 
 def test_saved_equations_come_back_and_the_bytes_are_the_same(tmp_path: Path) -> None:
     features, targets, weights = rows()
     equations = {
-        "train/a": NormalEquations(Moments.from_rows(features, targets), Moments.from_rows(features, targets, weights)),
+        "train/a": NormalEquations(
+            {"scans": Moments.from_rows(features, targets), FORCES: Moments.from_rows(features, targets, weights)}
+        ),
         "test": total([NormalEquations.zeros(4)], 4),
     }
     save(tmp_path / "a.npz", equations)
@@ -75,9 +77,10 @@ def test_saved_equations_come_back_and_the_bytes_are_the_same(tmp_path: Path) ->
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     back = load(tmp_path / "a.npz")
     assert list(back) == list(equations)
-    np.testing.assert_array_equal(back["train/a"].forces.gram, equations["train/a"].forces.gram)
-    assert back["train/a"].forces.log_weight == equations["train/a"].forces.log_weight
-    assert back["test"].energy.n_rows == 0
+    assert list(back["train/a"]) == ["scans", FORCES]
+    np.testing.assert_array_equal(back["train/a"][FORCES].gram, equations["train/a"][FORCES].gram)
+    assert back["train/a"][FORCES].log_weight == equations["train/a"][FORCES].log_weight
+    assert back["test"].n_rows == 0
 
 
 def test_files_that_are_something_else_are_refused(tmp_path: Path) -> None:

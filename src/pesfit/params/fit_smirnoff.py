@@ -178,19 +178,20 @@ class AngleAngle(TrainedColumn):
     upper: Bound | None = Field(
         3.141592653589793, description="Largest value allowed, radian (π is a straight line); null for none."
     )
-    largest_change: Width | None = Field(0.35, description="Largest change from the starting value, radian; null for any.")
-    prior_width: Width = Field(0.15, description="Standard deviation of the prior about the starting value, radian.")
+    largest_change: Width | None = Field(0.17, description="Largest change from the starting value, radian; null for any.")
+    prior_width: Width = Field(0.05, description="Standard deviation of the prior about the starting value, radian.")
 
 
 class TorsionK(TrainedColumn):
     """Amplitude of proper torsions."""
 
-    prior_width: Width = Field(2.0, description="Standard deviation of the prior about the starting value, kcal/mol.")
+    prior_width: Width = Field(0.15, description="Standard deviation of the prior about the starting value, kcal/mol.")
 
 
 class ImproperK(TorsionK):
     """Amplitude of improper torsions."""
 
+    prior_width: Width = Field(2.0, description="Standard deviation of the prior about the starting value, kcal/mol.")
     train: bool = Field(False, description="Whether it is trained.")
 
 
@@ -257,10 +258,32 @@ class Objective(ParamsSection):
     """The sum of squares that is minimized."""
 
     energy_weight: Weight | Literal["evidence"] = Field(
-        1.0,
+        5.0,
         description="Weight of (ΔE)², E in kcal/mol; `evidence` chooses it, beside the weight of forces, by marginal likelihood.",
     )
     force_weight: Weight = Field(1.0, description="Weight of |ΔF|², F in kcal/mol/Å.")
+    frequency_weight: Weight = Field(
+        30.0,
+        description="Weight of the mean square error of a molecule's harmonic frequencies, in units of 50 cm⁻¹; 0 for none.",
+    )
+    displacement_weight: Weight = Field(
+        30.0,
+        description="Weight of the mean square displacements of a molecule's minima, of bonds, angles and dihedrals, in units of 0.02 Å, "
+        "2° and 10°; 0 for none.",
+    )
+    conformer_energy_weight: Weight = Field(
+        5.0, description="Weight of (ΔE)² summed over a molecule's minima, relative to their mean, E in kcal/mol; 0 for none."
+    )
+    scan_weight: Weight = Field(
+        10.0, description="Weight of the mean of (ΔE)² over a molecule's torsion scans, E in kcal/mol; 0 for none."
+    )
+    rounds: int = Field(
+        4,
+        ge=0,
+        le=100,
+        description="Gauss-Newton rounds at most, with frequencies, displacements and energies of minima linearized at the minima of the "
+        "force field itself; 0: only the linear problem at the minima of the labels.",
+    )
     energy_zero: Literal["mean", "min", "none"] = Field(
         "mean",
         description="Zero of a molecule's energies: their mean, the conformer whose label is lowest, or none.",
@@ -281,8 +304,8 @@ class FitSmirnoff(MaxFailed):
 
     method: Literal["exact", "gradient"] = Field(
         "exact",
-        description="exact: normal equations and a bounded solve. gradient: that, followed by the fit of section `gradient`, for other "
-        "losses, van der Waals parameters and charges.",
+        description="exact: normal equations and a bounded solve. gradient: that for energies and forces alone, followed by the fit of "
+        "section `gradient`, for other losses, van der Waals parameters and charges.",
     )
     train: Train = Field(Train(), description="Trained parameters, their bounds and priors.")
     objective: Objective = Field(Objective(), description="Function that is minimized.")

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.linalg
 import torch
 
 from pesfit.core.arrays import FloatArray
@@ -78,7 +79,7 @@ def normal_modes(hessian: FloatArray, coords: FloatArray, masses: FloatArray) ->
     """
     root = np.repeat(np.sqrt(masses), 3)
     basis = vibrational_basis(coords, masses)
-    values, vectors = np.linalg.eigh(basis.T @ (hessian / np.outer(root, root)) @ basis)
+    values, vectors = scipy.linalg.eigh(basis.T @ (hessian / np.outer(root, root)) @ basis)
     directions = ((basis @ vectors) / root[:, None]).T
     return Modes(wavenumbers(values), directions.reshape(len(values), len(masses), 3))
 
@@ -101,7 +102,7 @@ def vibrational_basis(coords: FloatArray, masses: FloatArray) -> FloatArray:
     root = np.sqrt(masses)[:, None]
     centered = coords - (masses @ coords) / masses.sum()
     rigid = [(root * axis).ravel() for axis in np.eye(3)] + [(root * np.cross(axis, centered)).ravel() for axis in np.eye(3)]
-    vectors, values, _ = np.linalg.svd(np.array(rigid).T, full_matrices=True)
+    vectors, values, _ = scipy.linalg.svd(np.array(rigid).T, full_matrices=True)
     n_rigid = int((values > _LINEAR * values[0]).sum())
     return np.asarray(vectors[:, n_rigid:])
 

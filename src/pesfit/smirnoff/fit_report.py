@@ -74,10 +74,16 @@ def write_path(path: Path, fit: ExactFit) -> None:
     """Write the path over prior strengths as CSV."""
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        parts = ["train_energy", "train_forces", "validation_energy", "validation_forces"]
+        kinds = list(fit.path[0].train)
+        parts = [f"{split}_{kind}" for split in ("train", "validation") for kind in kinds]
         writer.writerow(["prior_strength", "effective_parameters", "log_evidence", *parts])
         for point in fit.path:
-            values = (point.strength, point.effective_parameters, point.log_evidence, *point.train, *point.validation)
+            values = (
+                point.strength,
+                point.effective_parameters,
+                point.log_evidence,
+                *(part[kind] for part in (point.train, point.validation) for kind in kinds),
+            )
             writer.writerow([f"{value:.10g}" for value in values])
 
 
@@ -161,18 +167,18 @@ def log_path(folder: Path, fit: ExactFit, prior_widths: FloatArray) -> None:
                 "log_evidence": point.log_evidence,
                 "objective/train": _objective(point.train, fit.weights),
                 "objective/validation": _objective(point.validation, fit.weights),
-                "energy/train": point.train[0],
-                "energy/validation": point.validation[0],
-                "forces/train": point.train[1],
-                "forces/validation": point.validation[1],
+            } | {
+                f"{kind}/{split}": part[kind]
+                for split, part in (("train", point.train), ("validation", point.validation))
+                for kind in part
             }
             for name, value in values.items():
                 writer.add_scalar(f"path/{name}", value, step)
         writer.add_histogram("change_in_prior_widths", fit.posterior.x / prior_widths)
 
 
-def _objective(parts: Sequence[float], weights: Sequence[float]) -> float:
-    return float(np.dot(parts, weights))
+def _objective(parts: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    return sum(weights[kind] * part for kind, part in parts.items())
 
 
 def _figure(n_panels: int, title: str) -> Figure:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,6 +53,9 @@ FILE_COLUMNS = (
 _STARTING_VALUE_TOLERANCE = 1e-9
 _BOUND_TOLERANCE = 1e-8
 _PERIODICITY, _IDIVF = 1, 3
+
+
+_STRAIGHT = math.radians(165.0)
 
 
 @dataclass(frozen=True)
@@ -285,6 +288,53 @@ def bounds_of(column: TrainedColumn, start: float) -> tuple[float, float]:
     high = math.inf if column.upper is None else column.upper
     change = math.inf if column.largest_change is None else column.largest_change
     return max(low, start - change), min(high, start + change)
+
+
+def with_uses(force_field: ForceField, topologies: Iterable[Topology]) -> ForceField:
+    """Return the force field with counts of use over some topologies, such as those of the training set, alone."""
+    tables = {
+        handler: replace(table, uses=np.zeros(len(table.smirks), dtype=np.int64))
+        for handler, table in force_field.tables.items()
+    }
+    for topology in topologies:
+        for handler, table in tables.items():
+            np.add.at(table.uses, topology.parameters(handler), 1)
+    return replace(force_field, tables=tables)
+
+
+def without_linear_torsions(train: Train, force_field: ForceField, topologies: Iterable[Topology]) -> Train:
+    """Exclude proper torsions about straight angles from training: their dihedral is undefined, and an amplitude makes forces singular.
+
+    A torsion is left as it is where its SMIRKS has a triple bond, or where one of its terms has an inner angle that the force field assigns
+    an equilibrium angle above 165°.
+
+    Args:
+        train: what is trained.
+        force_field: as assigned.
+        topologies: all of them, also those that are not trained on.
+    """
+    torsions, angles = force_field.tables["ProperTorsions"], force_field.tables["Angles"]
+    straight = angles.values[:, angles.columns.index(MINIMUM["Angles"])] > _STRAIGHT
+    linear = np.array([_has_triple_bond(smirks) for smirks in torsions.smirks], dtype=bool)
+    for topology in topologies:
+        bends = topology.angles[straight[topology.angle_parameters]]
+        if len(bends):
+            known = {tuple(bend) for bend in np.concatenate([bends, bends[:, ::-1]]).tolist()}
+            hits = [(a, b, c) in known or (b, c, d) in known for a, b, c, d in topology.propers.tolist()]
+            linear[topology.proper_parameters[np.array(hits, dtype=bool)]] = True
+    smirks = sorted({torsions.smirks[row] for row in np.flatnonzero(linear)})
+    section = train.proper_torsions
+    return train.model_copy(update={"proper_torsions": section.model_copy(update={"exclude": (*section.exclude, *smirks)})})
+
+
+def _has_triple_bond(smirks: str) -> bool:
+    """Tell whether a SMIRKS has `#` as a bond, not as part of an atomic number."""
+    depth = 0
+    for character in smirks:
+        depth += (character == "[") - (character == "]")
+        if character == "#" and depth == 0:
+            return True
+    return False
 
 
 def _check_start(table: ParameterTable, row: int, name: str, column: TrainedColumn) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -29,7 +29,7 @@ import scipy.optimize
 
 from pesfit.core.arrays import BoolArray, FloatArray
 from pesfit.core.exceptions import DataError
-from pesfit.statistics.normal_equations import Moments, NormalEquations
+from pesfit.statistics.normal_equations import ENERGIES, FORCES, Moments, NormalEquations
 from pesfit.statistics.quadratic import Constraints, Optimum, minimize
 
 UNDETERMINED_RATIO = math.sqrt(0.5)
@@ -39,6 +39,9 @@ known of it (1 - ratio² is its share in γ for a parameter that is correlated w
 _RESOLVED = 1e-9
 """Directions whose eigenvalue is below this part of the largest are not counted as determined, however small the noise: rounding in normal
 equations leaves them an error of more than 1e-7."""
+
+_ON_FACE = 1e-9
+"""Slack of a constraint, relative to its right side, up to which parameters are on it."""
 
 _LOG_STRENGTHS = np.arange(-18.0, 7.01, 0.25)
 """Grid for the prior strength: decimal logarithms relative to the largest eigenvalue."""
@@ -158,16 +161,16 @@ def maximize_balance(equations: NormalEquations, prior: GaussianPrior) -> float:
     Raises:
         DataError: where there are no energies or no forces.
     """
-    for name, moments in (("energy", equations.energy), ("force", equations.forces)):
+    energies, forces = equations[ENERGIES], equations[FORCES]
+    for name, moments in (("energy", energies), ("force", forces)):
         if moments.n_rows == 0:
             raise DataError(f"the balance of energies and forces cannot be chosen by evidence: no {name} has a weight above 0")
 
     def best_evidence(weight: float) -> float:
-        spectrum = Spectrum.of(equations.weighted(weight, 1.0), prior)
+        spectrum = Spectrum.of(energies.scaled(weight) + forces, prior)
         return spectrum.log_evidence(spectrum.maximize_evidence())
 
-    energy, forces = equations.energy, equations.forces
-    middle = (forces.square / forces.n_rows) / max(energy.square / energy.n_rows, 1e-300)
+    middle = (forces.square / forces.n_rows) / max(energies.square / energies.n_rows, 1e-300)
     return maximize_on_grid(best_evidence, middle * 10.0 ** np.arange(-4.0, 4.01, 1.0))
 
 
@@ -224,7 +227,9 @@ def solve(moments: Moments, prior: GaussianPrior, strength: float, constraints: 
     return Optimum(prior.mean + prior.widths * optimum.x, optimum.multipliers, optimum.active, optimum.kkt)
 
 
-def infer(moments: Moments, prior: GaussianPrior, strength: float, constraints: Constraints) -> Posterior:
+def infer(
+    moments: Moments, prior: GaussianPrior, strength: float, constraints: Constraints, at: FloatArray | None = None
+) -> Posterior:
     """Find the most probable parameters and their posterior.
 
     Args:
@@ -232,6 +237,8 @@ def infer(moments: Moments, prior: GaussianPrior, strength: float, constraints: 
         prior: the prior.
         strength: λ, above 0.
         constraints: on the parameters.
+        at: feasible parameters that stand for the optimum, where `moments` are the last linearization of a problem that is not linear;
+            multipliers and the check of optimality are those of the linear problem.
     """
     if not strength > 0.0:
         raise DataError(f"prior strength = {strength:g}; the posterior needs a number above 0")
@@ -240,6 +247,9 @@ def infer(moments: Moments, prior: GaussianPrior, strength: float, constraints: 
     half = spectrum.vectors / np.sqrt(spectrum.eigenvalues + strength)
     white = variance * (half @ half.T)
     optimum = solve(moments, prior, strength, constraints)
+    if at is not None:
+        slack = constraints.matrix @ at - constraints.lower
+        optimum = replace(optimum, x=at, active=slack <= _ON_FACE * np.maximum(1.0, np.abs(constraints.lower)))
     resolved = np.where(spectrum.eigenvalues > _RESOLVED * spectrum.eigenvalues[-1], spectrum.eigenvalues, 0.0)
     ratio = np.sqrt(spectrum.vectors**2 @ (strength / (resolved + strength)))
     return Posterior(

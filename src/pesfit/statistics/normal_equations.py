@@ -6,14 +6,14 @@ The model is y = Φx with rows φ, targets y and row weights w. All that a quadr
     b = Σ w φ y        moment
     c = Σ w y²         square
 
-because Σ w (y - φᵀx)² = c - 2bᵀx + xᵀAx for every x. Statistics of disjoint rows add, so workers build theirs apart. Energy rows and
-force rows are kept apart, so that their relative weight can still be chosen afterwards.
+because Σ w (y - φᵀx)² = c - 2bᵀx + xᵀAx for every x. Statistics of disjoint rows add, so workers build theirs apart. Kinds of
+rows (energies, forces, ...) are kept apart, so that their relative weights can still be chosen afterwards.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,9 @@ import numpy as np
 from pesfit.core.arrays import FloatArray, LongArray
 from pesfit.core.exceptions import DataError
 
-_FORMAT_VERSION = 1
+ENERGIES, FORCES = "energies", "forces"
+"""Kinds of rows that every fit has; fits of force fields add more."""
+_FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -145,33 +147,59 @@ class Moments:
         return max(0.0, self.square + float(x @ (self.gram @ x - 2.0 * self.moment)))
 
 
-@dataclass(frozen=True)
-class NormalEquations:
-    """Statistics of energy rows and of force rows, over the same parameters."""
+class NormalEquations(Mapping[str, Moments]):
+    """Statistics of rows by kind, all over the same parameters.
 
-    energy: Moments
-    forces: Moments
+    Args:
+        kinds: at least one; their order is that in which they are summed.
+    """
+
+    def __init__(self, kinds: Mapping[str, Moments]) -> None:
+        self._kinds = dict(kinds)
+
+    def __getitem__(self, kind: str) -> Moments:
+        return self._kinds[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kinds)
+
+    def __len__(self) -> int:
+        return len(self._kinds)
 
     @property
     def n_parameters(self) -> int:
         """Number of parameters."""
-        return self.energy.n_parameters
+        return next(iter(self.values())).n_parameters
+
+    @property
+    def n_rows(self) -> float:
+        """Number of independent rows of all kinds."""
+        return sum(moments.n_rows for moments in self.values())
 
     @classmethod
-    def zeros(cls, n_parameters: int) -> NormalEquations:
+    def zeros(cls, n_parameters: int, kinds: Iterable[str] = (ENERGIES, FORCES)) -> NormalEquations:
         """Statistics of no rows."""
-        return cls(Moments.zeros(n_parameters), Moments.zeros(n_parameters))
+        return cls({kind: Moments.zeros(n_parameters) for kind in kinds})
 
-    def __add__(self, other: NormalEquations) -> NormalEquations:
-        return NormalEquations(self.energy + other.energy, self.forces + other.forces)
+    def __add__(self, other: Mapping[str, Moments]) -> NormalEquations:
+        return NormalEquations(
+            {**self} | {kind: self[kind] + moments if kind in self else moments for kind, moments in other.items()}
+        )
 
-    def weighted(self, energy: float, forces: float) -> Moments:
-        """Return the statistics of the objective energy * Σ ΔE² + forces * Σ ΔF²."""
-        return self.energy.scaled(energy) + self.forces.scaled(forces)
+    def weighted(self, weights: Mapping[str, float]) -> Moments:
+        """Return the statistics of the objective Σ weight * (sum of squares of a kind); each kind needs a weight."""
+        result = Moments.zeros(self.n_parameters)
+        for kind, moments in self.items():
+            result = result + moments.scaled(weights[kind])
+        return result
 
     def transformed(self, matrix: FloatArray, origin: FloatArray) -> NormalEquations:
         """Return the statistics over u where x = origin + matrix u (`Moments.transformed`)."""
-        return NormalEquations(self.energy.transformed(matrix, origin), self.forces.transformed(matrix, origin))
+        return NormalEquations({kind: moments.transformed(matrix, origin) for kind, moments in self.items()})
+
+    def sums_of_squares(self, x: FloatArray) -> dict[str, float]:
+        """Return Σ w (y - φᵀx)² of each kind."""
+        return {kind: moments.sum_of_squares(x) for kind, moments in self.items()}
 
 
 def total(parts: Iterable[NormalEquations], n_parameters: int) -> NormalEquations:
@@ -189,7 +217,8 @@ def save(path: Path, equations: Mapping[str, NormalEquations]) -> None:
         "names": np.array(list(equations), dtype=np.str_),
     }
     for i, parts in enumerate(equations.values()):
-        for kind, moments in (("energy", parts.energy), ("forces", parts.forces)):
+        arrays[f"{i}.kinds"] = np.array(list(parts), dtype=np.str_)
+        for kind, moments in parts.items():
             arrays[f"{i}.{kind}.gram"] = moments.gram
             arrays[f"{i}.{kind}.moment"] = moments.moment
             arrays[f"{i}.{kind}.scalars"] = np.array([moments.square, moments.n_rows, moments.log_weight])
@@ -217,4 +246,4 @@ def _read(file: Mapping[str, np.ndarray], i: int) -> NormalEquations:
         square, n_rows, log_weight = file[f"{i}.{kind}.scalars"].tolist()
         return Moments(file[f"{i}.{kind}.gram"], file[f"{i}.{kind}.moment"], square, n_rows, log_weight)
 
-    return NormalEquations(moments("energy"), moments("forces"))
+    return NormalEquations({kind: moments(kind) for kind in file[f"{i}.kinds"].tolist()})

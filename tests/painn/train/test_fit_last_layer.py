@@ -24,7 +24,7 @@ from pesfit.painn.train.fit_last_layer import fit_last_layer, infer_last_layer, 
 from pesfit.painn.train.train_network import Folders, train_network
 from pesfit.params.train_learned import LearnedObjective, Network
 from pesfit.potentials.interface import Conformers, collate
-from pesfit.statistics.normal_equations import Moments, NormalEquations
+from pesfit.statistics.normal_equations import ENERGIES, FORCES, Moments, NormalEquations
 from tests.painn.train.samples import TINY, small_data
 
 SHAPE = Network(n_features=48, n_interactions=2, n_rbf=8, cutoff_angstrom=4.0, precision="float64")
@@ -99,9 +99,12 @@ def test_normal_equations_are_those_of_all_rows(data: Data) -> None:
     assert (len(rows.energy_rest), len(rows.force_rest)) == (35, 7 * 3 * (4 + 5 + 5 + 3))
     found = sum_up(potential, loaded(data, "train"), 1000, "test", ProcessGroup())
     expected = NormalEquations(
-        Moments.from_rows(rows.energy, rows.energy_rest), Moments.from_rows(rows.forces, rows.force_rest)
+        {
+            ENERGIES: Moments.from_rows(rows.energy, rows.energy_rest),
+            FORCES: Moments.from_rows(rows.forces, rows.force_rest),
+        }
     )
-    for mine, theirs in ((found.energy, expected.energy), (found.forces, expected.forces)):
+    for mine, theirs in zip(found.values(), expected.values(), strict=True):
         np.testing.assert_allclose(mine.gram, theirs.gram, rtol=1e-8, atol=1e-8 * np.abs(theirs.gram).max())
         np.testing.assert_allclose(mine.moment, theirs.moment, rtol=1e-7, atol=1e-8 * np.abs(theirs.moment).max())
         assert mine.square == pytest.approx(theirs.square, rel=1e-9)
@@ -151,8 +154,14 @@ def test_intervals_cover_at_the_nominal_rate(data: Data) -> None:
     for _ in range(150):
         truth = width * rng.normal(size=N_FEATURES) - layer
         equations = NormalEquations(
-            Moments.from_rows(train.energy, train.energy @ truth + energy_noise * rng.normal(size=len(train.energy))),
-            Moments.from_rows(train.forces, train.forces @ truth + force_noise * rng.normal(size=len(train.forces))),
+            {
+                ENERGIES: Moments.from_rows(
+                    train.energy, train.energy @ truth + energy_noise * rng.normal(size=len(train.energy))
+                ),
+                FORCES: Moments.from_rows(
+                    train.forces, train.forces @ truth + force_noise * rng.normal(size=len(train.forces))
+                ),
+            }
         )
         posterior, weight = infer_last_layer(equations, layer)
         noises.append([np.sqrt(posterior.noise_variance / weight), np.sqrt(posterior.noise_variance)])

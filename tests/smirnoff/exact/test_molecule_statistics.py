@@ -10,6 +10,7 @@ from pesfit.params.fit_smirnoff import Train
 from pesfit.smirnoff.exact.molecule_statistics import MoleculeStatistics, merged
 from pesfit.smirnoff.features import MoleculeFeatures
 from pesfit.smirnoff.parameters import Layout
+from pesfit.statistics.normal_equations import ENERGIES, FORCES
 from tests.smirnoff.samples import Sample, evaluate, perturbation, sample
 
 
@@ -38,10 +39,10 @@ def test_equations_give_the_sums_over_rows(ethanol: Sample, zero: str, weighted:
     force_residual = np.tensordot(v, np.concatenate([chunk.forces for chunk in rows], axis=-1), 1)
     equations = statistics.equations(zero)  # type: ignore[arg-type]
     local = x[features.columns]
-    assert equations.energy.sum_of_squares(local) == pytest.approx(weights @ residual**2, rel=1e-9)
-    assert equations.forces.sum_of_squares(local) == pytest.approx((force_residual**2 * weights).sum(), rel=1e-9)
-    assert equations.energy.n_rows == (30 if zero == "none" else 29)
-    assert equations.forces.n_rows == 30 * (3 * 9 - 6)
+    assert equations[ENERGIES].sum_of_squares(local) == pytest.approx(weights @ residual**2, rel=1e-9)
+    assert equations[FORCES].sum_of_squares(local) == pytest.approx((force_residual**2 * weights).sum(), rel=1e-9)
+    assert equations[ENERGIES].n_rows == (30 if zero == "none" else 29)
+    assert equations[FORCES].n_rows == 30 * (3 * 9 - 6)
     if zero == "mean":
         assert statistics.error_sums(x)[1:] == (
             pytest.approx(weights @ residual**2, rel=1e-9),
@@ -65,7 +66,7 @@ def test_conformers_without_forces(ethanol: Sample) -> None:
     layout = Layout.of(ethanol.force_field, Train())
     features = MoleculeFeatures(ethanol.topologies[0], ethanol.force_field, layout)
     statistics = MoleculeStatistics.of(features, ethanol.coords[0], np.zeros(30), None)
-    assert statistics.equations("mean").forces.n_rows == 0
+    assert statistics.equations("mean")[FORCES].n_rows == 0
     assert statistics.n_force_components == 0
     assert not statistics.forces.any()
 

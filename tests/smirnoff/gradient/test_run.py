@@ -46,7 +46,7 @@ from tests.smirnoff.samples import evaluate, perturbation
 from tests.smirnoff.test_fit import make, rows_of, write
 
 CHECKPOINT_FILE = "gradient.npz"
-OBJECTIVE = Objective()
+OBJECTIVE = Objective(energy_weight=1.0)
 STRENGTH = 0.01
 
 
@@ -72,7 +72,9 @@ def exactly(inputs: FitInputs, folder: Path) -> Known:
     paths = accumulate(inputs, cut(molecules, 4), setup, extension, folder / "scratch")
     problem = assemble(read(paths), layout, OBJECTIVE, SPLITS)
     n = len(layout)
-    fit = fit_exactly(problem, lambda _w, _x: (np.zeros((n, n)), 1), FitSmirnoff(prior_strength=STRENGTH))
+    fit = fit_exactly(
+        problem, lambda _w, _x, _others: (np.zeros((n, n)), 1), FitSmirnoff(objective=OBJECTIVE, prior_strength=STRENGTH)
+    )
     start = GradientStart(force_field, layout, fit.posterior.x, (1.0, 1.0), STRENGTH)
     return Known(GradientData(inputs, molecules, extension), start, folder)
 

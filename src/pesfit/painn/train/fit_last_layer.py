@@ -31,7 +31,7 @@ from pesfit.painn.train.datasets import TrainingData
 from pesfit.painn.train.step import chunks
 from pesfit.params.train_learned import LearnedObjective
 from pesfit.statistics.linear_gaussian import GaussianPrior, Posterior, Spectrum, infer, maximize_balance
-from pesfit.statistics.normal_equations import Moments, NormalEquations, total
+from pesfit.statistics.normal_equations import ENERGIES, FORCES, Moments, NormalEquations, total
 from pesfit.statistics.quadratic import Constraints
 
 N_SHARDS = 64
@@ -93,7 +93,7 @@ def fit_last_layer(
     train = sum_up(potential, data["train"], most, "last layer", group)
     validation = sum_up(potential, data["validation"], most, "last layer, validation", group)
     posterior, weight = infer_last_layer(train, last_layer(potential))
-    has_forces = train.forces.n_rows > 0.0
+    has_forces = train[FORCES].n_rows > 0.0
     found = LastLayerPosterior(
         mean=posterior.x,
         covariance=posterior.covariance,
@@ -107,7 +107,7 @@ def fit_last_layer(
     return LastLayer(
         posterior=found,
         effective_parameters=posterior.effective_parameters,
-        n_conformers=int(train.energy.n_rows),
+        n_conformers=int(train[ENERGIES].n_rows),
         validation=(before, after),
         loss_change=losses[1] / losses[0] - 1.0 if losses[0] > 0.0 else 0.0,
     )
@@ -124,8 +124,8 @@ def infer_last_layer(equations: NormalEquations, layer: FloatArray) -> tuple[Pos
         The posterior of x, and the weight of a row of energies beside 1 for a row of forces (1 where there are no forces).
     """
     prior = GaussianPrior(-layer, np.ones(len(layer)))
-    weight = maximize_balance(equations, prior) if equations.forces.n_rows else 1.0
-    moments = equations.weighted(weight, 1.0)
+    weight = maximize_balance(equations, prior) if equations[FORCES].n_rows else 1.0
+    moments = equations.weighted({ENERGIES: weight, FORCES: 1.0})
     strength = Spectrum.of(moments, prior).maximize_evidence()
     return infer(moments, prior, strength, Constraints.none(len(layer))), weight
 
@@ -161,8 +161,10 @@ def _of_shard(potential: PaiNNPotential, data: TrainingData, shard: LongArray, l
         energy = of_atoms.new_zeros(len(chunk), len(layer)).index_add(0, graph.conformer, of_atoms)
         labeled = graph.force_weight[:, 0] > 0.0
         equations += NormalEquations(
-            _rows(energy, graph.energy[:-1], layer),
-            _rows(slopes[labeled].reshape(-1, len(layer)), graph.forces[labeled].reshape(-1), layer),
+            {
+                ENERGIES: _rows(energy, graph.energy[:-1], layer),
+                FORCES: _rows(slopes[labeled].reshape(-1, len(layer)), graph.forces[labeled].reshape(-1), layer),
+            }
         )
     return equations
 
@@ -173,7 +175,7 @@ def _rows(features: Tensor, labels: Tensor, layer: FloatArray) -> Moments:
 
 
 def _packed(equations: NormalEquations) -> Tensor:
-    moments = (equations.energy, equations.forces)
+    moments = (equations[ENERGIES], equations[FORCES])
     return torch.from_numpy(np.hstack([np.hstack([m.gram.ravel(), m.moment, m.square, m.n_rows]) for m in moments]))
 
 
@@ -182,10 +184,10 @@ def _unpacked(values: FloatArray, n: int) -> NormalEquations:
         Moments(part[: n * n].reshape(n, n).copy(), part[n * n : -2].copy(), float(part[-2]), float(part[-1]))
         for part in np.split(values, 2)
     ]
-    return NormalEquations(*parts)
+    return NormalEquations(dict(zip((ENERGIES, FORCES), parts, strict=True)))
 
 
 def _mean_squares(equations: NormalEquations, x: FloatArray) -> tuple[float, float | None]:
-    energy, forces = equations.energy, equations.forces
+    energy, forces = equations[ENERGIES], equations[FORCES]
     of_forces = forces.sum_of_squares(x) / forces.n_rows if forces.n_rows else None
     return energy.sum_of_squares(x) / energy.n_rows, of_forces

@@ -36,9 +36,10 @@ from pesfit.smirnoff.exact.molecule_statistics import (
 from pesfit.smirnoff.features import MoleculeFeatures
 from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows, check_rows, conformer_weights, factors
 from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
-from pesfit.statistics.normal_equations import NormalEquations
+from pesfit.statistics.normal_equations import ENERGIES, FORCES, Moments, NormalEquations
 
 STAGE = "fit_smirnoff"
+_NONE: Mapping[str, FloatArray] = {}
 WORTH_WORKERS = 2_000_000
 """Conformers times atoms, about 4 s of work, below which starting worker processes takes longer than they save."""
 
@@ -223,11 +224,23 @@ class FitEquations:
         matrix = np.vstack([np.eye(len(x)), jacobian])
         return self.equations[split].transformed(matrix, np.concatenate([np.zeros(len(x)), value - jacobian @ x]))
 
-    def sums_of_squares(self, split: str, x: FloatArray) -> tuple[float, float]:
-        """Return the energy and force part of the objective of a split, without w_E and w_F."""
+    def sums_of_squares(self, split: str, x: FloatArray) -> dict[str, float]:
+        """Return the part of the objective of a split that each kind of rows has, without the kinds' weights."""
         full = x if self.is_linear else np.concatenate([x, constants(self.layout, x)[0]])
-        parts = self.equations[split]
-        return parts.energy.sum_of_squares(full), parts.forces.sum_of_squares(full)
+        return self.equations[split].sums_of_squares(full)
+
+    def with_rows(self, rows: Mapping[str, NormalEquations]) -> FitEquations:
+        """Return the same with kinds of rows added, or put in the place of those of the same name.
+
+        Args:
+            rows: by split, over x.
+        """
+        equations = dict(self.equations)
+        for split, more in rows.items():
+            columns = np.arange(len(self.layout))
+            padded = {kind: Moments.zeros(equations[split].n_parameters).add_at(columns, part) for kind, part in more.items()}
+            equations[split] = NormalEquations({**equations[split]} | padded)
+        return FitEquations(equations, self.layout)
 
 
 def constants(layout: Layout, x: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -276,14 +289,22 @@ def assemble(shards: Iterable[ShardStatistics], layout: Layout, objective: Objec
                 columns = np.concatenate([columns, number[columns[shifts]]])
             total = sums[entry.split]
             sums[entry.split] = NormalEquations(
-                total.energy.add_at(columns, parts.energy.scaled(energy)),
-                total.forces.add_at(columns, parts.forces.scaled(forces)),
+                {
+                    ENERGIES: total[ENERGIES].add_at(columns, parts[ENERGIES].scaled(energy)),
+                    FORCES: total[FORCES].add_at(columns, parts[FORCES].scaled(forces)),
+                }
             )
     return FitEquations(sums, layout)
 
 
-def scores(
-    shards: Iterable[ShardStatistics], layout: Layout, objective: Objective, weights: tuple[float, float], x: FloatArray
+def scores(  # noqa: PLR0913 - where x is judged, and with which weights
+    shards: Iterable[ShardStatistics],
+    layout: Layout,
+    objective: Objective,
+    weights: Mapping[str, float],
+    x: FloatArray,
+    *,
+    others: Mapping[str, FloatArray] = _NONE,
 ) -> tuple[FloatArray, int]:
     """Return Σ g gᵀ over the molecules of the training set, g = ½ ∂J_molecule/∂x: how much molecules disagree about x.
 
@@ -293,22 +314,34 @@ def scores(
         shards: in order.
         layout: meaning of x.
         objective: its parameters.
-        weights: w_E and w_F.
+        weights: of each kind.
         x: where.
+        others: what other rows of a molecule (`MoleculeInSplit.molecule`) add to its g, shape (n,) each.
 
     Returns:
         The sum, shape (n, n), and the number of molecules.
     """
     total, n_molecules = np.zeros((len(layout), len(layout))), 0
     zero = "mean" if objective.energy_zero == "none" else objective.energy_zero
+    left = dict(others)
     for shard in shards:
         for entry in shard.entries:
             if entry.split != "train" or entry.weighted is None:
                 continue
             energy, forces = factors(entry.weighted.n_atoms, entry.weighted.weight, entry.source, objective)
             columns = entry.weighted.columns
-            moments = entry.weighted.equations(zero).weighted(weights[0] * energy, weights[1] * forces)
+            moments = entry.weighted.equations(zero).weighted(
+                {ENERGIES: weights[ENERGIES] * energy, FORCES: weights[FORCES] * forces}
+            )
             gradient = moments.gram @ x[columns] - moments.moment
-            total[np.ix_(columns, columns)] += np.outer(gradient, gradient)
             n_molecules += 1
+            if entry.molecule in left:
+                whole = left.pop(entry.molecule).copy()
+                whole[columns] += gradient
+                total += np.outer(whole, whole)
+            else:
+                total[np.ix_(columns, columns)] += np.outer(gradient, gradient)
+    for gradient in left.values():
+        total += np.outer(gradient, gradient)
+        n_molecules += 1
     return total, n_molecules

@@ -19,20 +19,24 @@ not dominate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import scipy.linalg
 import torch
 
 from pesfit.core.arrays import BoolArray, FloatArray, LongArray
 from pesfit.data.minima import MoleculeMinima, TorsionScan
+from pesfit.data.splits import SPLITS
+from pesfit.params.fit_smirnoff import Objective
 from pesfit.potentials.interface import Conformers, Potential
 from pesfit.potentials.internal_coordinates import angles, dihedrals, distances
-from pesfit.potentials.minimize import minimize
+from pesfit.potentials.minimize import Minimized, minimize
 from pesfit.potentials.vibrations import hessians, normal_modes, wavenumbers
 from pesfit.smirnoff.features import MoleculeFeatures
+from pesfit.statistics.normal_equations import Moments, NormalEquations
 
 Kind = Literal["frequencies", "displacements", "conformers", "scans"]
 KINDS: tuple[Kind, ...] = ("frequencies", "displacements", "conformers", "scans")
@@ -42,6 +46,17 @@ _FREQUENCY, _SOFTEST, _LOWEST = 50.0, 150.0, 20.0
 _BOND, _ANGLE, _DIHEDRAL = 0.02, np.deg2rad(2.0), np.deg2rad(10.0)
 _SCAN_WINDOW = 15.0
 """kcal/mol: points of scans higher above the lowest are left out."""
+_BATCH_ATOMS = 5_000
+"""Atoms, of all minima, that are relaxed in one batch."""
+MEASURES = {
+    "frequency": ("frequency_rms_per_cm", 1.0),
+    "bond": ("bond_rms_angstrom", 1.0),
+    "angle": ("angle_rms_degree", np.deg2rad(1.0)),
+    "dihedral": ("dihedral_rms_degree", np.deg2rad(1.0)),
+    "conformer_energy": ("conformer_energy_rms_kcal_per_mol", 1.0),
+    "scan": ("scan_rms_kcal_per_mol", 1.0),
+}
+"""Key in the metrics of each measure, and its unit there."""
 _STEP = 0.01
 """Å, of the difference of features along a mode."""
 _MAX_FORCE, _MAX_STEPS = 0.02, 1000
@@ -87,8 +102,13 @@ class _Coordinates:
 
     def scales(self) -> FloatArray:
         """Return what each displacement is multiplied with: 1/unit, and 1/√n so that squares add up to a mean of each kind."""
-        kinds = ((self.bonds, _BOND), (self.angles, _ANGLE), (self.dihedrals, _DIHEDRAL))
-        return np.concatenate([np.full(len(atoms), 1.0 / (unit * np.sqrt(max(len(atoms), 1)))) for atoms, unit in kinds])
+        return np.concatenate(
+            [np.full(len(atoms), 1.0 / (unit * np.sqrt(max(len(atoms), 1)))) for _, unit, atoms in self.units()]
+        )
+
+    def units(self) -> tuple[tuple[str, float, LongArray], ...]:
+        """Return name, unit and atoms of each kind, in order."""
+        return (("bond", _BOND, self.bonds), ("angle", _ANGLE, self.angles), ("dihedral", _DIHEDRAL, self.dihedrals))
 
     def difference(self, values: FloatArray, others: FloatArray) -> FloatArray:
         """Return values - others, dihedrals within half a turn."""
@@ -123,6 +143,21 @@ class _Minimum:
     energy: Rows
 
 
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """A molecule without its minima.
+
+    Attributes:
+        conformers: as a potential needs it; its coordinates do not matter.
+        masses: [g/mol], shape (n_atoms,).
+        terms: atoms of bonds, angles and proper dihedrals that are compared, shapes (n, 2), (n, 3), (n, 4).
+    """
+
+    conformers: Conformers
+    masses: FloatArray
+    terms: tuple[LongArray, LongArray, LongArray]
+
+
 class Landscape:
     """One molecule's minima and scans, ready to be turned into rows.
 
@@ -130,8 +165,14 @@ class Landscape:
         minima: of the molecule, with Hessians.
         scans: of the molecule, any number.
         features: of the molecule.
-        masses: [g/mol], shape (n_atoms,).
-        terms: atoms of bonds, angles and proper dihedrals that are compared.
+        molecule: its masses, and what is compared of it.
+
+    Attributes:
+        columns: the molecule's own parameters, shape (n_local,).
+        start: the molecule at the minima of the labels.
+
+    Raises:
+        CoincidentAtomsError: where two atoms that interact are at the same place.
     """
 
     def __init__(
@@ -139,18 +180,18 @@ class Landscape:
         minima: MoleculeMinima,
         scans: Sequence[TorsionScan],
         features: MoleculeFeatures,
-        masses: FloatArray,
-        terms: tuple[LongArray, LongArray, LongArray],
+        molecule: Compared,
     ) -> None:
         self.columns = features.columns
-        self._record, self._features, self._masses = minima.record, features, masses
-        self._coordinates = _Coordinates(*terms)
+        self.start = replace(molecule.conformers, coords=torch.from_numpy(minima.record.coords.copy()))
+        self._record, self._features, self._masses = minima.record, features, molecule.masses
+        self._coordinates = _Coordinates(*molecule.terms)
         self._hessians = minima.hessians
         self._forces = np.zeros_like(minima.record.coords) if minima.record.forces is None else minima.record.forces
         self._modes = (
             []
             if minima.hessians is None
-            else [normal_modes(h, c, masses) for h, c in zip(minima.hessians, minima.record.coords, strict=True)]
+            else [normal_modes(h, c, molecule.masses) for h, c in zip(minima.hessians, minima.record.coords, strict=True)]
         )
         self._scans = self._scan_rows(scans)
         self._first = [self._at_labels(i) for i in range(minima.record.n_conformers)]
@@ -160,30 +201,42 @@ class Landscape:
         """Return the rows at the geometries of the labels."""
         return self._together(self._first)
 
-    def again(self, potential: Potential, conformers: Conformers, x: FloatArray) -> tuple[dict[Kind, Rows], BoolArray]:
+    def again(self, ended: Minimized, potential: Potential, x: FloatArray) -> tuple[dict[Kind, Rows], BoolArray]:
         """Return the rows at the minima of the force field that x stands for, and which minima it keeps.
 
         Args:
+            ended: where the force field relaxes to from `start`.
             potential: with the parameters of x.
-            conformers: the molecule as the potential needs it; its coordinates do not matter.
             x: of the molecule's own parameters, shape (n_local,).
         """
-        start = Conformers(
-            conformers.atomic_numbers, torch.from_numpy(self._record.coords.copy()), conformers.terms, conformers.total_charge
-        )
-        ended = minimize(potential, [start], max_force=_MAX_FORCE, max_steps=_MAX_STEPS)[0]
         values = [self._coordinates.evaluate(coords) for coords in ended.coords]
         away = [self._coordinates.difference(label, value) for label, (value, _) in zip(self._values, values, strict=True)]
         kept = ended.converged & np.array([not self._coordinates.moved(difference) for difference in away])
         rows = list(self._first)
-        which = np.flatnonzero(kept)
+        which = np.flatnonzero(kept & (self._hessians is not None))
         if len(which):
-            there = Conformers(
-                start.atomic_numbers, torch.from_numpy(ended.coords[which].copy()), start.terms, start.total_charge
-            )
+            there = replace(self.start, coords=torch.from_numpy(ended.coords[which].copy()))
             for i, hessian in zip(which.tolist(), hessians(potential, there), strict=True):
                 rows[i] = self._at_own(i, _OwnMinimum(ended.coords[i], hessian, away[i], values[i][1]), x)
         return self._together(rows), kept
+
+    def measures(self, rows: Mapping[Kind, Rows], x: FloatArray) -> dict[str, float]:
+        """Return the mean square error by measure, in its unit (`MEASURES`), of what the molecule has; x as in `again`."""
+        found: dict[str, float] = {}
+        residuals = {kind: each.residuals(x) for kind, each in rows.items()}
+        if len(residuals["frequencies"]):
+            found["frequency"] = _FREQUENCY**2 * float(residuals["frequencies"] @ residuals["frequencies"])
+            squares = residuals["displacements"].reshape(self._record.n_conformers, -1) ** 2
+            start = 0
+            for name, unit, atoms in self._coordinates.units():
+                if len(atoms):
+                    found[name] = unit**2 * float(squares[:, start : start + len(atoms)].sum())
+                start += len(atoms)
+        if self._record.n_conformers > 1:
+            found["conformer_energy"] = float((residuals["conformers"] ** 2).mean())
+        if len(residuals["scans"]):
+            found["scan"] = float((residuals["scans"] ** 2).sum())
+        return found
 
     def _lines(self, coords: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return energies, shape (n_local + 1, n), and forces, (n_local + 1, n, 3 n_atoms), of features and, last, minus the start."""
@@ -267,6 +320,141 @@ class Landscape:
         return _stacked([empty, *found], 1.0 / np.sqrt(n_points))
 
 
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A molecule's landscape in the data of a fit.
+
+    Attributes:
+        molecule: `dataset/id` of its row in `data/arrow`.
+        split: train, validation or test.
+        landscape: of the molecule.
+    """
+
+    molecule: str
+    split: str
+    landscape: Landscape
+
+
+@dataclass(frozen=True, eq=False)
+class LandscapeRows:
+    """Rows of all molecules at one linearization.
+
+    Attributes:
+        members: the molecules.
+        rows: of each.
+        kept: which minima the force field keeps, of each.
+        n_parameters: length of x.
+    """
+
+    members: Sequence[Member]
+    rows: Sequence[Mapping[Kind, Rows]]
+    kept: Sequence[BoolArray]
+    n_parameters: int
+
+    @property
+    def n_lost(self) -> int:
+        """Number of minima of the training set that the force field does not keep."""
+        return sum(int((~k).sum()) for m, k in zip(self.members, self.kept, strict=True) if m.split == "train")
+
+    def equations(self) -> dict[str, NormalEquations]:
+        """Sum up the normal equations of each split, in the order of the molecules."""
+        sums: dict[str, dict[str, Moments]] = {
+            split: {kind: Moments.zeros(self.n_parameters) for kind in KINDS} for split in SPLITS
+        }
+        for member, rows in zip(self.members, self.rows, strict=True):
+            for kind in KINDS:
+                part = Moments.from_rows(rows[kind].features, rows[kind].targets)
+                sums[member.split][kind] = sums[member.split][kind].add_at(member.landscape.columns, part)
+        return {split: NormalEquations(kinds) for split, kinds in sums.items()}
+
+    def gradients(self, weights: Mapping[str, float], x: FloatArray) -> dict[str, FloatArray]:
+        """Return half the gradient of each training molecule's part of the objective, shape (n,) each."""
+        found = {}
+        for member, rows in zip(self.members, self.rows, strict=True):
+            if member.split == "train":
+                columns = member.landscape.columns
+                gradient = np.zeros(self.n_parameters)
+                for kind, each in rows.items():
+                    gradient[columns] -= weights[kind] * (each.features.T @ each.residuals(x[columns]))
+                found[member.molecule] = gradient
+        return found
+
+    def errors(self, x: FloatArray) -> dict[str, dict[str, float]]:
+        """Return, by split, the root of the mean over molecules of their mean square errors, and counts."""
+        result: dict[str, dict[str, float]] = {}
+        for split in SPLITS:
+            of_split = [
+                (member.landscape.measures(rows, x[member.landscape.columns]), kept)
+                for member, rows, kept in zip(self.members, self.rows, self.kept, strict=True)
+                if member.split == split
+            ]
+            if of_split:
+                counts = {"minima": sum(len(kept) for _, kept in of_split), "lost": sum(int((~k).sum()) for _, k in of_split)}
+                result[split] = {"molecules": len(of_split), **counts}
+            for name, (key, unit) in MEASURES.items():
+                squares = [found[name] for found, _ in of_split if name in found]
+                if squares:
+                    result[split][key] = float(np.sqrt(np.mean(squares))) / unit
+        return result
+
+
+class LandscapeSet:
+    """All molecules of a fit that have minima, relaxed and linearized together.
+
+    Args:
+        members: in an order that fixes the last bit of sums.
+        n_parameters: length of x.
+        potential: makes the potential that an x stands for.
+    """
+
+    def __init__(self, members: Sequence[Member], n_parameters: int, potential: Callable[[FloatArray], Potential]) -> None:
+        self.members = tuple(members)
+        self._n_parameters, self._potential = n_parameters, potential
+
+    def first(self) -> LandscapeRows:
+        """Return the rows at the geometries of the labels."""
+        rows = [member.landscape.first_round() for member in self.members]
+        kept = [np.ones(len(member.landscape.start.coords), dtype=bool) for member in self.members]
+        return LandscapeRows(self.members, rows, kept, self._n_parameters)
+
+    def again(self, x: FloatArray) -> LandscapeRows:
+        """Return the rows at the minima of the force field that x stands for; shape of x (n,)."""
+        potential = self._potential(x)
+        rows, kept = [], []
+        for batch in _batches(self.members):
+            starts = [member.landscape.start for member in batch]
+            relaxed = minimize(potential, starts, max_force=_MAX_FORCE, max_steps=_MAX_STEPS)
+            for member, ended in zip(batch, relaxed, strict=True):
+                found = member.landscape.again(ended, potential, x[member.landscape.columns])
+                rows.append(found[0])
+                kept.append(found[1])
+        return LandscapeRows(self.members, rows, kept, self._n_parameters)
+
+
+def _batches(members: Sequence[Member]) -> Iterator[Sequence[Member]]:
+    """Cut molecules into pieces of so many atoms that one evaluation costs more than its overhead."""
+    batch: list[Member] = []
+    n_atoms = 0
+    for member in members:
+        batch.append(member)
+        n_atoms += int(np.prod(member.landscape.start.coords.shape[:2]))
+        if n_atoms >= _BATCH_ATOMS:
+            yield batch
+            batch, n_atoms = [], 0
+    if batch:
+        yield batch
+
+
+def landscape_weights(objective: Objective) -> dict[str, float]:
+    """Return the weight of each kind of rows in the objective."""
+    return {
+        "frequencies": objective.frequency_weight,
+        "displacements": objective.displacement_weight,
+        "conformers": objective.conformer_energy_weight,
+        "scans": objective.scan_weight,
+    }
+
+
 def wavenumber_squared() -> float:
     """Return the factor from ω² [kcal/mol/Å²/(g/mol)] to ν̄² [cm⁻²]."""
     return float(wavenumbers(np.ones(1))[0] ** 2)
@@ -274,7 +462,7 @@ def wavenumber_squared() -> float:
 
 def _inverse(hessian: FloatArray) -> FloatArray:
     """Return H⁺ without its six or five smallest eigenvalues, which are overall motion."""
-    values, vectors = np.linalg.eigh(hessian)
+    values, vectors = scipy.linalg.eigh(hessian)
     order = np.argsort(np.abs(values))
     kept = order[6:] if len(values) > 6 else order[5:]
     kept = kept[np.abs(values[kept]) > 1e-2]
@@ -287,8 +475,3 @@ def _stacked(parts: Sequence[Rows], scale: float) -> Rows:
 
 def _centered(rows: Rows) -> Rows:
     return Rows(rows.features - rows.features.mean(axis=0), rows.targets - rows.targets.mean())
-
-
-def objective(rows: Mapping[Kind, Rows], x: FloatArray) -> dict[Kind, float]:
-    """Return the sum of squared residuals of each kind, at x of the molecule's own parameters."""
-    return {kind: float((each.residuals(x) ** 2).sum()) for kind, each in rows.items()}

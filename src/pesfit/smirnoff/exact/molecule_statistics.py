@@ -30,7 +30,7 @@ from pesfit.core.arrays import FloatArray, LongArray
 from pesfit.core.exceptions import DataError, Failure
 from pesfit.core.files import atomic_write
 from pesfit.smirnoff.features import MoleculeFeatures
-from pesfit.statistics.normal_equations import Moments, NormalEquations
+from pesfit.statistics.normal_equations import ENERGIES, FORCES, Moments, NormalEquations
 
 EnergyZero = Literal["mean", "min", "none"]
 FORMAT_VERSION = 2
@@ -174,7 +174,10 @@ class MoleculeStatistics:
         each = self.log_weight / max(self.n_conformers, 1)
         n_forces = self.n_force_conformers * internal
         return NormalEquations(
-            _moments(moments, n_energies, n_energies * each), _moments(self.forces, n_forces, n_forces * each)
+            {
+                ENERGIES: _moments(moments, n_energies, n_energies * each),
+                FORCES: _moments(self.forces, n_forces, n_forces * each),
+            }
         )
 
     def equations_with_constants(self, shifts: LongArray) -> NormalEquations:
@@ -193,9 +196,12 @@ class MoleculeStatistics:
         energy[np.ix_(place, place)] = self.energy
         forces[np.ix_(place, place)] = self.forces
         plain = self.equations("none")
+        absolute = energy + self.weight * np.outer(mean, mean)
         return NormalEquations(
-            _moments(energy + self.weight * np.outer(mean, mean), plain.energy.n_rows, plain.energy.log_weight),
-            _moments(forces, plain.forces.n_rows, plain.forces.log_weight),
+            {
+                kind: _moments(augmented, plain[kind].n_rows, plain[kind].log_weight)
+                for kind, augmented in ((ENERGIES, absolute), (FORCES, forces))
+            }
         )
 
     def error_sums(self, x: FloatArray) -> tuple[float, float, float]:

@@ -6,12 +6,16 @@ inefficiency T, the number of rows that are worth one independent row, follows f
 V = (A + λ diag(widths⁻²))⁻¹ and G = Σ g gᵀ over molecules, g the gradient of a molecule's part of the objective, independent rows would
 give tr(VG) = σ²γ; T is the ratio of the two. The likelihood is raised to the power 1/T, the magnitude adjustment of composite likelihoods
 (Ribatet, Cooley, Davison, Statistica Sinica 22, 813, 2012). T needs many molecules to be known; with a single one it stays 1.
+
+With minima and scans (`landscapes`) round 0 is a linear problem as before, and its bounded optimum is global. The rounds after it linearize
+at the force field's own minima and accept a step only where the objective itself falls: they end near a local optimum. Weights
+and λ are those of round 0; the posterior is the linear-Gaussian one of the last linearization, about the x that was accepted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -19,10 +23,11 @@ import scipy.optimize
 
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError, ParamsError, PesfitError
-from pesfit.params.fit_smirnoff import FitSmirnoff
+from pesfit.params.fit_smirnoff import FitSmirnoff, Objective
 from pesfit.smirnoff.exact.accumulate import FitEquations
+from pesfit.smirnoff.exact.landscapes import LandscapeRows, LandscapeSet, landscape_weights
 from pesfit.statistics.linear_gaussian import GaussianPrior, Posterior, Spectrum, infer, maximize_balance, solve
-from pesfit.statistics.normal_equations import Moments
+from pesfit.statistics.normal_equations import ENERGIES, FORCES, Moments
 from pesfit.statistics.quadratic import Constraints
 
 _PATH = 10.0 ** np.arange(-10.0, 2.01, 0.5)
@@ -31,6 +36,10 @@ _MAX_ROUNDS = 8
 _REDUNDANCY_TOLERANCE = 0.01
 _MAX_GAUSS_NEWTON = 100
 _GAUSS_NEWTON_TOLERANCE = 1e-10
+_STEP_FACTORS = (1.0, 0.4, 0.16, 0.064, 0.0256)
+"""Fractions of a Gauss-Newton step that are tried, until the objective falls."""
+_LEAST_GAIN = 1e-3
+"""Gain of a round, relative to the objective, below which it was the last."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +50,29 @@ class PathPoint:
         strength: of the prior.
         effective_parameters: γ.
         log_evidence: logarithm of the marginal likelihood.
-        train, validation: energy and force part of the objective, without their weights.
+        train, validation: parts of the objective by kind of rows, without the kinds' weights.
     """
 
     strength: float
     effective_parameters: float
     log_evidence: float
-    train: tuple[float, float]
-    validation: tuple[float, float]
+    train: Mapping[str, float]
+    validation: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Where a round ended.
+
+    Attributes:
+        objective: J with the prior, as it is rather than linearized.
+        step: fraction of the Gauss-Newton step that was taken; 0 for round 0.
+        lost: number of minima of the training set that the force field does not keep.
+    """
+
+    objective: float
+    step: float
+    lost: int
 
 
 @dataclass(frozen=True)
@@ -57,28 +81,39 @@ class ExactFit:
 
     Attributes:
         posterior: optimum and uncertainty.
-        weights: w_E and w_F of the objective, as given or as chosen.
+        weights: of each kind of rows in the objective, as given or as chosen.
         redundancy: T, the statistical inefficiency: rows for each independent row.
-        path: over prior strengths.
+        path: over prior strengths, of the last linear problem.
+        equations: the last linear problem.
+        rounds: Gauss-Newton rounds, round 0 first; none where the problem is linear.
     """
 
     posterior: Posterior
-    weights: tuple[float, float]
+    weights: Mapping[str, float]
     redundancy: float
     path: tuple[PathPoint, ...]
+    equations: FitEquations
+    rounds: tuple[Round, ...] = ()
 
 
-Scores: TypeAlias = Callable[[tuple[float, float], FloatArray], tuple[FloatArray, int]]
-"""From w_E and w_F, and x: Σ g gᵀ over the molecules, and their number (`assemble.scores`)."""
+Scores: TypeAlias = Callable[[Mapping[str, float], FloatArray, Mapping[str, FloatArray]], tuple[FloatArray, int]]
+"""From the weights of kinds, x, and what minima add to each molecule's gradient: Σ g gᵀ over the molecules of the training set, and their
+number (`accumulate.scores`)."""
 
 
-def fit_exactly(problem: FitEquations, scores: Scores, params: FitSmirnoff) -> ExactFit:
-    """Choose the weights and the prior strength that are left open, and solve.
+def objective_weights(objective: Objective, energy: float) -> dict[str, float]:
+    """Return the weight of each kind of rows; that of energies may have been chosen."""
+    return {ENERGIES: energy, FORCES: objective.force_weight} | landscape_weights(objective)
+
+
+def fit_exactly(problem: FitEquations, scores: Scores, params: FitSmirnoff, landscapes: LandscapeSet | None = None) -> ExactFit:
+    """Choose the weights and the prior strength that are left open, and solve; then go on with Gauss-Newton rounds where there are minima.
 
     Args:
-        problem: the objective.
+        problem: energies and forces.
         scores: how much molecules disagree.
         params: section `fit_smirnoff`.
+        landscapes: minima and scans, if there are any.
 
     Raises:
         DataError: where there is nothing to fit to, or no validation set though `prior_strength` asks for one.
@@ -87,28 +122,67 @@ def fit_exactly(problem: FitEquations, scores: Scores, params: FitSmirnoff) -> E
     prior, constraints = problem.layout.prior(), problem.layout.constraints()
     x, redundancy = np.zeros(len(problem.layout)), 1.0
     weights = _weights(problem, prior, params, x)
+    rows = None if landscapes is None else landscapes.first()
+    if rows is not None:
+        problem = problem.with_rows(rows.equations())
+
+    def disagreement(at: FloatArray) -> tuple[FloatArray, int]:
+        return scores(weights, at, {} if rows is None else rows.gradients(weights, at))
+
     for _ in range(_MAX_ROUNDS):
         solver = _Solver(problem, prior, constraints, weights, redundancy)
         strength = solver.choose_strength(params.prior_strength, x)
         x = solver.optimum(strength, x)
-        last, redundancy = redundancy, solver.redundancy_at(strength, x, *scores(weights, x))
+        last, redundancy = redundancy, solver.redundancy_at(strength, x, *disagreement(x))
         if problem.is_linear and abs(redundancy - last) < _REDUNDANCY_TOLERANCE * last:
             break
         weights = weights if problem.is_linear else _weights(problem, prior, params, x)
-    posterior = infer(solver.moments("train", x), prior, strength, constraints)
-    return ExactFit(posterior, solver.weights, solver.redundancy, tuple(solver.path(x)))
+    rounds: tuple[Round, ...] = ()
+    if landscapes is not None and params.objective.rounds and any(landscape_weights(params.objective).values()):
+        solver, x, rows, rounds = _descend(solver, landscapes, strength, x, params.objective.rounds)
+        solver = replace(solver, redundancy=solver.redundancy_at(strength, x, *disagreement(x)))
+    posterior = infer(solver.moments("train", x), prior, strength, constraints, at=x if rounds else None)
+    return ExactFit(posterior, solver.weights, solver.redundancy, tuple(solver.path(x)), solver.problem, rounds)
 
 
-def _weights(problem: FitEquations, prior: GaussianPrior, params: FitSmirnoff, x: FloatArray) -> tuple[float, float]:
+def _descend(
+    solver: _Solver, landscapes: LandscapeSet, strength: float, x: FloatArray, n_rounds: int
+) -> tuple[_Solver, FloatArray, LandscapeRows, tuple[Round, ...]]:
+    """Take Gauss-Newton steps with the rows linearized at the force field's own minima, while the objective falls."""
+
+    def linearized(at: FloatArray) -> tuple[LandscapeRows, _Solver, float]:
+        rows = landscapes.again(at)
+        there = replace(solver, problem=solver.problem.with_rows(rows.equations()))
+        return rows, there, there.penalized(strength, at)
+
+    rows, here, value = linearized(x)
+    rounds = [Round(value, 0.0, rows.n_lost)]
+    for _ in range(n_rounds):
+        step = here.optimum(strength, x) - x
+        for length in _STEP_FACTORS:
+            trial = linearized(x + length * step)
+            if trial[2] < value:
+                break
+        else:
+            break
+        gain, x = value - trial[2], x + length * step
+        rows, here, value = trial
+        rounds.append(Round(value, length, rows.n_lost))
+        if gain < _LEAST_GAIN * value:
+            break
+    return here, x, rows, tuple(rounds)
+
+
+def _weights(problem: FitEquations, prior: GaussianPrior, params: FitSmirnoff, x: FloatArray) -> dict[str, float]:
     energy, force = params.objective.energy_weight, params.objective.force_weight
-    if energy != "evidence":
-        return energy, force
-    if force == 0.0:
-        raise ParamsError(
-            "fit_smirnoff.objective.force_weight = 0 beside energy_weight = evidence: expected a force_weight above 0, "
-            "to which the weight of energies is set"
-        )
-    return force * maximize_balance(problem.linearised("train", x), prior), force
+    if energy == "evidence":
+        if force == 0.0:
+            raise ParamsError(
+                "fit_smirnoff.objective.force_weight = 0 beside energy_weight = evidence: expected a force_weight above 0, "
+                "to which the weight of energies is set"
+            )
+        energy = force * maximize_balance(problem.linearised("train", x), prior)
+    return objective_weights(params.objective, energy)
 
 
 @dataclass(frozen=True)
@@ -118,12 +192,12 @@ class _Solver:
     problem: FitEquations
     prior: GaussianPrior
     constraints: Constraints
-    weights: tuple[float, float]
+    weights: Mapping[str, float]
     redundancy: float
 
     def moments(self, split: str, x: FloatArray) -> Moments:
         """Return the weighted statistics of a split, linearised about x."""
-        return self.problem.linearised(split, x).weighted(*self.weights).correlated(self.redundancy)
+        return self.problem.linearised(split, x).weighted(self.weights).correlated(self.redundancy)
 
     def redundancy_at(self, strength: float, x: FloatArray, disagreement: FloatArray, n_molecules: int) -> float:
         """Return T, between 1 and the number of rows that a molecule has on average.
@@ -134,7 +208,7 @@ class _Solver:
             disagreement: G, shape (n, n).
             n_molecules: of the training set.
         """
-        moments = self.problem.linearised("train", x).weighted(*self.weights)
+        moments = self.problem.linearised("train", x).weighted(self.weights)
         spectrum = Spectrum.of(moments, self.prior)
         white = spectrum.vectors.T @ (disagreement * np.outer(self.prior.widths, self.prior.widths)) @ spectrum.vectors
         found = float(np.sum(np.diag(white) / (spectrum.eigenvalues + strength)))
@@ -143,27 +217,27 @@ class _Solver:
 
     def objective(self, split: str, x: FloatArray) -> float:
         """Return J of a split, without the prior."""
-        energy, forces = self.problem.sums_of_squares(split, x)
-        return self.weights[0] * energy + self.weights[1] * forces
+        return sum(self.weights[kind] * part for kind, part in self.problem.sums_of_squares(split, x).items())
+
+    def penalized(self, strength: float, x: FloatArray) -> float:
+        """Return J of the training set with the prior."""
+        return self.objective("train", x) + strength * float(np.sum(((x - self.prior.mean) / self.prior.widths) ** 2))
 
     def optimum(self, strength: float, start: FloatArray) -> FloatArray:
         """Return the bounded optimum; by Gauss-Newton steps where the energy is not linear (Nocedal & Wright, section 10.3)."""
         if self.problem.is_linear:
             return solve(self.moments("train", start), self.prior, strength, self.constraints).x
 
-        def penalized(x: FloatArray) -> float:
-            return self.objective("train", x) + strength * float(np.sum(((x - self.prior.mean) / self.prior.widths) ** 2))
-
-        x, value = start, penalized(start)
+        x, value = start, self.penalized(strength, start)
         for _ in range(_MAX_GAUSS_NEWTON):
             step = solve(self.moments("train", x), self.prior, strength, self.constraints).x - x
             length = 1.0
-            while length > 1e-6 and not penalized(x + length * step) <= value:
+            while length > 1e-6 and not self.penalized(strength, x + length * step) <= value:
                 length *= 0.5
             if length <= 1e-6:
                 return x
             x = x + length * step
-            value = penalized(x)
+            value = self.penalized(strength, x)
             if np.abs(length * step / self.prior.widths).max() < _GAUSS_NEWTON_TOLERANCE:
                 return x
         raise PesfitError(f"the fit without energy zero did not settle in {_MAX_GAUSS_NEWTON} steps; use energy_zero: mean")
