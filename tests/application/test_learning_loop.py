@@ -101,20 +101,18 @@ def test_a_source_without_a_rule_is_refused_by_name(mine: OwnData, tmp_path: Pat
 def labeled(mine: OwnData, tmp_path_factory: pytest.TempPathFactory) -> OwnData:
     """Frames of dynamics of the one test molecule, labeled with GFN2-xTB."""
     folder = tmp_path_factory.mktemp("loop")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PESFIT_WORKERS", "1")
-        run_stages((mine,), (BY_MOLECULE,), folder / "before")
-        (group,) = molecules_in(folder / "before", "mine", TEST)
-        like = row(group)
-        numbers = like.atomic_numbers
-        molecule = Replicas(f"mine/{group}", numbers, standard_masses(numbers), like.coords[:2])
-        protocol = Protocol(0.5, 20, observe_every=2, frame_every=1, temperature_kelvin=500.0, seed=3)
-        (run,) = simulate(Gfn2Potential(), [molecule], protocol)
-        with DatasetWriter(folder / "trajectory", {"rollout/gfn2": "rollout"}) as writer:
-            for record in frames(run, "gfn2", "nve", like):
-                assert record.forces is not None
-                writer.write(replace(record, energy=0.0 * record.energy, forces=0.0 * record.forces))
-        label_dataset(Labeler("gfn2"), ConformerDataset(folder / "trajectory"), folder / "labeled")
+    run_stages((mine,), (BY_MOLECULE,), folder / "before")
+    (group,) = molecules_in(folder / "before", "mine", TEST)
+    like = row(group)
+    numbers = like.atomic_numbers
+    molecule = Replicas(f"mine/{group}", numbers, standard_masses(numbers), like.coords[:2])
+    protocol = Protocol(0.5, 20, observe_every=2, frame_every=1, temperature_kelvin=500.0, seed=3)
+    (run,) = simulate(Gfn2Potential(), [molecule], protocol)
+    with DatasetWriter(folder / "trajectory", {"rollout/gfn2": "rollout"}) as writer:
+        for record in frames(run, "gfn2", "nve", like):
+            assert record.forces is not None
+            writer.write(replace(record, energy=0.0 * record.energy, forces=0.0 * record.forces))
+    label_dataset(Labeler("gfn2"), ConformerDataset(folder / "trajectory"), folder / "labeled")
     label_energy = np.concatenate([record.energy for record in ConformerDataset(folder / "labeled")])
     np.testing.assert_allclose(label_energy, run.potential_energy.ravel(), rtol=0, atol=1e-6)
     return OwnData(name="round-1", path=str(folder / "labeled"))

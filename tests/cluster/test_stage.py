@@ -18,11 +18,6 @@ ETHER = "[C:1]([O:2][C:3]([H:7])([H:8])[H:9])([H:4])([H:5])[H:6]"
 LEVELS = {"xtb/conformers": "GFN2-xTB", "xtb/trajectory": "GFN2-xTB"}
 
 
-@pytest.fixture(autouse=True)
-def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
-
-
 def make_record(id_: str, source: str = "xtb/conformers", *, basins: int = 3, per_basin: int = 5, seed: int = 0) -> Record:
     """Return conformers scattered a little around some far-apart ones; the energy falls with the index."""
     rng = np.random.default_rng(seed)

@@ -82,12 +82,6 @@ def labels(folder: Path, records: list[tuple[Record, int]], sources: tuple[str, 
     return Labels({"data": ConformerDataset(folder / "data")}, Splits(rows), sources=sources)
 
 
-@pytest.fixture
-def _one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
-
-
-@pytest.mark.usefixtures("_one_worker")
 def test_known_inflations_are_found_on_validation_and_the_domain_on_training(tmp_path: Path) -> None:
     one, other, training = record("one", 900), record("other", 300), record("training", 700)
     metrics = calibrate(Made(), tmp_path, labels(tmp_path, [(one, 1), (training, 0), (other, 1)]))
@@ -120,7 +114,6 @@ def test_neither_the_number_of_workers_nor_the_cutting_changes_anything(
     assert written[0] == written[1] == written[2]
 
 
-@pytest.mark.usefixtures("_one_worker")
 def test_what_the_model_does_not_know_is_passed_over_and_counted(tmp_path: Path) -> None:
     rows = [(record("one", 40), 1), (record("silicon", 9, element=14), 1), (record("b", 50, source="made/b"), 1)]
     data = labels(tmp_path, [*rows, (record("training", 30), 0)])
@@ -132,7 +125,6 @@ def test_what_the_model_does_not_know_is_passed_over_and_counted(tmp_path: Path)
     assert (metrics["validation_conformers"], metrics["rows_left_out"]) == (40, 1)
 
 
-@pytest.mark.usefixtures("_one_worker")
 def test_large_sets_are_thinned_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_VALIDATION", 10)
     monkeypatch.setattr(module, "MAX_TRAINING", 7)
@@ -143,7 +135,6 @@ def test_large_sets_are_thinned_evenly(tmp_path: Path, monkeypatch: pytest.Monke
     assert metrics["relative_energy_values"] == 8  # six conformers of one row and four of the other, without the first of each
 
 
-@pytest.mark.usefixtures("_one_worker")
 def test_without_validation_nothing_is_corrected_and_without_labels_of_forces_not_these(tmp_path: Path) -> None:
     metrics = calibrate(Made(), tmp_path, labels(tmp_path, [(record("training", 30), 0)]))
     found = Calibration.read(tmp_path)
@@ -165,7 +156,6 @@ def test_a_model_without_posterior_is_left_alone(tmp_path: Path) -> None:
     assert not (tmp_path / CALIBRATION_FILE).exists()
 
 
-@pytest.mark.usefixtures("_one_worker")
 def test_a_calibrated_model_is_calibrated_again_from_its_raw_deviations(tmp_path: Path) -> None:
     data = labels(tmp_path, [(record("one", 40), 1), (record("training", 30), 0)])
     first = calibrate(Made(), tmp_path, data)

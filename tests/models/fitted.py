@@ -52,16 +52,14 @@ def smirnoff(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labeled.append(replace(record, energy=energy, forces=forces))
         rows.append(SplitRow("made", record.id, record.group, np.repeat(np.array([0, 1, 2], dtype=np.uint8), [8, 2, 2])))
     _write(folder / "labeled", labeled)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PESFIT_WORKERS", "1")  # starting processes takes longer than the fit
-        fit_smirnoff(
-            {"made": ConformerDataset(folder / "labeled")},
-            parameterized,
-            Splits(rows),
-            FitSmirnoff(),
-            folder / "smirnoff",
-            scratch=folder / "scratch",
-        )
+    fit_smirnoff(
+        {"made": ConformerDataset(folder / "labeled")},
+        parameterized,
+        Splits(rows),
+        FitSmirnoff(),
+        folder / "smirnoff",
+        scratch=folder / "scratch",
+    )
     return folder / "smirnoff"
 
 

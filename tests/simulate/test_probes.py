@@ -41,9 +41,7 @@ def simulated(n_starts: int = 2, smiles: str | None = WATER, numbers: tuple[int,
 @pytest.fixture(scope="module")
 def probes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[Record]]]:
     folder = tmp_path_factory.mktemp("probes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PESFIT_WORKERS", "1")
-        assert write_probes([simulated()], PARAMS, folder) == []
+    assert write_probes([simulated()], PARAMS, folder) == []
     found: dict[str, list[Record]] = {}
     for record in ConformerDataset(folder):
         found.setdefault(record.source, []).append(record)
@@ -86,8 +84,7 @@ def test_the_smaller_side_moves_rigidly_along_the_bond() -> None:
     np.testing.assert_allclose(moved - coords, np.array([0, 0, 1, 0, 1])[:, None] * step, atol=1e-15)
 
 
-def test_rings_are_left_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_rings_are_left_whole(tmp_path: Path) -> None:
     ring = simulated(1, CYCLOPROPANONE, (6, 6, 6, 8, 1, 1, 1, 1))
     outline = np.array([[np.cos(t), np.sin(t), 0.0] for t in 2 * np.pi * np.arange(3) / 3])
     hydrogens = np.repeat(outline[1:], 2, axis=0) * 1.7 + np.array([[0, 0, 0.9], [0, 0, -0.9]] * 2)
@@ -101,8 +98,7 @@ def test_rings_are_left_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_allclose(distances, np.broadcast_to(distances[0], distances.shape), atol=1e-12)
 
 
-def test_what_cannot_be_probed_is_a_failure_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_what_cannot_be_probed_is_a_failure_and_stops_nothing(tmp_path: Path) -> None:
     without_bonds = replace(simulated(smiles=None), name="xtb/conformers/no-bonds")
     radical = replace(simulated(numbers=(8, 1, 6)), name="xtb/conformers/radical")
     params = PARAMS.model_copy(update={"temperatures_kelvin": (), "stretch_angstrom": (0.2,)})
@@ -117,16 +113,14 @@ def test_what_cannot_be_probed_is_a_failure_and_stops_nothing(tmp_path: Path, mo
     assert len(ConformerDataset(tmp_path)) == 1
 
 
-def test_a_replica_that_breaks_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_a_replica_that_breaks_is_cut(tmp_path: Path) -> None:
     params = PARAMS.model_copy(update={"stretch_angstrom": (), "max_stretch_angstrom": 1e-6})
     (failure,) = write_probes([simulated()], params, tmp_path)
     assert failure.message.startswith("every replica broke at once")
 
 
-def test_hotter_probes_are_higher_in_energy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hotter_probes_are_higher_in_energy(tmp_path: Path) -> None:
     """By equipartition, 3 internal degrees of freedom have 3/2 kT: 4.5 kcal/mol between 500 and 2000 K."""
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
     params = PARAMS.model_copy(
         update={"temperatures_kelvin": (500.0, 2000.0), "replicas": 8, "frames": 10, "stretch_angstrom": ()}
     )

@@ -139,9 +139,7 @@ def models() -> dict[str, Model]:
 @pytest.fixture(scope="module")
 def output(molecules, models, tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("rollout")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PESFIT_WORKERS", "1")
-        metrics = run_rollouts(models, molecules, PARAMS, folder / "rollouts", folder / "timing.json")
+    metrics = run_rollouts(models, molecules, PARAMS, folder / "rollouts", folder / "timing.json")
     return folder, metrics
 
 
@@ -251,8 +249,7 @@ def test_timing_is_apart_from_what_is_declared(output) -> None:
     assert timing["good"]["nvt"]["ns_per_day"] > 0.0
 
 
-def test_nothing_to_simulate_or_too_many_failures_stop_the_stage(molecules, models, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_nothing_to_simulate_or_too_many_failures_stop_the_stage(molecules, models, tmp_path) -> None:
     with pytest.raises(DataError, match="no molecule of xtb, rmd17, md17, espaloma has test conformers"):
         run_rollouts(models, [], PARAMS, tmp_path)
     strict = PARAMS.model_copy(update={"max_failed_fraction": 0.1})

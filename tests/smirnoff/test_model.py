@@ -44,7 +44,6 @@ def assert_same(one: PreparedMolecule, other: PreparedMolecule) -> None:
 def test_stored_molecules_are_not_parameterized_again(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, added: tuple[int, ...]
 ) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
     train = Train(proper_torsions=TrainProperTorsions(add_periodicities=added))
     fit(data, tmp_path, FitSmirnoff(train=train, prior_strength=0.01))
     path = tmp_path / "out" / FORCE_FIELD_FILE

@@ -38,8 +38,7 @@ def make_raw(folder: Path) -> Path:
 
 
 @pytest.fixture
-def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def raw(tmp_path: Path) -> Path:
     return make_raw(tmp_path / "raw")
 
 
@@ -169,8 +168,7 @@ def test_archive_truncated_or_changed_at_random_is_refused(raw: Path, output: Pa
         assert not (output / "espaloma" / "state.json").exists()
 
 
-def test_real_mirror_converts(real_data: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_real_mirror_converts(real_data: Path, output: Path) -> None:
     sources = Sources(
         espaloma=(MERGED_SUBSET, "gen2-torsion", "protein-torsion", "rna-diverse"),
         rmd17=("ethanol", "aspirin"),
@@ -201,8 +199,7 @@ def test_real_bad_archive_is_refused(real_data: Path, raw: Path, output: Path) -
         convert_sources(raw, Sources(espaloma=("gen2-opt", "protein-torsion"), xtb=False), Convert(), output)
 
 
-def test_set_built_here(output: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_set_built_here(output: Path, tmp_path: Path) -> None:
     xtb = ConvertXtb(
         n_molecules=2, n_conformers=1, n_samples=5, sample_interval_fs=2.0, n_trajectory_frames=30, trajectory_interval_fs=1.0
     )

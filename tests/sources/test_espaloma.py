@@ -279,8 +279,7 @@ def test_files_that_wait_too_long_are_refused(tmp_path: Path, monkeypatch: pytes
         list(read_entries(path, "gen2-opt"))
 
 
-def test_entries_of_one_merged_molecule_share_their_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_entries_of_one_merged_molecule_share_their_group(tmp_path: Path) -> None:
     one, other = espaloma_files(make_frames("C[C@H](O)F", 6)), espaloma_files(make_frames("CC(O)F", 6))
     files = {
         **entry_files(f"{MERGED_SUBSET}/7/gen2/1", one),

@@ -22,11 +22,6 @@ from tests.sources.synthetic import Frames, make_frames
 SMILES = ("CCO", "CC(=O)[O-]", "C[C@H](O)F")
 
 
-@pytest.fixture(autouse=True)
-def _one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
-
-
 def descent_rows(frames: list[Frames]) -> dict[str, list[Any]]:
     """What descent keeps of some molecules."""
     return {

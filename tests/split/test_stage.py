@@ -24,11 +24,6 @@ RULES = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
-
-
 @pytest.fixture(name="datasets")
 def _datasets(tmp_path: Path) -> dict[str, ConformerDataset]:
     records = [(f"{smiles}/0", "xtb/conformers", smiles, range(4)) for smiles in (*CHAINS, "CC[O-]", "CCC[OH2+]")]

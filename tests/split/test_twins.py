@@ -67,7 +67,6 @@ def test_order_of_atoms_and_explicit_hydrogens_do_not_matter(pair: tuple[str, st
 
 
 def test_keys_of_many_are_those_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
     monkeypatch.setattr("pesfit.split.twins._SMILES_A_TASK", 4)
     smiles = [smiles for pair in TWINS for smiles in pair]
     assert connectivity_keys(smiles) == {one: connectivity_key(one) for one in smiles}

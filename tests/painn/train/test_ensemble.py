@@ -46,9 +46,7 @@ def train(data: Data, path: Path, params: TrainLearned = PARAMS, variant: Any = 
 @pytest.fixture(scope="module")
 def trained(data: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     path = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PESFIT_WORKERS", "1")
-        return path, train(data, path)
+    return path, train(data, path)
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -75,18 +73,16 @@ def test_companions_are_further_networks_of_the_same_data(trained: tuple[Path, d
 
 
 def test_a_companion_is_what_its_seed_alone_would_train(
-    trained: tuple[Path, dict[str, Any]], data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, dict[str, Any]], data: Data, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
     train(data, tmp_path, PARAMS.model_copy(update={"seed": PARAMS.seed + 2, "ensemble": 0}))
     alone, companion = contents(tmp_path / "conservative"), contents(trained[0] / "conservative/ensemble/2")
     assert alone["model.safetensors"] == companion["model.safetensors"]
 
 
 def test_the_main_network_does_not_depend_on_companions(
-    trained: tuple[Path, dict[str, Any]], data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, dict[str, Any]], data: Data, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
     metrics = train(data, tmp_path, PARAMS.model_copy(update={"ensemble": 0}))
     with_ensemble = contents(trained[0] / "conservative")
     assert contents(tmp_path / "conservative") == {
@@ -98,10 +94,7 @@ def test_the_main_network_does_not_depend_on_companions(
         open_ensemble(tmp_path / "conservative")
 
 
-def test_companions_train_on_the_subset_of_the_main_network(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_companions_train_on_the_subset_of_the_main_network(data: Data, tmp_path: Path) -> None:
     train(data, tmp_path, PARAMS.model_copy(update={"subset_size": 9, "num_epochs": 1}))
     main, *others = (load_painn(tmp_path / "conservative" / place) for place in ("", "ensemble/1", "ensemble/2"))
     # Least squares over the training set, which another draw would change.
@@ -115,7 +108,6 @@ class KilledError(Exception):
 def test_a_kill_among_companions_costs_no_training_that_was_done(
     trained: tuple[Path, dict[str, Any]], data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
     from pesfit.painn.train import loop
 
     steps, step = 0, loop.TrainingRun._step
@@ -139,8 +131,7 @@ def test_a_kill_among_companions_costs_no_training_that_was_done(
     assert contents(tmp_path / "conservative") == contents(trained[0] / "conservative")
 
 
-def test_direct_networks_have_no_companions(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_direct_networks_have_no_companions(data: Data, tmp_path: Path) -> None:
     metrics = train(data, tmp_path, PARAMS.model_copy(update={"num_epochs": 1}), "direct")
     assert metrics["ensemble"] is None
     assert not has_ensemble(tmp_path / "direct")

@@ -193,8 +193,7 @@ def test_energies_alone_leave_the_noise_of_forces_open(data: Data) -> None:
     assert found.posterior.energy_weight == 1.0
 
 
-def test_stage_files_metrics_and_models(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_stage_files_metrics_and_models(data: Data, tmp_path: Path) -> None:
     folders = Folders(scratch=tmp_path / "scratch", runs=tmp_path / "runs")
     params = TINY.model_copy(update={"num_epochs": 2})
     direct = train_network("direct", *data, params, tmp_path / "direct", folders=folders)

@@ -79,7 +79,6 @@ class KilledError(Exception):
 def test_a_run_that_was_cut_off_ends_in_the_same_bytes(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decay: str
 ) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
     params = changed(
         learning_rate=LearningRate(peak=5e-3, decay=decay, plateau_patience=0),
         optimizer=Optimizer(kind="adam_amsgrad" if decay == "plateau" else "adamw", ema_decay=0.9),
@@ -147,7 +146,6 @@ def _is_alive(pid: str) -> bool:
 
 
 def test_other_parameters_do_not_go_on_from_a_checkpoint(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
     train(data, tmp_path / "fresh", changed(seed=1, num_epochs=1))
 
     from pesfit.painn.train import train_network as learned
@@ -160,8 +158,7 @@ def test_other_parameters_do_not_go_on_from_a_checkpoint(data: Data, tmp_path: P
     assert contents(tmp_path / "after") == contents(tmp_path / "fresh")
 
 
-def test_errors_fall_and_are_those_of_the_saved_model(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_errors_fall_and_are_those_of_the_saved_model(data: Data, tmp_path: Path) -> None:
     for variant in ("conservative", "direct"):
         metrics = train(data, tmp_path, changed(num_epochs=15), variant)
         history = history_of(tmp_path, variant)
@@ -203,8 +200,7 @@ def saved_model_errors(folder: Path, data: Data) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_one_variant_starts_from_the_other(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_one_variant_starts_from_the_other(data: Data, tmp_path: Path) -> None:
     params = changed(num_epochs=10)
     assert train(data, tmp_path, params, "direct")["started_from"] is None
     started = train(data, tmp_path, params, "conservative", start=tmp_path / "direct")
@@ -216,10 +212,7 @@ def test_one_variant_starts_from_the_other(data: Data, tmp_path: Path, monkeypat
     assert fresh["started_from"] is None
 
 
-def test_early_stopping_keeps_the_best_weights_and_the_last(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_early_stopping_keeps_the_best_weights_and_the_last(data: Data, tmp_path: Path) -> None:
     params = changed(
         num_epochs=50,
         early_stopping_min_epochs=2,
@@ -237,8 +230,7 @@ def test_early_stopping_keeps_the_best_weights_and_the_last(
     assert saved["conservative/model.safetensors"] != saved["conservative/last/model.safetensors"]
 
 
-def test_a_loss_that_is_no_number_names_its_conformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_a_loss_that_is_no_number_names_its_conformers(tmp_path: Path) -> None:
     odd = record("odd/0", "toy/one", [6, 1], 10, seed=9)
     odd.coords[4, 1] = odd.coords[4, 0]  # two atoms in one place
     data = small_data(tmp_path, extra=(odd,))
@@ -249,8 +241,7 @@ def test_a_loss_that_is_no_number_names_its_conformers(tmp_path: Path, monkeypat
     assert not (tmp_path / "out/conservative/model.safetensors").exists()
 
 
-def test_elements_that_are_not_trained_on_are_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_elements_that_are_not_trained_on_are_failures(tmp_path: Path) -> None:
     datasets, splits = small_data(tmp_path, extra=(record("odd/0", "toy/one", [6, 9], 10, seed=9),))
     rows = [replace(row, split=np.full(10, 2, dtype=np.uint8)) if row.id == "odd/0" else row for row in splits]
     metrics = train((datasets, Splits(rows)), tmp_path, changed(num_epochs=1))
@@ -261,15 +252,13 @@ def test_elements_that_are_not_trained_on_are_failures(tmp_path: Path, monkeypat
     assert metrics["errors"]["test"]["all"]["conformers"] == 10
 
 
-def test_sources_and_subsets_can_be_chosen(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_sources_and_subsets_can_be_chosen(data: Data, tmp_path: Path) -> None:
     metrics = train(data, tmp_path, changed(num_epochs=1, sources=("toy/one",), subset_size=11))
     assert metrics["errors"]["train"]["all"]["conformers"] == 11
     assert set(metrics["errors"]["test"]) == {"all", "toy/one"}
 
 
-def test_what_cannot_be_is_refused(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
+def test_what_cannot_be_is_refused(data: Data, tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"initial_weights\.conservative = '.*direct': holds no trained network"):
         train(data, tmp_path, start=tmp_path / "direct")
     with pytest.raises(ParamsError, match=r"train_learned\.sources: 'toy/three' is no source"):

@@ -79,16 +79,9 @@ def exactly(inputs: FitInputs, folder: Path) -> Known:
     return Known(GradientData(inputs, molecules, extension), start, folder)
 
 
-@pytest.fixture(autouse=True)
-def _one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PESFIT_WORKERS", "1")
-
-
 @pytest.fixture(scope="module")
 def noisy(tmp_path_factory: pytest.TempPathFactory) -> Known:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PESFIT_WORKERS", "1")
-        return known(tmp_path_factory.mktemp("noisy"), noise=2.0)
+    return known(tmp_path_factory.mktemp("noisy"), noise=2.0)
 
 
 def fit(known: Known, folder: Path, params: Gradient, **changes: object) -> GradientFit:
