@@ -45,7 +45,7 @@ def test_what_dvc_shows_is_there(finished: Checkout) -> None:
         assert name in page
     metrics = json.loads(finished.run("dvc", "metrics", "show", "--json"))[""]["data"]
     assert {Path(path).stem.partition("-")[0] for path in metrics} == {
-        name.partition("_")[2].partition("@")[0] for name in STAGES
+        (name.partition("_")[2] or name).partition("@")[0] for name in STAGES
     }
     report = finished.path / "outputs/report"
     assert "<svg" in (report / "index.html").read_text()
