@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import mannwhitneyu, spearmanr
 
 from pesfit.application.geometries import embedded
@@ -18,9 +19,11 @@ from pesfit.models.open import open_model
 from pesfit.painn.train.train_network import Folders, train_network
 from pesfit.params.train_learned import Batching, LearningRate, Network, Optimizer, TrainLearned
 from pesfit.potentials.gfn2 import Gfn2
-from pesfit.potentials.interface import collate
+from pesfit.potentials.gfn2_model import Gfn2Potential
+from pesfit.potentials.interface import Conformers, collate
+from pesfit.potentials.minimize import minimize
 from pesfit.simulate.replicas import standard_masses
-from pesfit.sources.xtb import Langevin, relax
+from pesfit.sources.xtb_dynamics import Langevin
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 
 PARAMS = TrainLearned(
@@ -57,9 +60,10 @@ def made(smiles: str) -> Frames:
     """Run 300 fs of GFN2-xTB at 500 K."""
     molecule = embedded(smiles, smiles, 0)
     gfn2 = Gfn2(molecule.atomic_numbers, 0).energy_and_forces
-    start = relax(gfn2, molecule.coords, 1.0, 500).coords
+    at_first = Conformers(torch.from_numpy(molecule.atomic_numbers.astype(np.int64)), torch.from_numpy(molecule.coords[None]))
+    (start,) = minimize(Gfn2Potential(), [at_first], max_force=1.0, max_steps=500)
     dynamics = Langevin(standard_masses(molecule.atomic_numbers), 500.0, 10.0, 1.0)
-    run = dynamics.run(gfn2, start, np.random.default_rng(1))
+    run = dynamics.run(gfn2, start.coords[0], np.random.default_rng(1))
     frames = list(itertools.islice(run, 60, 300, 6))
     return Frames(
         molecule.atomic_numbers,
