@@ -122,7 +122,7 @@ def _masses(atomic_numbers: Sequence[int]) -> FloatArray:
 def compared_terms(topology: Topology, coords: FloatArray) -> tuple[LongArray, LongArray, LongArray]:
     """Return atoms of bonds, angles, and proper dihedrals without straight inner angles; coords [Å] of shape (n_atoms, 3) tell those."""
     bends = topology.angles.astype(np.int64)
-    values = angles(torch.from_numpy(np.ascontiguousarray(coords)), torch.from_numpy(bends)).values.numpy()
+    values = angles(torch.from_numpy(np.array(coords)), torch.from_numpy(bends)).values.numpy()
     straight = {tuple(bend) for bend in np.concatenate([bends, bends[:, ::-1]])[np.tile(values > _STRAIGHT, 2)].tolist()}
     propers = np.unique(topology.propers.astype(np.int64).reshape(-1, 4), axis=0)
     bent = [(a, b, c) not in straight and (b, c, d) not in straight for a, b, c, d in propers.tolist()]

@@ -57,8 +57,8 @@ MEASURES = {
     "scan": ("scan_rms_kcal_per_mol", 1.0),
 }
 """Key in the metrics of each measure, and its unit there."""
-_STEP = 0.01
-"""Å, of the difference of features along a mode."""
+_STEP = 2e-4
+"""Å, of the difference of features along a mode: small, since angles near 180° are far from linear."""
 _MAX_FORCE, _MAX_STEPS = 0.02, 1000
 _MOVED_DIHEDRAL, _MOVED_ANGLE = np.deg2rad(60.0), np.deg2rad(25.0)
 
@@ -97,7 +97,7 @@ class _Coordinates:
             wilson = np.zeros((len(atoms), n_atoms, 3))
             np.put_along_axis(wilson, np.repeat(atoms[:, :, None], 3, axis=2), found.rows.numpy(), axis=1)
             values.append(found.values.numpy())
-            rows.append(wilson.reshape(len(atoms), -1))
+            rows.append(wilson.reshape(len(atoms), 3 * n_atoms))
         return np.concatenate(values), np.concatenate(rows)
 
     def scales(self) -> FloatArray:

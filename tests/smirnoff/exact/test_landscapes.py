@@ -1,0 +1,185 @@
+"""Rows of minima and scans against evaluations that know nothing of them: finite differences, minimizations, energies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from pesfit.core.arrays import FloatArray
+from pesfit.core.exceptions import PesfitError
+from pesfit.data.dataset import Record
+from pesfit.data.minima import MoleculeMinima, TorsionScan
+from pesfit.params.fit_smirnoff import FitSmirnoff, Objective, Train
+from pesfit.potentials.interface import Conformers
+from pesfit.potentials.minimize import Restraint, minimize
+from pesfit.potentials.terms import Terms
+from pesfit.potentials.vibrations import hessians, normal_modes
+from pesfit.smirnoff.exact.accumulate import FitEquations
+from pesfit.smirnoff.exact.landscape_data import compared_terms
+from pesfit.smirnoff.exact.landscapes import KINDS, Compared, Landscape, LandscapeRows, LandscapeSet, Member
+from pesfit.smirnoff.exact.solve import ExactFit, fit_exactly
+from pesfit.smirnoff.features import MoleculeFeatures
+from pesfit.smirnoff.parameters import Layout, without_linear_torsions
+from pesfit.smirnoff.potential import SmirnoffPotential
+from pesfit.statistics.normal_equations import NormalEquations
+from tests.smirnoff.samples import Sample, evaluate, perturbation, sample
+
+SMILES = ("CCO", "CC(=O)NC", "CC#N", "C=CC=O")
+SPLITS = ("train", "validation", "test")
+
+
+class Made:
+    """Molecules whose minima and scans are those of a force field that is known."""
+
+    def __init__(self, molecules: Sample, seed: int = 3) -> None:
+        self.force_field, self.topologies = molecules.force_field, molecules.topologies
+        train = without_linear_torsions(Train(), self.force_field, self.topologies)
+        self.layout = Layout.of(self.force_field, train)
+        self.truth = perturbation(self.layout, seed, size=0.3)
+        self.molecules, self.landscapes = [], []
+        for i, (topology, coords) in enumerate(zip(self.topologies, molecules.coords, strict=True)):
+            start = Conformers(numbers(topology), torch.tensor(coords[:3]), Terms.from_topology(topology))
+            self.molecules.append(start)
+            self.landscapes.append(self._landscape(f"{i}", start))
+
+    def potential(self, x: FloatArray) -> SmirnoffPotential:
+        return SmirnoffPotential(self.layout.apply(self.force_field, x))
+
+    def _landscape(self, name: str, start: Conformers) -> Landscape:
+        truth, topology = self.potential(self.truth), self.topologies[int(name)]
+        ended = minimize(truth, [start], max_force=1e-5, max_steps=3000)[0]
+        assert ended.converged.all()
+        labels = record(name, ended.coords, ended.energy, ended.forces)
+        curvatures = hessians(truth, replace(start, coords=torch.from_numpy(ended.coords)), 2e-4)
+        terms = compared_terms(topology, ended.coords[0])
+        scans = []
+        if len(terms[2]):
+            points = replace(start, coords=torch.from_numpy(np.repeat(ended.coords[:1], 4, axis=0)))
+            angles = np.linspace(0.4, 1.6, 4)
+            held = minimize(truth, [points], max_force=1e-2, max_steps=3000, restraints=[Restraint(terms[2][0], angles)])[0]
+            scans = [TorsionScan(record(name, held.coords, held.energy, held.forces), "made", name, terms[2][0], angles)]
+        features = MoleculeFeatures(topology, self.force_field, self.layout)
+        molecule = Compared(start, np.where(start.atomic_numbers.numpy() > 1, 13.0, 1.0), terms)
+        return Landscape(MoleculeMinima(labels, "made", curvatures), scans, features, molecule)
+
+    def set_of(self, landscapes: list[Landscape] | None = None) -> LandscapeSet:
+        members = [Member(f"made/{i}", "train", each) for i, each in enumerate(landscapes or self.landscapes)]
+        return LandscapeSet(members, len(self.layout), self.potential)
+
+    def again(self, number: int, x: FloatArray) -> LandscapeRows:
+        return self.set_of([self.landscapes[number]]).again(x)
+
+
+def numbers(topology: object) -> torch.Tensor:
+    names = {"C": 6, "O": 8, "N": 7, "H": 1}
+    from pesfit.chemistry.smiles import mapped_molecule
+
+    molecule = mapped_molecule(topology.smiles)  # type: ignore[attr-defined]
+    return torch.tensor([names[atom.GetSymbol()] for atom in molecule.GetAtoms()])
+
+
+def record(name: str, coords: FloatArray, energy: FloatArray, forces: FloatArray) -> Record:
+    n = len(energy)
+    return Record(name, None, np.ones(coords.shape[1], dtype=np.int32), coords, energy, forces, None, 0, name, "made", np.arange(n))
+
+
+@pytest.fixture(scope="module")
+def made() -> Made:
+    return Made(sample(SMILES, n_conformers=3))
+
+
+def fit(made: Made, params: FitSmirnoff, landscapes: LandscapeSet | None) -> ExactFit:
+    nothing = FitEquations({split: NormalEquations.zeros(len(made.layout)) for split in SPLITS}, made.layout)
+    n = len(made.layout)
+    return fit_exactly(nothing, lambda _w, _x, _o: (np.zeros((n, n)), 1), params, landscapes)
+
+
+@pytest.mark.parametrize("number", range(len(SMILES)))
+def test_curvatures_are_those_of_hessians_at_two_parameter_values(made: Made, number: int) -> None:
+    """lᵀ H(x) l along the labels' modes, at the labels' minima, changes with x as the rows say."""
+    landscape, x = made.landscapes[number], perturbation(made.layout, 8, size=0.2)
+    start = landscape.start
+    masses = np.where(made.molecules[number].atomic_numbers.numpy() > 1, 13.0, 1.0)
+    rows = landscape.first_round()["frequencies"]
+    truth = hessians(made.potential(made.truth), start, 2e-4)
+    there = hessians(made.potential(x), start, 2e-4)
+    expected = []
+    for i, coords in enumerate(start.coords.numpy()):
+        modes = normal_modes(truth[i], coords, masses)
+        flat = modes.directions.reshape(len(modes.wavenumbers), -1)
+        label, mine = (np.einsum("mi,ij,mj->m", flat, h[i], flat) for h in (truth, there))
+        factor = 2.0 * np.maximum(modes.wavenumbers, 150.0) * 50.0
+        unit = np.sign(modes.wavenumbers) * modes.wavenumbers**2 / label
+        expected.append(((label - mine) * unit / factor)[modes.wavenumbers > 20.0])
+    found = rows.residuals(x[landscape.columns])
+    wanted = np.concatenate(expected) / np.sqrt(len(found))
+    np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=2e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("number", range(len(SMILES)))
+def test_displacements_and_energies_follow_minimizations_at_other_parameters(made: Made, number: int) -> None:
+    """Residuals at x + dx after relaxing there, against the rows that were linearized at x."""
+    landscape = made.landscapes[number]
+    x = perturbation(made.layout, 5, size=0.1)
+    change = 0.1 * perturbation(made.layout, 6, size=1.0)
+    here, there = (made.again(number, at).rows[0] for at in (x, x + change))
+    for kind in ("displacements", "conformers"):
+        linear = here[kind].residuals((x + change)[landscape.columns])
+        actual = there[kind].residuals((x + change)[landscape.columns])
+        moved = np.abs(here[kind].residuals(x[landscape.columns]) - actual).max()
+        assert moved > 0.0
+        assert np.abs(linear - actual).max() < 0.15 * moved + 3e-3, kind
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_scan_residuals_are_differences_of_energies(made: Made, number: int) -> None:
+    landscape, x = made.landscapes[number], perturbation(made.layout, 11)
+    rows = landscape.first_round()["scans"]
+    assert len(rows.targets) == 4
+    np.testing.assert_allclose(rows.residuals(made.truth[landscape.columns]), 0.0, atol=1e-8)
+    conformers = landscape.first_round()["conformers"]
+    coords = landscape.start.coords.numpy()
+    labels, _ = evaluate(made.layout.apply(made.force_field, made.truth), made.topologies[number], coords)
+    mine, _ = evaluate(made.layout.apply(made.force_field, x), made.topologies[number], coords)
+    expected = labels - mine
+    np.testing.assert_allclose(conformers.residuals(x[landscape.columns]), expected - expected.mean(), atol=1e-8)
+
+
+def test_at_the_truth_nothing_is_left(made: Made) -> None:
+    rows = made.set_of().again(made.truth)
+    assert rows.n_lost == 0
+    for kinds, landscape in zip(rows.rows, made.landscapes, strict=True):
+        for kind in KINDS:
+            np.testing.assert_allclose(kinds[kind].residuals(made.truth[landscape.columns]), 0.0, atol=5e-2, err_msg=kind)
+
+
+def test_known_parameters_are_recovered_and_rounds_lower_the_objective(made: Made) -> None:
+    params = FitSmirnoff(objective=Objective(rounds=6), prior_strength=1e-4)
+    found = fit(made, params, made.set_of())
+    values = [each.objective for each in found.rounds]
+    assert values == sorted(values, reverse=True)
+    errors = made.set_of().again(found.posterior.x).errors(found.posterior.x)["train"]
+    before = made.set_of().again(np.zeros(len(made.layout))).errors(np.zeros(len(made.layout)))["train"]
+    assert errors["frequency_rms_per_cm"] < 0.05 * before["frequency_rms_per_cm"]
+    assert errors["bond_rms_angstrom"] < 0.1 * before["bond_rms_angstrom"]
+    linear = fit(made, params.model_copy(update={"objective": Objective(rounds=0)}), made.set_of())
+    assert not linear.rounds
+    np.testing.assert_allclose(linear.posterior.optimum.kkt.worst, 0.0, atol=1e-7)
+
+
+def test_the_same_landscapes_give_the_same_bytes(made: Made) -> None:
+    x = perturbation(made.layout, 2, size=0.1)
+    one, other = (made.set_of().again(x).equations()["train"] for _ in range(2))
+    for kind in KINDS:
+        assert one[kind].gram.tobytes() == other[kind].gram.tobytes()
+
+
+def test_weights_of_zero_leave_landscapes_out(made: Made) -> None:
+    without = Objective(frequency_weight=0.0, displacement_weight=0.0, conformer_energy_weight=0.0, scan_weight=0.0)
+    with pytest.raises(PesfitError, match="nothing to fit to"):
+        fit(made, FitSmirnoff(objective=without), made.set_of())
+    partial(fit, made)
