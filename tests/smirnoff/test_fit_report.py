@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pesfit.smirnoff.fit_report import write_summary
+import numpy as np
+
+from pesfit.params.fit_smirnoff import Train
+from pesfit.smirnoff.fit_report import notable, write_summary
+from pesfit.smirnoff.parameters import Layout
+from tests.smirnoff.samples import sample
 
 
 def quantity(name: str, value: float, interval: list[float] | None) -> dict[str, object]:
@@ -28,3 +33,34 @@ def test_errors_before_and_after_stand_beside_each_other(tmp_path: Path) -> None
     assert f"| all | 3 | 12 | {change} | {change} | {change} | none |" in lines
     assert "| one | 1 | 4 | 2.00 → **0.25** | 2.00 → **0.25** | 2.00 → **0.25** | none |" in lines
     assert lines[-1].endswith("holds them: Bonds b3 length.")
+
+
+def test_what_a_reader_would_stop_at_stands_first(tmp_path: Path) -> None:
+    measures = {"molecules": 2, "minima": 3, "lost": 0, "frequency_rms_per_cm": 80.0}
+    metrics = {
+        "errors": {"train": {}},
+        "equilibrium_angles_changed": ["a15 123.9° → 133.6°"],
+        "parameters_at_a_bound": [],
+        "landscapes": {
+            "errors": {"train": {"before": measures, "after": measures | {"lost": 1, "frequency_rms_per_cm": 52.04}}}
+        },
+    }
+    write_summary(tmp_path / "summary.md", metrics, [])
+    lines = (tmp_path / "summary.md").read_text().splitlines()
+    first = lines.index("## Train")
+    assert lines.index("Equilibrium angles changed by more than 5°: a15 123.9° → 133.6°.") < first
+    assert lines.index("Parameters at a bound: none.") < first
+    assert "| train | 2 | 3 | 0 → 1 | 80.0 → **52.0** | none | none | none | none | none |" in lines
+
+
+def test_large_changes_and_bounds_are_named() -> None:
+    found = sample(("CCO",), n_conformers=1)
+    layout = Layout.of(found.force_field, Train())
+    x = np.zeros(len(layout))
+    entry = int(np.flatnonzero((layout.handler == 1) & layout.is_shift)[0])
+    x[entry] = 0.17 * layout.k[entry]
+    named = notable(layout, found.force_field, layout.apply(found.force_field, x))
+    assert len(named["equilibrium_angles_changed"]) == 1
+    assert named["parameters_at_a_bound"] == layout.names(found.force_field, np.arange(len(layout)) == entry)
+    same = notable(layout, found.force_field, found.force_field)
+    assert same == {"equilibrium_angles_changed": [], "parameters_at_a_bound": []}

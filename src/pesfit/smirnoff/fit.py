@@ -26,7 +26,7 @@ from pesfit.smirnoff.exact.landscapes import LandscapeSet
 from pesfit.smirnoff.exact.solve import ExactFit, fit_exactly
 from pesfit.smirnoff.exported_files import export_force_field
 from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows, cut, list_molecules
-from pesfit.smirnoff.fit_report import log_path, plot_changes, plot_path, write_parameters, write_path, write_summary
+from pesfit.smirnoff.fit_report import log_path, notable, plot_changes, plot_path, write_parameters, write_path, write_summary
 from pesfit.smirnoff.gradient.epochs import RunFiles
 from pesfit.smirnoff.gradient.run import (
     GradientData,
@@ -142,6 +142,7 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
         **_fit_metrics(fit),
         **({} if gradient is None else {"gradient": gradient_metrics(gradient)}),
         **exported,
+        **notable(layout, extension.force_field, fitted),
         "landscapes": _landscape_metrics(landscapes, fit),
         "improvement": improvement(summary, "before", "after"),
         "errors": summary,

@@ -27,6 +27,16 @@ _QUANTITIES = {
     "force RMSE": "force_rmse_kcal_per_mol_per_angstrom",
     "force, mean of molecules": "force_mean_molecule_rmse_kcal_per_mol_per_angstrom",
 }
+_LANDSCAPE_MEASURES = {
+    "frequencies [cm⁻¹]": ("frequency_rms_per_cm", 1),
+    "bonds [Å]": ("bond_rms_angstrom", 4),
+    "angles [°]": ("angle_rms_degree", 2),
+    "dihedrals [°]": ("dihedral_rms_degree", 1),
+    "conformer energies [kcal/mol]": ("conformer_energy_rms_kcal_per_mol", 2),
+    "scans [kcal/mol]": ("scan_rms_kcal_per_mol", 2),
+}
+LARGE_CHANGE_DEGREE = 5.0
+"""Change of an equilibrium angle from which on the summary names it."""
 _GREY = "0.6"
 
 
@@ -221,6 +231,7 @@ def _lines(metrics: Mapping[str, Any], undetermined: Sequence[str]) -> Iterator[
         "of the latter over resamples of molecules where there are at least ten. RMSE is the root of the mean square over all "
         "conformers, the other column the mean over molecules of each molecule's RMSE."
     )
+    yield from _notable(metrics)
     for split, sources in metrics["errors"].items():
         yield from ["", f"## {split.capitalize()}", ""]
         yield "| source | molecules | conformers | " + " | ".join(_QUANTITIES) + " |"
@@ -228,8 +239,58 @@ def _lines(metrics: Mapping[str, Any], undetermined: Sequence[str]) -> Iterator[
         for source, errors in sources.items():
             cells = [_change(errors, key) for key in _QUANTITIES.values()]
             yield f"| {source} | {errors['molecules']} | {errors['conformers']} | " + " | ".join(cells) + " |"
+    yield from _landscapes(metrics.get("landscapes", {}))
     yield from ["", f"## Parameters that the data do not determine ({len(undetermined)})", ""]
     yield "They stay near their starting values, where the prior holds them: " + (", ".join(undetermined) or "none") + "."
+
+
+def _notable(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Name first what a reader of the force field would stop at."""
+    for key, title in (
+        ("equilibrium_angles_changed", f"Equilibrium angles changed by more than {LARGE_CHANGE_DEGREE:g}°"),
+        ("parameters_at_a_bound", "Parameters at a bound"),
+    ):
+        if key in metrics:
+            yield from ["", f"{title}: {', '.join(metrics[key]) or 'none'}."]
+
+
+def _landscapes(landscapes: Mapping[str, Any]) -> Iterator[str]:
+    errors = landscapes.get("errors", {})
+    if not errors:
+        return
+    yield from ["", "## Minima and torsion scans", ""]
+    yield (
+        "Root mean squares over molecules, before → after. Frequencies, displacements and conformer energies are those at the force "
+        "field's own minima, for minima that it loses those estimated at the minima of the labels; scans at the geometries of the labels."
+    )
+    yield ""
+    yield "| split | molecules | minima | lost | " + " | ".join(_LANDSCAPE_MEASURES) + " |"
+    yield "| --- | --- | --- | --- |" + " --- |" * len(_LANDSCAPE_MEASURES)
+    for split, both in errors.items():
+        cells = [_pair(both, key, digits) for key, digits in _LANDSCAPE_MEASURES.values()]
+        before, after = both["before"], both["after"]
+        counts = f"{after['molecules']} | {after['minima']} | {before['lost']} → {after['lost']}"
+        yield f"| {split} | {counts} | " + " | ".join(cells) + " |"
+
+
+def _pair(both: Mapping[str, Any], key: str, digits: int) -> str:
+    before, after = (both[label].get(key) for label in ("before", "after"))
+    return "none" if before is None or after is None else f"{before:.{digits}f} → **{after:.{digits}f}**"
+
+
+def notable(layout: Layout, start: ForceField, fitted: ForceField) -> dict[str, list[str]]:
+    """Name equilibrium angles that changed by more than `LARGE_CHANGE_DEGREE`, the largest change first, and parameters at a bound."""
+    before, after = (tables["Angles"].values[:, 1] for tables in (start.tables, fitted.tables))
+    change = np.rad2deg(after - before)
+    angles = start.tables["Angles"]
+    rows = [row for row in np.argsort(-np.abs(change), kind="stable") if abs(change[row]) > LARGE_CHANGE_DEGREE]
+    return {
+        "equilibrium_angles_changed": [
+            f"{angles.ids[row] or angles.smirks[row]} {np.rad2deg(before[row]):.1f}° → {np.rad2deg(after[row]):.1f}°"
+            for row in rows
+        ],
+        "parameters_at_a_bound": layout.names(start, layout.at_bounds(fitted)),
+    }
 
 
 def _change(errors: Mapping[str, Any], key: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -84,7 +83,9 @@ def numbers(topology: object) -> torch.Tensor:
 
 def record(name: str, coords: FloatArray, energy: FloatArray, forces: FloatArray) -> Record:
     n = len(energy)
-    return Record(name, None, np.ones(coords.shape[1], dtype=np.int32), coords, energy, forces, None, 0, name, "made", np.arange(n))
+    return Record(
+        name, None, np.ones(coords.shape[1], dtype=np.int32), coords, energy, forces, None, 0, name, "made", np.arange(n)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -182,4 +183,3 @@ def test_weights_of_zero_leave_landscapes_out(made: Made) -> None:
     without = Objective(frequency_weight=0.0, displacement_weight=0.0, conformer_energy_weight=0.0, scan_weight=0.0)
     with pytest.raises(PesfitError, match="nothing to fit to"):
         fit(made, FitSmirnoff(objective=without), made.set_of())
-    partial(fit, made)

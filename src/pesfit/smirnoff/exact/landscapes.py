@@ -90,7 +90,7 @@ class _Coordinates:
 
     def evaluate(self, coords: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return values, shape (n_coordinates,), and Wilson rows, shape (n_coordinates, 3 n_atoms), at one geometry."""
-        positions, n_atoms = torch.from_numpy(np.ascontiguousarray(coords)), len(coords)
+        positions, n_atoms = torch.from_numpy(np.array(coords)), len(coords)
         values, rows = [], []
         for kind, atoms in ((distances, self.bonds), (angles, self.angles), (dihedrals, self.dihedrals)):
             found = kind(positions, torch.from_numpy(atoms))
