@@ -17,7 +17,7 @@ from pesfit.core.exceptions import ForceFieldError
 from pesfit.data.topology import BONDED_HANDLERS, ForceField
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.smirnoff.export import check_offxml, write_constrained, write_offxml
-from pesfit.smirnoff.openmm_check import check_energies, openmm_system
+from pesfit.smirnoff.openmm_check import openmm_system
 from pesfit.smirnoff.parameters import add_periodicities
 from tests import openff_oracle
 
@@ -98,15 +98,8 @@ def test_one_change_touches_one_attribute_and_keeps_its_unit(sage: ForceField, t
     assert float(new.split()[0]) == pytest.approx(np.degrees(2.0), rel=1e-15)
 
 
-def test_energies_agree_with_openmm_and_a_wrong_file_is_noticed(sage: ForceField, tmp_path: Path) -> None:
-    molecule = openff_oracle.molecule("CC(=O)NC", n_conformers=2)
-    energies, _ = openff_oracle.openmm_energy_forces(molecule)
-    sample = [(molecule.smiles, molecule.charges, molecule.coords, energies)]
-    write_offxml(tmp_path / "same.offxml", sage, sage)
-    assert check_energies(tmp_path / "same.offxml", sample) < 1e-9
+def test_a_file_with_other_values_is_noticed(sage: ForceField, tmp_path: Path) -> None:
     write_offxml(tmp_path / "other.offxml", sage, perturbed(sage))
-    with pytest.raises(ForceFieldError, match="OpenMM's energy of"):
-        check_energies(tmp_path / "other.offxml", sample)
     with pytest.raises(ForceFieldError, match=r"Bonds .* came back as"):
         check_offxml(tmp_path / "other.offxml", sage, sage)
 
@@ -156,7 +149,7 @@ def test_constrained_twin_takes_steps_of_two_femtoseconds(sage: ForceField, tmp_
     write_constrained(tmp_path / "held.offxml", tmp_path / "free.offxml")
     spread = {}
     for name in ("free", "held"):
-        system = openmm_system(tmp_path / f"{name}.offxml", molecule.smiles, molecule.charges)
+        system = openmm_system((tmp_path / f"{name}.offxml").read_text(), molecule.smiles, molecule.charges)
         integrator = openmm.VerletIntegrator(0.002)
         context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
         context.setPositions(molecule.coords[0] * 0.1)

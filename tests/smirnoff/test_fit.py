@@ -145,6 +145,9 @@ def test_parameters_that_no_training_molecule_uses_are_not_trained(data: Data, f
 def test_written_force_field_holds_the_fit_and_nothing_else_changed(data: Data, fitted: tuple[Path, dict[str, Any]]) -> None:
     folder, metrics = fitted
     assert metrics["exported_energy_difference_to_openmm_kcal_per_mol"] < 1e-6
+    assert metrics["openmm_check"]["molecules"] == 5  # nitrile, sulfide, amide, aldehyde, alcohol
+    assert metrics["openmm_check"]["not_minimized"] == 0
+    assert metrics["openmm_check"]["largest_drift_kcal_per_mol_per_atom"] <= 0.1
     assert metrics["exported_charges"]["library_molecules"] == len(SMILES)
     head = (folder / "out" / "force-field.offxml").read_text()[:2000]
     assert "starting from openff_unconstrained-2.1.0.offxml" in head

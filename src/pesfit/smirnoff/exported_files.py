@@ -1,7 +1,7 @@
 """The fitted force field as its users get it: the files, with their charges and their history, and checks of them.
 
 - `force-field.offxml`: the file of the starting force field with other numbers, the charges that were fitted with, and a comment at its
-  head; read back, and evaluated in OpenMM.
+  head; read back, and tried in OpenMM (`openmm_check`).
 - `force-field-constrained.offxml`: the same with bonds to hydrogen held at fixed length.
 """
 
@@ -17,7 +17,7 @@ from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.smirnoff.export import check_offxml, write_constrained, write_offxml
 from pesfit.smirnoff.exported_charges import choose_charges
 from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows
-from pesfit.smirnoff.openmm_check import check_energies, order_of_magnitude, samples
+from pesfit.smirnoff.openmm_check import check_in_openmm, checked_molecules, order_of_magnitude
 from pesfit.smirnoff.parameters import AddedPeriodicities
 from pesfit.smirnoff.provenance import provenance
 
@@ -61,7 +61,7 @@ def export_force_field(  # noqa: PLR0913 - all that is known of a fit
     write_offxml(path, start, fitted, charges, provenance(start.name, levels, params, charges, facts))
     check_offxml(path, start, fitted)
     write_constrained(output / CONSTRAINED_OFFXML, path)
-    difference = check_energies(path, samples(inputs, molecules, extension, fitted, charges))
+    check = check_in_openmm(path, start.offxml, checked_molecules(inputs, molecules, extension, fitted, charges))
     return {
         "exported_charges": {
             "nagl": charges.nagl,
@@ -69,5 +69,10 @@ def export_force_field(  # noqa: PLR0913 - all that is known of a fit
             "library_molecules_left_out": charges.n_left_out,
             "largest_change_e": order_of_magnitude(charges.largest_change),
         },
-        "exported_energy_difference_to_openmm_kcal_per_mol": order_of_magnitude(difference),
+        "exported_energy_difference_to_openmm_kcal_per_mol": order_of_magnitude(check.largest_difference),
+        "openmm_check": {
+            "molecules": check.n_molecules,
+            "not_minimized": check.not_minimized,
+            "largest_drift_kcal_per_mol_per_atom": order_of_magnitude(check.largest_drift),
+        },
     }
