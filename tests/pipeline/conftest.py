@@ -29,6 +29,7 @@ SMALLER: dict[str, Any] = {
         ]
     },
     "train_learned": {"network": {"n_features": 16, "n_interactions": 1}, "num_epochs": 2, "early_stopping_min_epochs": 1},
+    "benchmark": {"max_steps": 100},
     "rollout": {
         "replicas": 2,
         "gfn2_replicas": 1,

@@ -67,7 +67,7 @@ class BondGraphCoordinates:
         neighbors = [sorted(n.GetIdx() for n in atom.GetNeighbors()) for atom in mol.GetAtoms()]
         bonds = [(a, b) for a in range(len(neighbors)) for b in neighbors[a] if a < b]
         trios = [(a, b, c) for b in range(len(neighbors)) for a in neighbors[b] for c in neighbors[b] if a < c]
-        values = angles(torch.from_numpy(coords), torch.tensor(trios).reshape(-1, 3)).values.numpy()
+        values = angles(torch.from_numpy(np.array(coords)), torch.tensor(trios).reshape(-1, 3)).values.numpy()
         bent = {trio for trio, value in zip(trios, values, strict=True) if value < STRAIGHT}
         quartets = [
             (a, b, c, d)
@@ -81,7 +81,7 @@ class BondGraphCoordinates:
 
     def values(self, coords: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return lengths [Å], angles and dihedrals [rad] of conformers, shapes (n_conformers, n) each."""
-        positions = torch.from_numpy(np.ascontiguousarray(coords))
+        positions = torch.from_numpy(np.array(coords))
         kinds = ((distances, self.bonds), (angles, self.angles), (dihedrals, self.dihedrals))
         lengths, bends, turns = (kind(positions, torch.from_numpy(atoms)).values.numpy() for kind, atoms in kinds)
         return lengths, bends, turns
@@ -173,19 +173,20 @@ class Subject:
         self.compared = heavy if len(heavy) >= 3 else np.arange(minima.record.n_atoms)
 
 
-def compare(subject: Subject, potential: Potential, conformers: Conformers) -> Comparison:
-    """Relax minima and scans of a molecule with a potential, and compare.
+def compare(subject: Subject, potential: Potential, conformers: Conformers, *, max_steps: int = MAX_STEPS) -> Comparison:
+    """Relax minima and scans of a molecule with a potential, and compare; scans only where any minimization ends.
 
     Args:
         subject: the molecule.
         potential: what relaxes.
         conformers: the molecule as the potential needs it; its coordinates do not matter.
+        max_steps: evaluations of each relaxation at most.
 
     Raises:
         PesfitError: where the potential cannot be asked about the molecule.
     """
     record = subject.minima.record
-    ended = minimize(potential, [_at(conformers, record.coords)], max_force=MAX_FORCE, max_steps=MAX_STEPS)[0]
+    ended = minimize(potential, [_at(conformers, record.coords)], max_force=MAX_FORCE, max_steps=max_steps)[0]
     geometry = _geometry(subject, ended.coords, ended.energy, ended.converged)
     found = []
     usable = np.flatnonzero(geometry.converged & geometry.intact)
@@ -197,7 +198,13 @@ def compare(subject: Subject, potential: Potential, conformers: Conformers) -> C
             if len(label) == len(mine):
                 compared = label > LOWEST_WAVENUMBER
                 found.append(Frequencies(minimum, label[compared], mine[compared]))
-    profiles = tuple(_profile(subject, scan, potential, conformers) for scan in subject.scans)
+    if geometry.converged.any():
+        profiles = tuple(_profile(subject, scan, potential, conformers, max_steps) for scan in subject.scans)
+    else:  # what cannot minimize the molecule cannot scan it, and trying takes long
+        profiles = tuple(
+            Profile(scan.record.id, scan.angles, scan.record.energy, np.full(len(scan.angles), np.nan))
+            for scan in subject.scans
+        )
     return Comparison(geometry, tuple(found), profiles)
 
 
@@ -251,10 +258,10 @@ def _fingerprints(mol: Chem.Mol, start: FloatArray, end: FloatArray) -> FloatArr
     return np.array(values)
 
 
-def _profile(subject: Subject, scan: TorsionScan, potential: Potential, conformers: Conformers) -> Profile:
+def _profile(subject: Subject, scan: TorsionScan, potential: Potential, conformers: Conformers, max_steps: int) -> Profile:
     start = _at(conformers, scan.record.coords)
     restraint = Restraint(scan.atoms, scan.angles)
-    ended = minimize(potential, [start], max_force=SCAN_MAX_FORCE, max_steps=MAX_STEPS, restraints=[restraint])[0]
+    ended = minimize(potential, [start], max_force=SCAN_MAX_FORCE, max_steps=max_steps, restraints=[restraint])[0]
     fine = ended.converged & subject.connectivity.holds(ended.coords)
     predicted, label = np.where(fine, ended.energy, np.nan), scan.record.energy
     if fine.any():

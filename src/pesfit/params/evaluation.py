@@ -1,4 +1,4 @@
-"""Sections `rollout` and `analyse`, for `08_rollout` and `09_analyse`."""
+"""Sections `rollout`, `benchmark` and `analyse`, for the stages of these names."""
 
 from __future__ import annotations
 
@@ -142,6 +142,27 @@ class Rollout(MaxFailed):
     def _time(self, key: str) -> float:
         section, _, name = key.rpartition(".")
         return float(getattr(getattr(self, section) if section else self, name))
+
+
+class Benchmark(MaxFailed):
+    """Minima, frequencies and torsion scans with each potential."""
+
+    potentials: tuple[PotentialName, ...] = Field(
+        ("gfn2", "smirnoff-initial", "smirnoff", "conservative", "direct"),
+        description="Potentials to compare; GFN2-xTB, whose minima they are, for a check that it returns to them.",
+    )
+    max_steps: int = Field(
+        300,
+        ge=1,
+        le=1_000_000,
+        description="Evaluations in each relaxation at most; one that has not ended then counts as failed.",
+    )
+    network_scan_step: int = Field(
+        4,
+        ge=1,
+        le=1000,
+        description="Networks, which take ten times as long as force fields, relax every so many-th point of each scan.",
+    )
 
 
 class Analyse(MaxFailed):

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pesfit.core.exceptions import ParamsError
-from pesfit.params.evaluation import Analyse, Rollout
+from pesfit.params.evaluation import Analyse, Benchmark, Rollout
 from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.params.preparation import Cluster, Convert, Download, Minima, Parameterize, Sources, Split
 from pesfit.params.section import ParamsSection, allowed, field_at
@@ -45,6 +45,9 @@ class Params(ParamsSection):
     fit_smirnoff: FitSmirnoff = Field(FitSmirnoff(), description="06_fit_smirnoff: the fit of SMIRNOFF parameters.")
     train_learned: TrainLearned = Field(TrainLearned(), description="07_train_learned: the network, in both variants.")
     rollout: Rollout = Field(Rollout(), description="08_rollout: short simulations with what was fitted.")
+    benchmark: Benchmark = Field(
+        Benchmark(), description="benchmark: minima, frequencies and torsion scans of what was fitted."
+    )
     analyse: Analyse = Field(Analyse(), description="09_analyse: the report.")
 
 

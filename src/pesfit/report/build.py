@@ -21,24 +21,37 @@ from pesfit.painn.model import has_ensemble, open_ensemble
 from pesfit.painn.potential import Variant
 from pesfit.params.evaluation import PotentialName
 from pesfit.params.load import Params
+from pesfit.report.page.blocks import Block, Text
 from pesfit.report.page.output import TABLES, write_report
 from pesfit.report.reading import read_failures_by_stage
-from pesfit.report.sections import breakdown, errors, learning, parameters, rollouts, run, summary, uncertainty
+from pesfit.report.sections import (
+    benchmark,
+    benchmark_figures,
+    breakdown,
+    errors,
+    learning,
+    parameters,
+    rollouts,
+    run,
+    summary,
+    uncertainty,
+)
 from pesfit.report.sections.parity import parity, parity_section, write_parity
-from pesfit.statistics.errors import ALL, FORCE_UNIT, interval_of
+from pesfit.statistics.errors import ALL, ENERGY_UNIT, FORCE_UNIT, interval_of
 
 TITLE = "Fitted potential-energy surfaces"
 FITTED: tuple[PotentialName, ...] = ("smirnoff-initial", "smirnoff", "conservative", "direct")
 ENSEMBLE = "ensemble"
 _MAE = f"force_mae_{FORCE_UNIT}"
 
-DATA, ROLLOUTS = Path("data"), Path("outputs/rollouts")
+DATA, ROLLOUTS, BENCHMARK = Path("data"), Path("outputs/rollouts"), Path("outputs/benchmark")
 _FAILURES = {
     "03_parameterize": [DATA / "parameterized"],
     "04_cluster": [DATA / "clustered"],
     "06_fit_smirnoff": [SMIRNOFF],
     **{f"07_train_learned@{variant}": [LEARNED / variant] for variant in get_args(Variant)},
     "08_rollout": [ROLLOUTS, ROLLOUTS / PROBES],
+    "benchmark": [BENCHMARK],
 }
 """Folders with a table of failures."""
 
@@ -76,13 +89,20 @@ def analyse(params: Params, output: Path) -> dict[str, Any]:
         learning.Training.read(variant, LEARNED / variant, METRICS / f"train_learned-{variant}.json")
         for variant in get_args(Variant)
     ]
+    compared = benchmark.BenchmarkResults.read(BENCHMARK, METRICS / "benchmark.json")
     headlines = summary.Headlines(
-        "force MAE", _force_errors(found), simulated.drifts(), simulated.stable(), [*uncertainty.sentences(scores)]
+        "force MAE",
+        _force_errors(found),
+        simulated.drifts(),
+        simulated.stable(),
+        [*uncertainty.sentences(scores)],
+        _benchmark_blocks(compared, found),
     )
     failure_files = {"02_convert": sorted((DATA / "arrow").glob(f"*/{FAILURES_FILE}"))}
     failure_files |= {stage: [folder / FAILURES_FILE for folder in folders] for stage, folders in _FAILURES.items()}
     sections = [
         summary.section(headlines),
+        benchmark.section(compared, benchmark_figures.figures(compared)),
         run.run_section(run.RunSummary.read(params, DATA / "arrow", METRICS)),
         errors.section(predictions, found, errors.count_frames(datasets, splits)),
         parity_section(points),
@@ -108,6 +128,22 @@ def _trained_on(
     by_fit, by_networks = training_groups(datasets, splits), training_groups(datasets, splits, networks)
     levels = {level for dataset in datasets.values() for level in dataset.level_of_theory.values()}
     return TrainedOn({name: by_fit if name == "smirnoff" else by_networks for name in names}, levels)
+
+
+def _benchmark_blocks(
+    compared: benchmark.BenchmarkResults, found: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> list[Block]:
+    """Return what the page begins with: the benchmark in words, as a table, and as a figure."""
+    of_test = {
+        f"{label}, {unit}": {name: of[ALL][key] for name, of in found.items() if key in of.get(ALL, {})}
+        for label, unit, key in (
+            ("RMSE of forces", "kcal/mol/Å", f"force_rmse_{FORCE_UNIT}"),
+            ("RMSE of relative energies", "kcal/mol", f"energy_rmse_{ENERGY_UNIT}"),
+        )
+    }
+    figure = benchmark_figures.headline_figure(compared)
+    table = benchmark.headline_table(compared, of_test)
+    return [*map(Text, benchmark.sentences(compared)), table, *([] if figure is None else [figure])]
 
 
 def _force_errors(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[summary.ForceError]:

@@ -109,3 +109,22 @@ def test_a_column_has_the_same_decimals_where_that_works(values: list[float], te
 def test_decimals_leave_two_digits_to_the_smallest() -> None:
     assert shared_decimals([1.0, 0.1], 2) == 2
     assert shared_decimals([100.0, 0.1], 2) is None
+
+
+def test_along_a_row_numbers_share_decimals_and_the_best_is_marked() -> None:
+    columns = (TableColumn("name", "name"), *(TableColumn(key, key, best="lowest") for key in "abc"))
+    rows = [
+        {"name": "error", "best": "lowest", "a": 0.0123, "b": 0.5, "c": None},
+        {"name": "better", "best": "highest", "a": 3, "b": 7, "c": 5},
+        {"name": "bias", "best": "smallest", "a": -120.0, "b": 30.0, "c": -9.5},
+        {"name": "equal", "best": "lowest", "a": 2.0, "b": 2.0, "c": 2.0},
+    ]
+    (group,) = cells.body(Table("t", "T", columns, rows, across=True))
+    assert [[cell.text for cell in row] for row in group.rows] == [
+        ["error", "0.012", "0.500", ""],
+        ["better", "3", "7", "5"],
+        ["bias", "\u2212120.0", "30.0", "\u22129.5"],
+        ["equal", "2.00", "2.00", "2.00"],
+    ]
+    assert [[cell.is_best for cell in row].index(True) for row in group.rows[:3]] == [1, 2, 3]
+    assert not any(cell.is_best for cell in group.rows[3])

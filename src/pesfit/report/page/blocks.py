@@ -47,6 +47,8 @@ class Table:
         note: definitions and remarks below it.
         folded: whether the page shows it closed (`<details>`).
         group: key whose value stands as a line of its own above the rows that share it (they are next to each other); none without.
+        across: whether it is the numbers of a row that are of one kind: they share decimals, and the best of those in columns with a
+            `best` is bold, which is the `lowest`, the `highest` or the `smallest` in magnitude, as the row's key `best` says.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Table:
     note: str = ""
     folded: bool = False
     group: str | None = None
+    across: bool = False
 
 
 @dataclass(frozen=True)

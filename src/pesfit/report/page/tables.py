@@ -67,10 +67,13 @@ def head(table: Table) -> list[ShownColumn]:
 
 
 def body(table: Table) -> list[ShownGroup]:
-    """Return the rows of a table; numbers have the same decimals down the rows of a group."""
+    """Return the rows of a table; numbers have the same decimals down the rows of a group, or along a row (`Table.across`)."""
     groups = []
     for name, members in groupby(table.rows, key=lambda row: None if table.group is None else str(row.get(table.group))):
         rows = list(members)
+        if table.across:
+            groups.append(ShownGroup(name, [_cells_across(row, table.columns) for row in rows]))
+            continue
         columns = [_cells(rows, column) for column in table.columns]
         groups.append(ShownGroup(name, [list(cells) for cells in zip(*columns, strict=True)]))
     return groups
@@ -106,6 +109,21 @@ def _cells(rows: Sequence[_Row], column: TableColumn) -> list[ShownCell]:
             spread = "".join(f"± {write_error(error)}" for error in _numbers([row], column.error))
         cells.append(ShownCell(_text(value, write), spread, best is not None and value == best))
     return cells
+
+
+def _cells_across(row: _Row, columns: Sequence[TableColumn]) -> list[ShownCell]:
+    values = [value for column in columns for value in _numbers([row], column.key)]
+    competing = {value for column in columns if column.best for value in _numbers([row], column.key) if math.isfinite(value)}
+    write = formatter(values, max((column.digits for column in columns), default=3))
+    best = None
+    if len(competing) > 1:
+        best = {"highest": max(competing), "smallest": min(competing, key=abs)}.get(str(row.get("best")), min(competing))
+    return [
+        ShownCell(
+            _text(row.get(column.key), write), None, bool(column.best) and best is not None and row.get(column.key) == best
+        )
+        for column in columns
+    ]
 
 
 def _text(value: Cell, write: Callable[[float], str]) -> str:

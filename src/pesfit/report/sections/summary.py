@@ -1,4 +1,4 @@
-"""The first screen: the main results in a few sentences, and one figure of errors and energy drift."""
+"""The first screen: the benchmark's table and figure, the main results in a few sentences, and one figure of errors and energy drift."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ class Headlines:
         drifts: of each potential with NVE simulations, for one molecule.
         stable: fraction of stable replicas in all simulations, 0 to 1, for each potential.
         more: sentences of other sections, such as one on calibration.
+        first: blocks that come before all of these: the benchmark.
     """
 
     measure: str
@@ -53,11 +54,12 @@ class Headlines:
     drifts: Sequence[MoleculeDrift]
     stable: Mapping[str, float]
     more: Sequence[str] = ()
+    first: Sequence[Block] = ()
 
 
 def section(headlines: Headlines) -> PageSection:
     """Return the summary; its figure needs an error or a drift."""
-    blocks: list[Block] = [Text(sentence) for sentence in (*_sentences(headlines), *headlines.more)]
+    blocks: list[Block] = [*headlines.first, *(Text(sentence) for sentence in (*_sentences(headlines), *headlines.more))]
     if headlines.errors or headlines.drifts:
         blocks.append(_figure(headlines))
     return PageSection("summary", "Summary", blocks)
@@ -117,7 +119,7 @@ def _figure(headlines: Headlines) -> Figure:
     told = [f"{label_of(error.potential)} {number(error.value, 3)} on {error.source}" for error in headlines.errors]
     told += [f"{label_of(drift.potential)} drifts by {number(drift.magnitude, 2)}" for drift in drifts]
     return Figure(
-        "summary",
+        "summary-forces",
         "Force error and NVE energy drift of every potential",
         f"{headlines.measure} in kcal/mol/Å and drift in kcal/mol/ps/atom: {'; '.join(told)}.",
         draw,
