@@ -46,8 +46,15 @@ def headline_figure(results: BenchmarkResults) -> Figure | None:
         for row, of_label in enumerate(faults.values()):
             for place, name in enumerate(results.potentials):
                 if name in of_label:
-                    axes[0].plot(of_label[name], row + 0.17 * (place - 1.5), **series(name), linestyle="none", markersize=6.0)
-        axes[0].set_xlim(left=-0.5)
+                    axes[0].plot(
+                        of_label[name],
+                        row + 0.17 * (place - 1.5),
+                        **series(name),
+                        linestyle="none",
+                        markersize=6.0,
+                        clip_on=False,
+                    )
+        axes[0].set_xlim(left=0.0)
         name_rows(axes[0], list(faults))
         axes[0].set_title("what fails")
         axes[0].set_xlabel("share of all, %")
@@ -60,7 +67,7 @@ def headline_figure(results: BenchmarkResults) -> Figure | None:
                         panel.plot(ratio, row, **series(name), linestyle="none", markersize=6.5)
             name_rows(panel, [m.label for m in shown] if position == 0 or layout == "narrow" else [""] * len(shown))
             panel.set_title(results.named(subset))
-            panel.set_xlabel("error / error with SMIRNOFF, initial")
+            panel.set_xlabel("error relative to initial")
         legend(canvas)
         return canvas
 
