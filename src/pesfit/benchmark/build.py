@@ -71,7 +71,7 @@ class BenchmarkTask:
 
 
 @dataclass(frozen=True, eq=False)
-class Compared:
+class ComparedMolecule:
     """What came of a task.
 
     Attributes:
@@ -122,14 +122,14 @@ def run_benchmark(models: Mapping[str, Model], data: BenchmarkData, params: Benc
     """
     landscapes = data.landscapes
     tasks = list(_tasks(models, data, params))
-    found: list[Compared] = []
+    found: list[ComparedMolecule] = []
     failures: list[Failure] = []
     for task, result in zip(tasks, ordered_map(_run, tasks, label=STAGE, n_items=len(tasks)), strict=True):
         if isinstance(result, Failure):
             failures.append(result)
         else:
             subset = TRAINED if task.minima.record.group in data.trained else HELD_OUT
-            found.append(Compared(task.potential, _name(task.minima), subset, result, measure(result)))
+            found.append(ComparedMolecule(task.potential, _name(task.minima), subset, result, measure(result)))
     check_failed_fraction(failures, len(tasks), params.max_failed_fraction)
     for file, rows in (
         (MINIMA_FILE, _minima_rows(found)),
@@ -148,7 +148,7 @@ def run_benchmark(models: Mapping[str, Model], data: BenchmarkData, params: Benc
     }
 
 
-def summarize_potentials(found: Sequence[Compared], potentials: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
+def summarize_potentials(found: Sequence[ComparedMolecule], potentials: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
     """Summarize over molecules: `{potential: {subset: {measure: value}}}`, subsets without a molecule left out."""
     start = {
         (each.molecule, profile.scan): profile
@@ -221,11 +221,11 @@ def _run(task: BenchmarkTask) -> Comparison | Failure:
         return Failure.from_exception(f"{task.potential}/{name}", STAGE, error)
 
 
-def _about(each: Compared) -> dict[str, Any]:
+def _about(each: ComparedMolecule) -> dict[str, Any]:
     return {"potential": each.potential, "molecule": each.molecule, "subset": each.subset}
 
 
-def _minima_rows(found: Iterable[Compared]) -> Iterator[dict[str, Any]]:
+def _minima_rows(found: Iterable[ComparedMolecule]) -> Iterator[dict[str, Any]]:
     for each in found:
         geometry = each.comparison.geometry
         for i in range(len(geometry.converged)):
@@ -244,14 +244,14 @@ def _minima_rows(found: Iterable[Compared]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _frequency_rows(found: Iterable[Compared]) -> Iterator[dict[str, Any]]:
+def _frequency_rows(found: Iterable[ComparedMolecule]) -> Iterator[dict[str, Any]]:
     for each in found:
         for modes in each.comparison.frequencies:
             for i, (label, predicted) in enumerate(zip(modes.label.tolist(), modes.predicted.tolist(), strict=True)):
                 yield _about(each) | {"minimum": modes.minimum, "mode": i, "label_per_cm": label, "predicted_per_cm": predicted}
 
 
-def _scan_rows(found: Iterable[Compared]) -> Iterator[dict[str, Any]]:
+def _scan_rows(found: Iterable[ComparedMolecule]) -> Iterator[dict[str, Any]]:
     for each in found:
         for profile in each.comparison.profiles:
             for angle, label, predicted in zip(profile.angles, profile.label, profile.predicted, strict=True):
@@ -263,7 +263,7 @@ def _scan_rows(found: Iterable[Compared]) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _molecule_rows(found: Sequence[Compared]) -> Iterator[dict[str, Any]]:
+def _molecule_rows(found: Sequence[ComparedMolecule]) -> Iterator[dict[str, Any]]:
     keys = dict.fromkeys(key for each in found for key in each.measures.sums)
     for each in found:
         values = each.measures.values()
