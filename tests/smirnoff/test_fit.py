@@ -45,9 +45,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     return make(tmp_path_factory.mktemp("data"))
 
 
-def make(folder: Path, noise: float = 0.0) -> Data:
+def make(folder: Path, noise: float = 0.0, names: tuple[str, ...] = SMILES) -> Data:
     records = []
-    for i, smiles in enumerate(SMILES):
+    for i, smiles in enumerate(names):
         molecule = openff_oracle.molecule(smiles, N_CONFORMERS, 0.08, seed=i)
         charges = molecule.charges - molecule.charges.mean()
         zeros = np.zeros(N_CONFORMERS)

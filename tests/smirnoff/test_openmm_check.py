@@ -16,7 +16,9 @@ from pesfit.data.topology import ForceField
 from pesfit.parameterize.assign import Pattern
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.parameterize.molecule import read_mapped_smiles
+from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.smirnoff.export import write_offxml
+from pesfit.smirnoff.fit import fit_smirnoff
 from pesfit.smirnoff.openmm_check import (
     FUNCTIONAL_GROUPS,
     MAX_DRIFT,
@@ -28,6 +30,7 @@ from pesfit.smirnoff.openmm_check import (
     openmm_system,
 )
 from tests import openff_oracle
+from tests.smirnoff.test_fit import make
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +159,29 @@ def test_coordinates_that_become_infinite_are_a_result(sage: ForceField) -> None
 def test_functional_groups(smiles: str, groups: set[str]) -> None:
     mol = read_mapped_smiles(mapped_smiles(Chem.AddHs(Chem.MolFromSmiles(smiles))))
     assert {name for name, smarts in FUNCTIONAL_GROUPS.items() if Pattern(smarts, 1).matches(mol)} == groups
+
+
+LINEAR = ("CC#C", "C#CCCO", "CCC#N", "CC#CC", "C#CC#C")
+
+
+@pytest.mark.slow
+def test_fitted_alkynes_and_nitriles_minimize_and_drift_no_more_than_before(tmp_path: Path) -> None:
+    """Largest drift of three runs of 4 ps, from the exported files alone; runs differ by their velocities."""
+    data = make(tmp_path / "data", noise=1.0, names=(*LINEAR, "CCO"))
+    scratch = tmp_path / "scratch"
+    metrics = fit_smirnoff(
+        data.datasets, data.parameterized, data.splits, FitSmirnoff(shards=2), tmp_path / "out", scratch=scratch
+    )
+    assert metrics["parameters"]["moved"] > 20
+    after = (tmp_path / "out" / "force-field.offxml").read_text()
+    for smiles, record in zip(LINEAR, data.datasets["made"], strict=False):
+        assert record.smiles is not None
+        found, before = (
+            [
+                minimize_and_run(openmm_system(text, record.smiles, charges), record.coords[0], n_steps=8000, seed=seed)
+                for seed in (1, 2, 3)
+            ]
+            for text, charges in ((after, None), (data.parameterized.force_field.offxml, record.charges))
+        )
+        assert all(run.minimized for run in (*found, *before)), smiles
+        assert max(run.drift for run in found) < 2.0 * max(run.drift for run in before) + 0.002, smiles

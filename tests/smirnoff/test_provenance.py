@@ -13,6 +13,21 @@ METRICS = {
     "prior_strength": 5.94611,
     "energy_weight": 1.0,
     "force_weight": 0.25,
+    "landscapes": {
+        "molecules": 4,
+        "errors": {
+            "test": {
+                "before": {
+                    "molecules": 4,
+                    "minima": 8,
+                    "lost": 0,
+                    "frequency_rms_per_cm": 119.12,
+                    "scan_rms_kcal_per_mol": None,
+                },
+                "after": {"molecules": 4, "minima": 8, "lost": 1, "frequency_rms_per_cm": 69.51, "scan_rms_kcal_per_mol": None},
+            }
+        },
+    },
     "errors": {
         "train": {
             name: {
@@ -38,6 +53,9 @@ def test_it_tells_data_method_charges_and_errors() -> None:
         "xtb (GFN2-xTB): 3/40, 0/0, 0/0",
         "mine/\\xe9 (level of theory not known)",
         "energies x 1, forces x 0.25; method exact",
+        "minima: frequency x 30, displacement x 30, conformer energy x 5, scan x 10; 4 rounds",
+        "test: 4 molecules, 8 minima; relaxed into another minimum 0 -> 1",
+        "harmonic frequencies [1/cm]: 119 -> 69.5",
         "strength of the prior 5.946",
         "of the data for 1 molecules (LibraryCharges); for others: NAGL, openff-gnn-am1bcc-1.0.0.pt.",
         "train: 3 molecules, 40 conformers",
@@ -48,6 +66,13 @@ def test_it_tells_data_method_charges_and_errors() -> None:
 
 
 def test_charges_that_are_not_in_the_file_are_named() -> None:
-    text = provenance("sage.offxml", {}, FitSmirnoff(method="gradient"), ExportedCharges(n_left_out=900), METRICS)
+    text = provenance(
+        "sage.offxml",
+        {},
+        FitSmirnoff(method="gradient"),
+        ExportedCharges(n_left_out=900),
+        {**METRICS, "landscapes": {"molecules": 0}},
+    )
+    assert "minima" not in text
     assert "of the data for 900 molecules, which are NOT in this file" in text
     assert "Then minimized by lm with loss l2" in text

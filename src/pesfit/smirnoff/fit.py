@@ -119,7 +119,7 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
 
     output.mkdir(parents=True, exist_ok=True)
     write_failures(output / FAILURES_FILE, failures)
-    facts = {**_fit_metrics(fit), "errors": summary}
+    facts = {**_fit_metrics(fit), "landscapes": _landscape_metrics(landscapes, fit), "errors": summary}
     charges = gradient.charges if gradient else ()
     exported = export_force_field(
         output, inputs, molecules, extension, fitted, params=params, trained_charges=charges, facts=facts
@@ -139,13 +139,11 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
         "molecules": len(molecules),
         "molecules_failed": len(failures),
         "rows_left_out_unparameterized": n_left_out,
-        **_fit_metrics(fit),
+        **facts,
         **({} if gradient is None else {"gradient": gradient_metrics(gradient)}),
         **exported,
         **notable(layout, extension.force_field, fitted),
-        "landscapes": _landscape_metrics(landscapes, fit),
         "improvement": improvement(summary, "before", "after"),
-        "errors": summary,
     }
     write_summary(output / "summary.md", metrics, layout.names(extension.force_field, ~fit.posterior.determined))
     shutil.rmtree(scratch, ignore_errors=True)

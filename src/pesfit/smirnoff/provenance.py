@@ -18,6 +18,14 @@ _ERRORS = {
     "energy_rmse_kcal_per_mol": "energy RMSE [kcal/mol]",
     "force_rmse_kcal_per_mol_per_angstrom": "force RMSE [kcal/mol/angstrom]",
 }
+_ERRORS_OF_MINIMA = {
+    "frequency_rms_per_cm": "harmonic frequencies [1/cm]",
+    "bond_rms_angstrom": "bonds at minima [angstrom]",
+    "angle_rms_degree": "angles at minima [degree]",
+    "dihedral_rms_degree": "dihedrals at minima [degree]",
+    "conformer_energy_rms_kcal_per_mol": "energies between minima [kcal/mol]",
+    "scan_rms_kcal_per_mol": "torsion scans [kcal/mol]",
+}
 
 
 def provenance(
@@ -30,7 +38,7 @@ def provenance(
         levels: level of theory of each source.
         params: section `fit_smirnoff`.
         charges: those in the file.
-        metrics: of the fit: `parameters`, `prior_strength`, `energy_weight`, `force_weight` and `errors` (see `fit_smirnoff`).
+        metrics: of the fit: `parameters`, `prior_strength`, `energy_weight`, `force_weight`, `errors`, `landscapes` (see `fit_smirnoff`).
     """
     lines = [
         f"Fitted with pesfit {metadata.version('pesfit')}, starting from {start}.",
@@ -42,6 +50,7 @@ def provenance(
         f"Charges: {_charges(charges)}.",
         "",
         *_errors(metrics["errors"]),
+        *_errors_of_minima(metrics["landscapes"]),
     ]
     text = "\n".join(line.rstrip() for line in lines)
     return text.encode("ascii", "backslashreplace").decode()
@@ -59,6 +68,10 @@ def _data(levels: Mapping[str, str], errors: Mapping[str, Any]) -> Iterator[str]
 def _objective(params: FitSmirnoff, metrics: Mapping[str, Any]) -> Iterator[str]:
     objective = params.objective
     yield f"Objective: energies x {metrics['energy_weight']:.4g}, forces x {metrics['force_weight']:.4g}; method {params.method},"
+    if metrics["landscapes"]["molecules"]:
+        kinds = ("frequency", "displacement", "conformer_energy", "scan")
+        weights = (f"{kind.replace('_', ' ')} x {getattr(objective, f'{kind}_weight'):.4g}" for kind in kinds)
+        yield f"  minima: {', '.join(weights)}; {objective.rounds} rounds,"
     yield f"  energy zero {objective.energy_zero}, normalization {objective.normalization}, conformers {objective.conformer_weight.kind},"
     yield f"  strength of the prior {metrics['prior_strength']:.4g}."
     if params.method == "gradient":
@@ -89,3 +102,20 @@ def _errors(errors: Mapping[str, Any]) -> Iterator[str]:
             before, after = (found[label].get(key) for label in ("before", "after"))
             if before is not None and after is not None:
                 yield f"    {name}: {before:.2f} -> {after:.2f}"
+
+
+def _errors_of_minima(landscapes: Mapping[str, Any]) -> Iterator[str]:
+    errors: Mapping[str, Any] = landscapes.get("errors", {})
+    if errors:
+        yield "Root mean square errors at minima, and of relaxed torsion scans:"
+    for split in SPLITS:
+        if split not in errors:
+            continue
+        before, after = errors[split]["before"], errors[split]["after"]
+        yield (
+            f"  {split}: {after['molecules']} molecules, {after['minima']} minima; relaxed into another minimum {before['lost']} -> "
+            f"{after['lost']}"
+        )
+        for key, name in _ERRORS_OF_MINIMA.items():
+            if before.get(key) is not None and after.get(key) is not None:
+                yield f"    {name}: {before[key]:.3g} -> {after[key]:.3g}"
