@@ -84,7 +84,7 @@ def write_path(path: Path, fit: ExactFit) -> None:
     """Write the path over prior strengths as CSV."""
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        kinds = list(fit.path[0].train)
+        kinds = list(fit.equations.equations["train"])
         parts = [f"{split}_{kind}" for split in ("train", "validation") for kind in kinds]
         writer.writerow(["prior_strength", "effective_parameters", "log_evidence", *parts])
         for point in fit.path:

@@ -254,11 +254,14 @@ class _Solver:
         return minimize_on_path(lambda strength: self.objective("validation", self.optimum(strength, x)), _grid(spectrum))
 
     def path(self, x: FloatArray) -> list[PathPoint]:
-        """Follow the optimum over prior strengths."""
+        """Follow the optimum over prior strengths, but for those at which rounding leaves the optimum unsure (`quadratic.minimize`)."""
         spectrum = Spectrum.of(self.moments("train", x), self.prior)
         points = []
         for strength in _grid(spectrum).tolist():
-            there = self.optimum(strength, x)
+            try:
+                there = self.optimum(strength, x)
+            except PesfitError:
+                continue
             train, validation = (self.problem.sums_of_squares(split, there) for split in ("train", "validation"))
             points.append(
                 PathPoint(strength, spectrum.effective_parameters(strength), spectrum.log_evidence(strength), train, validation)
