@@ -11,18 +11,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pesfit.core.exceptions import DataError, ParamsError, TooManyFailuresError
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
+from pesfit.data.minima import Landscapes, MoleculeMinima
 from pesfit.data.splits import SplitRow, Splits
 from pesfit.data.topology import ForceField, ParameterizedSet
 from pesfit.parameterize.force_field import read_force_field
 from pesfit.parameterize.stage import parameterize_datasets
 from pesfit.params.fit_smirnoff import FitSmirnoff, Objective, Train, TrainProperTorsions
 from pesfit.params.preparation import AssignCharges, Parameterize
+from pesfit.potentials.interface import Conformers
+from pesfit.potentials.minimize import minimize
+from pesfit.potentials.terms import Terms
+from pesfit.potentials.vibrations import hessians
 from pesfit.smirnoff.exact import accumulate as accumulate_module
+from pesfit.smirnoff.exact.landscapes import KINDS
 from pesfit.smirnoff.fit import fit_smirnoff
 from pesfit.smirnoff.parameters import Layout, without_linear_torsions
+from pesfit.smirnoff.potential import SmirnoffPotential
+from pesfit.statistics.normal_equations import load
 from tests import openff_oracle
 from tests.smirnoff.samples import evaluate, perturbation
 
@@ -254,3 +263,51 @@ def test_what_cannot_be_fitted_is_refused(data: Data, tmp_path: Path) -> None:
     unknown = Train(proper_torsions=TrainProperTorsions(include=("t999",)))
     with pytest.raises(ParamsError, match="'t999' is neither id nor SMIRKS"):
         fit(data, tmp_path, FitSmirnoff(train=unknown))
+
+
+def minima_of(data: Data) -> Landscapes:
+    """Two minima of each molecule by the force field that is known, with Hessians; and molecules that the fit cannot use."""
+    truth, found = SmirnoffPotential(data.truth), []
+    for record in data.datasets["made"]:
+        topology = data.parameterized.topology("made", record.id)
+        assert topology is not None
+        numbers = torch.tensor(record.atomic_numbers, dtype=torch.int64)
+        start = Conformers(numbers, torch.tensor(record.coords[:2]), Terms.from_topology(topology))
+        ended = minimize(truth, [start], max_force=1e-4, max_steps=3000)[0]
+        labels = replace(record.select([0, 1]), coords=ended.coords, energy=ended.energy, forces=ended.forces)
+        curvatures = hessians(truth, replace(start, coords=torch.from_numpy(ended.coords)))
+        found.append(MoleculeMinima(labels, "made", curvatures))
+    first = found[0]
+    broken = np.full_like(first.record.coords, 1.0)
+    unknown = replace(first, record=replace(first.record, id="m/unknown"))
+    return Landscapes((replace(first, record=replace(first.record, coords=broken)), *found[1:], unknown), (), {})
+
+
+@pytest.mark.slow
+def test_minima_are_fitted_and_those_that_fail_are_listed(data: Data, tmp_path: Path) -> None:
+    metrics = fit_smirnoff(
+        data.datasets, data.parameterized, data.splits, PARAMS.model_copy(update={"max_failed_fraction": 0.5}), tmp_path / "out",
+        scratch=tmp_path / "scratch", minima=minima_of(data),
+    )  # fmt: skip
+    found = metrics["landscapes"]
+    assert (found["molecules"], found["training"]) == (5, 4)
+    assert (
+        found["errors"]["train"]["after"]["bond_rms_angstrom"] < 0.1 * found["errors"]["train"]["before"]["bond_rms_angstrom"]
+    )
+    assert set(found["errors"]) == {"train", "test"}
+    failures = (tmp_path / "out" / "failures.csv").read_text()
+    assert "made/m/0" in failures
+    assert set(load(tmp_path / "out" / "normal-equations.npz")["train"]) == {"energies", "forces", *KINDS}
+    assert "## Minima and torsion scans" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_without_minima_it_is_a_fit_to_energies_and_forces(
+    data: Data, fitted: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    fit_smirnoff(
+        data.datasets, data.parameterized, data.splits, PARAMS, tmp_path / "out", scratch=tmp_path / "scratch",
+        minima=Landscapes((), (), {}),
+    )  # fmt: skip
+    names = ("force-field.offxml", "normal-equations.npz", "posterior.npz")
+    assert all((tmp_path / "out" / name).read_bytes() == (fitted[0] / "out" / name).read_bytes() for name in names)
+    assert fitted[1]["landscapes"] == {"molecules": 0, "training": 0}
