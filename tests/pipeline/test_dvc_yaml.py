@@ -110,6 +110,7 @@ def status(checkout: Checkout) -> dict[str, set[str]]:
     return {name: {dependency for change in found for dependency in change} for name, found in changes.items()}
 
 
+@pytest.mark.slow
 def test_a_changed_module_reruns_the_stages_that_import_it_and_no_other(committed: Checkout) -> None:
     """All modules change at once, since DVC names those that each stage reruns for; an independent program knows the imports."""
     graph = grimp.build_graph("pesfit", exclude_type_checking_imports=True, cache_dir=None)
@@ -136,6 +137,7 @@ def test_a_changed_module_reruns_the_stages_that_import_it_and_no_other(committe
     assert "application" not in packages  # no stage needs it
 
 
+@pytest.mark.slow
 def test_files_of_the_users_own_are_tracked_by_content(committed: Checkout, tmp_path: Path) -> None:
     inputs = committed.path / "inputs"
     elsewhere = tmp_path / "elsewhere"
@@ -152,6 +154,7 @@ def test_files_of_the_users_own_are_tracked_by_content(committed: Checkout, tmp_
     committed.run("dvc", "commit", "--force", *expected)
 
 
+@pytest.mark.slow
 def test_a_network_that_starts_from_another_is_trained_after_it(committed: Checkout) -> None:
     params = committed.path / "params.yaml"
     params.write_text(params.read_text().replace("conservative: inputs/random-weights", "conservative: outputs/learned/direct"))
