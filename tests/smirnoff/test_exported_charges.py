@@ -117,6 +117,7 @@ def written(path: Path, start: ForceField, topologies: list[Topology]) -> Export
 NAMES = ("CCO", "CC#N", "CC(=O)[O-]", "C[N+](=O)[O-]")
 
 
+@pytest.mark.slow
 def test_charges_of_nagl_are_left_to_nagl(sage: ForceField, tmp_path: Path) -> None:
     """The section is as in openff-2.3.0.offxml. The toolkit has no NAGL here: our reader stands in for it."""
     path = tmp_path / "a.offxml"
@@ -137,6 +138,7 @@ def test_charges_of_nagl_are_left_to_nagl(sage: ForceField, tmp_path: Path) -> N
     assert path.read_bytes() == (tmp_path / "b.offxml").read_bytes()
 
 
+@pytest.mark.slow
 def test_charges_of_data_come_with_the_file_and_the_rest_from_nagl(sage: ForceField, tmp_path: Path) -> None:
     path = tmp_path / "a.offxml"
     of_data = {smiles: made_up(molecule_of(smiles)) for smiles in ("CC(=O)NC", "C[C@H](N)C(=O)O")}
