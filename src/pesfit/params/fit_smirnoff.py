@@ -310,7 +310,7 @@ class FitSmirnoff(MaxFailed):
     train: Train = Field(Train(), description="Trained parameters, their bounds and priors.")
     objective: Objective = Field(Objective(), description="Function that is minimized.")
     prior_strength: Annotated[float, Field(gt=0.0, le=1e12)] | Literal["evidence", "validation"] = Field(
-        "evidence",
+        6.0,
         description="Factor on the sum of squares of (parameter - start)/prior_width, in the unit of the objective; or chosen by "
         "marginal likelihood, or by the objective on the validation set.",
     )

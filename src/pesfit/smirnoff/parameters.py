@@ -112,7 +112,8 @@ class Layout:
             for row in np.flatnonzero(chosen(table, section) & ((table.uses > 0) == used)).tolist():
                 k = float(table.values[row, 0])
                 minimum = float(table.values[row, 1]) if handler in MINIMUM else 0.0
-                kinds = [False] * section.k.train + [True] * (shifts and (section.k.train or k > 0.0))
+                moves = shifts and (section.k.train or k > 0.0) and not (handler == "Angles" and minimum > _STRAIGHT)
+                kinds = [False] * section.k.train + [True] * moves
                 entries += [(index, row, is_shift, k, minimum) for is_shift in kinds]
         columns = [[entry[i] for entry in entries] for i in range(5)]
         return cls(

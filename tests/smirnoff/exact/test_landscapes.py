@@ -19,7 +19,7 @@ from pesfit.potentials.terms import Terms
 from pesfit.potentials.vibrations import hessians, normal_modes
 from pesfit.smirnoff.exact.accumulate import FitEquations
 from pesfit.smirnoff.exact.landscape_data import compared_terms
-from pesfit.smirnoff.exact.landscapes import KINDS, Compared, Landscape, LandscapeRows, LandscapeSet, Member
+from pesfit.smirnoff.exact.landscapes import KINDS, Compared, Landscape, LandscapeRows, LandscapeSet, PlacedLandscape
 from pesfit.smirnoff.exact.solve import ExactFit, fit_exactly
 from pesfit.smirnoff.features import MoleculeFeatures
 from pesfit.smirnoff.parameters import Layout, without_linear_torsions
@@ -66,7 +66,7 @@ class Made:
         return Landscape(MoleculeMinima(labels, "made", curvatures), scans, features, molecule)
 
     def set_of(self, landscapes: list[Landscape] | None = None) -> LandscapeSet:
-        members = [Member(f"made/{i}", "train", each) for i, each in enumerate(landscapes or self.landscapes)]
+        members = [PlacedLandscape(f"made/{i}", "train", each) for i, each in enumerate(landscapes or self.landscapes)]
         return LandscapeSet(members, len(self.layout), self.potential)
 
     def again(self, number: int, x: FloatArray) -> LandscapeRows:

@@ -19,7 +19,7 @@ from pesfit.potentials.interface import Conformers
 from pesfit.potentials.internal_coordinates import angles
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.exact.accumulate import STAGE
-from pesfit.smirnoff.exact.landscapes import Compared, Landscape, LandscapeSet, Member
+from pesfit.smirnoff.exact.landscapes import Compared, Landscape, LandscapeSet, PlacedLandscape
 from pesfit.smirnoff.features import MoleculeFeatures
 from pesfit.smirnoff.fit_data import FitInputs
 from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
@@ -93,7 +93,7 @@ def landscape_set(
     for each in placed:
         try:
             topology = extension.extend(inputs.parameterized[each.topology])
-            members.append(Member(each.id, each.split, _landscape(each, topology, extension, layout)))
+            members.append(PlacedLandscape(each.id, each.split, _landscape(each, topology, extension, layout)))
         except (MoleculeError, DataError) as error:
             failures.append(Failure.from_exception(each.id, STAGE, error))
     return (

@@ -321,7 +321,7 @@ class Landscape:
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class PlacedLandscape:
     """A molecule's landscape in the data of a fit.
 
     Attributes:
@@ -346,7 +346,7 @@ class LandscapeRows:
         n_parameters: length of x.
     """
 
-    members: Sequence[Member]
+    members: Sequence[PlacedLandscape]
     rows: Sequence[Mapping[Kind, Rows]]
     kept: Sequence[BoolArray]
     n_parameters: int
@@ -407,7 +407,9 @@ class LandscapeSet:
         potential: makes the potential that an x stands for.
     """
 
-    def __init__(self, members: Sequence[Member], n_parameters: int, potential: Callable[[FloatArray], Potential]) -> None:
+    def __init__(
+        self, members: Sequence[PlacedLandscape], n_parameters: int, potential: Callable[[FloatArray], Potential]
+    ) -> None:
         self.members = tuple(members)
         self._n_parameters, self._potential = n_parameters, potential
 
@@ -431,9 +433,9 @@ class LandscapeSet:
         return LandscapeRows(self.members, rows, kept, self._n_parameters)
 
 
-def _batches(members: Sequence[Member]) -> Iterator[Sequence[Member]]:
+def _batches(members: Sequence[PlacedLandscape]) -> Iterator[Sequence[PlacedLandscape]]:
     """Cut molecules into pieces of so many atoms that one evaluation costs more than its overhead."""
-    batch: list[Member] = []
+    batch: list[PlacedLandscape] = []
     n_atoms = 0
     for member in members:
         batch.append(member)
