@@ -63,7 +63,7 @@ def test_an_error_in_a_worker_is_raised_here(monkeypatch: pytest.MonkeyPatch, wo
         list(ordered_map(refuse_seven, range(20), label="sevens"))
 
 
-# Python 3.11's pool fails its futures in a thread, which trips over one that is cancelled meanwhile.
+# Python 3.11's pool fails its futures in a thread, which trips over one that is canceled meanwhile.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_worker_that_dies_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "2")
