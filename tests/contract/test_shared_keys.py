@@ -107,7 +107,12 @@ def compare(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
 def test_06_and_09_print_the_same(made: Made, tmp_path: Path) -> None:
     """Errors of the gradient fit are compared with those of the exact one in `tests/smirnoff/gradient`."""
     metrics = fit_smirnoff(
-        made.datasets, made.parameterized, made.splits, FitSmirnoff(), tmp_path / "out", scratch=tmp_path / "scratch"
+        made.datasets,
+        made.parameterized,
+        made.splits,
+        FitSmirnoff(prior_strength="evidence"),
+        tmp_path / "out",
+        scratch=tmp_path / "scratch",
     )
     models = {
         "smirnoff-initial": open_model(openff_oracle.FORCE_FIELD),
@@ -125,8 +130,9 @@ def test_06_and_09_print_the_same(made: Made, tmp_path: Path) -> None:
             assert has_intervals == (source != TRAJECTORY)
     assert of_fit["all"]["molecules"] == 12
     assert of_fit["all"]["conformers"] == of_fit["all"]["energies"] + 1
-    within = found["smirnoff"][TRAJECTORY]["force_rmse_kcal_per_mol_per_angstrom_interval_95_within_molecule"]
-    assert within[0] < found["smirnoff"][TRAJECTORY]["force_rmse_kcal_per_mol_per_angstrom"] < within[1]
+    initial = found["smirnoff-initial"][TRAJECTORY]  # whose errors are white noise: frames are independent
+    within = initial["force_rmse_kcal_per_mol_per_angstrom_interval_95_within_molecule"]
+    assert within[0] < initial["force_rmse_kcal_per_mol_per_angstrom"] < within[1]
 
 
 def test_07_and_09_print_the_same(made: Made, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def analyse(params: Params, output: Path) -> dict[str, Any]:
     failure_files |= {stage: [folder / FAILURES_FILE for folder in folders] for stage, folders in _FAILURES.items()}
     sections = [
         summary.section(headlines),
-        benchmark.section(compared, benchmark_figures.figures(compared)),
+        benchmark.section(compared, benchmark_figures.figures(compared) if compared.subsets else []),
         run.run_section(run.RunSummary.read(params, DATA / "arrow", METRICS)),
         errors.section(predictions, found, errors.count_frames(datasets, splits)),
         parity_section(points),
@@ -141,6 +141,8 @@ def _benchmark_blocks(
             ("RMSE of relative energies", "kcal/mol", f"energy_rmse_{ENERGY_UNIT}"),
         )
     }
+    if not compared.subsets:  # published data alone: no molecule has minima
+        return []
     figure = benchmark_figures.headline_figure(compared)
     table = benchmark.headline_table(compared, of_test)
     return [*map(Text, benchmark.sentences(compared)), table, *([] if figure is None else [figure])]

@@ -75,7 +75,7 @@ def test_optimum_beats_what_a_general_optimiser_finds(molecules: Sample) -> None
 def test_noiseless_labels_are_recovered(molecules: Sample) -> None:
     layout = Layout.of(molecules.force_field, Train())
     x = perturbation(layout)
-    problem, found = fit(shard(molecules, layout, x), layout, FitSmirnoff())
+    problem, found = fit(shard(molecules, layout, x), layout, FitSmirnoff(prior_strength="evidence"))
     widths = layout.prior().widths
     error = np.abs(found.posterior.x - x) / widths
     assert found.posterior.determined.sum() > 0.8 * len(layout)
@@ -157,11 +157,11 @@ def test_strength_by_validation_is_the_best_of_the_path(molecules: Sample) -> No
 
 def test_error_bars_are_larger_where_molecules_disagree(molecules: Sample) -> None:
     layout = Layout.of(molecules.force_field, Train(angles=TrainAngles(k=AngleK(train=False), angle=AngleAngle(train=False))))
-    agreeing = fit(shard(molecules, layout, perturbation(layout), noise=1.0), layout, FitSmirnoff())[1]
+    agreeing = fit(shard(molecules, layout, perturbation(layout), noise=1.0), layout, FitSmirnoff(prior_strength="evidence"))[1]
     entries = []
     for i in range(4):  # each molecule has its own truth
         entries += shard(molecules, layout, perturbation(layout, seed=i), noise=1.0).entries[2 * i : 2 * i + 2]
-    disagreeing = fit(ShardStatistics(tuple(entries), ()), layout, FitSmirnoff())[1]
+    disagreeing = fit(ShardStatistics(tuple(entries), ()), layout, FitSmirnoff(prior_strength="evidence"))[1]
     assert agreeing.redundancy < 3.0
     assert disagreeing.redundancy > 2.0 * agreeing.redundancy
 

@@ -330,6 +330,8 @@ def section(results: BenchmarkResults, figures: Sequence[Block]) -> PageSection:
         "After V. T. Lim et al., F1000Research 9, 1390 (2020), and L. D'Amore et al., J. Chem. Inf. Model. 62, 6094 (2022); "
         "`docs/benchmark.md` has the definitions."
     )
+    if not results.subsets:
+        return PageSection("benchmark", "Minima, frequencies, torsions", [Text("No molecule has minima to compare with.")])
     geometry, energies, frequencies = tables(results)
     return PageSection(
         "benchmark", "Minima, frequencies, torsions", [first, geometry, energies, frequencies, *figures, lost_table(results)]
