@@ -45,15 +45,15 @@ def with_code(text: str) -> str:
     inside = False
     for line in text.splitlines():
         words = line.split()
-        if words[:2] == ["cmd:", "python"]:
-            script = ROOT / words[2]
+        if words[:3] == ["cmd:", "exec", "python"]:
+            script = ROOT / words[3]
         if line.strip() == END:
             inside = False
         if not inside:
             result.append(line)
         if line.strip() == BEGIN:
             if script is None:
-                raise SystemExit(f"dvc.yaml: {BEGIN} before any `cmd: python <script>`")
+                raise SystemExit(f"dvc.yaml: {BEGIN} before any `cmd: exec python <script>`")
             if inside:
                 break
             inside = True

@@ -55,6 +55,7 @@ class Checkout:
         binaries = Path(sys.executable).parent
         return os.environ | {
             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+            "SHELL": "/bin/sh",  # the harder case: dash does not replace itself with its only command, as bash does
             "PESFIT_CACHE": str(self.path / ".download-cache"),
             "PESFIT_WORKERS": str(workers),
         }

@@ -26,7 +26,7 @@ VARIANTS = ("conservative", "direct")
 
 
 def script(stage: str) -> Path:
-    return ROOT / STAGES[stage]["cmd"].split()[1]
+    return ROOT / STAGES[stage]["cmd"].split()[2]
 
 
 def test_stages_declare_the_code_they_are_made_of() -> None:
@@ -45,7 +45,7 @@ def test_lists_of_code_are_written_between_markers_alone() -> None:
     emptied = re.sub(r"(# code \(`make deps`\)\n).*?( *# end of code)", r"\1\2", text, flags=re.DOTALL)
     assert len(emptied) < 0.5 * len(text)
     assert deps.with_code(emptied) == text
-    for broken in (text.replace(deps.END, "#", 1), text.replace("cmd: python", "cmd: sh", 1)):
+    for broken in (text.replace(deps.END, "#", 1), text.replace("cmd: exec python", "cmd: sh", 1)):
         with pytest.raises(SystemExit, match=r"dvc\.yaml: .*code \(`make deps`\)"):
             deps.with_code(broken)
 
