@@ -34,6 +34,17 @@ def end_abruptly(item: int) -> int:
     return item
 
 
+def end_later(item: int) -> int:
+    if item:
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def use_slowly(result: int) -> None:
+    time.sleep(1.5)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_results_come_in_order_whatever_the_number_of_workers(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", str(workers))
@@ -63,12 +74,16 @@ def test_an_error_in_a_worker_is_raised_here(monkeypatch: pytest.MonkeyPatch, wo
         list(ordered_map(refuse_seven, range(20), label="sevens"))
 
 
-# Python 3.11's pool fails its futures in a thread, which trips over one that is canceled meanwhile.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_worker_that_dies_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PESFIT_WORKERS", "2")
     with pytest.raises(PesfitError, match=r"a worker process was ended .* set PESFIT_WORKERS lower"):
         list(ordered_map(end_abruptly, range(4), label="deaths"))
+
+
+def test_a_worker_that_dies_while_results_are_used_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PESFIT_WORKERS", "2")
+    with pytest.raises(PesfitError, match=r"a worker process was ended .* set PESFIT_WORKERS lower"):
+        list(map(use_slowly, ordered_map(end_later, range(100), label="deaths")))
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", ""])

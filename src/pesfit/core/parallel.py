@@ -87,19 +87,21 @@ def _in_processes(function: Callable[[Item], Result], items: Iterable[Item], wor
     ) as pool:
         try:
             for n_done in itertools.count():
-                for item in itertools.islice(source, workers * _LOOK_AHEAD - len(pending)):
-                    future = pool.submit(function, item)
-                    future.add_done_callback(lambda _: bar.update())  # when it is done, which may be before its turn
-                    pending.append(future)
-                if not pending:
-                    return
                 try:
-                    yield pending.popleft().result()
+                    for item in itertools.islice(source, workers * _LOOK_AHEAD - len(pending)):
+                        future = pool.submit(function, item)
+                        future.add_done_callback(lambda _: bar.update())  # when it is done, which may be before its turn
+                        pending.append(future)
+                    if not pending:
+                        return
+                    result = pending.popleft().result()
                 except BrokenProcessPool as error:
+                    pending.clear()  # the pool ends them itself, in a thread that trips over one that is canceled meanwhile
                     raise PesfitError(
                         f"{bar.desc}: a worker process was ended while item {n_done} or one of the {workers * _LOOK_AHEAD} after it was "
                         f"worked on; if memory ran out, set PESFIT_WORKERS lower (now {workers})"
                     ) from error
+                yield result
         finally:
             for future in pending:
                 future.cancel()
