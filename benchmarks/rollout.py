@@ -26,6 +26,7 @@ from ase.md.verlet import VelocityVerlet
 from openff.units import Quantity
 from openmm import unit
 
+from pesfit.chemistry.smiles import standard_masses
 from pesfit.core.exceptions import Failure
 from pesfit.core.units import EV
 from pesfit.data.topology import Topology
@@ -34,7 +35,7 @@ from pesfit.parameterize.force_field import read_force_field
 from pesfit.potentials.interface import Potential
 from pesfit.potentials.terms import Terms
 from pesfit.simulate.loop import Protocol, simulate
-from pesfit.simulate.replicas import Replicas, as_batch, standard_masses
+from pesfit.simulate.replicas import Replicas, as_batch
 from pesfit.smirnoff.potential import SmirnoffPotential
 
 FORCE_FIELD = "openff_unconstrained-2.1.0.offxml"

@@ -12,7 +12,7 @@ import pytest
 
 from pesfit.application.label_dataset import label_dataset
 from pesfit.application.labeler import Labeler
-from pesfit.chemistry.smiles import mapped_smiles
+from pesfit.chemistry.smiles import mapped_smiles, standard_masses
 from pesfit.cluster.stage import cluster_datasets
 from pesfit.core.exceptions import ParamsError
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, open_datasets, read_failures
@@ -32,7 +32,7 @@ from pesfit.params.preparation import (
 )
 from pesfit.potentials.gfn2_model import Gfn2Potential
 from pesfit.simulate.loop import Protocol, simulate
-from pesfit.simulate.replicas import Replicas, standard_masses
+from pesfit.simulate.replicas import Replicas
 from pesfit.simulate.rollout import frames
 from pesfit.sources.convert import convert_sources
 from pesfit.sources.download.stage import download_sources

@@ -13,7 +13,7 @@ from pesfit.application.geometries import Geometry, embedded
 from pesfit.application.predict import predict
 from pesfit.core.exceptions import DataError
 from pesfit.models.open import open_model
-from pesfit.smirnoff.openmm_check import openmm_energies
+from pesfit.smirnoff.openmm_check import openmm_energies, openmm_system
 
 
 def conformers(smiles: str, n: int) -> list[Geometry]:
@@ -31,9 +31,9 @@ def test_energies_are_openmms(smirnoff: Path) -> None:
     prepared = model.prepare(geometries[0].atomic_numbers, geometries[0].smiles, "")
     assert prepared.terms is not None
     coords = np.stack([geometry.coords for geometry in geometries])
-    expected = openmm_energies(
-        smirnoff / "force-field.offxml", geometries[0].smiles or "", prepared.terms.charges.numpy(), coords
-    )
+    offxml = (smirnoff / "force-field.offxml").read_text()
+    system = openmm_system(offxml, geometries[0].smiles or "", prepared.terms.charges.numpy())
+    expected = openmm_energies(system, coords)
     np.testing.assert_allclose([of.energy for of in found], expected, atol=1e-6)
     np.testing.assert_allclose([of.relative_energy for of in found], expected - expected[0], atol=1e-6)
     assert [of.charge_method for of in found] == ["nagl"] * 3

@@ -48,20 +48,13 @@ def landscape(
 ) -> tuple[MoleculeMinima, tuple[TorsionScan, ...]]:
     """Relax a molecule with a potential, find its Hessian, and scan a dihedral."""
     found = minimize(potential, [conformers], max_force=1e-3, max_steps=2000)[0]
-    relaxed = Conformers(conformers.atomic_numbers, torch.from_numpy(found.coords), conformers.terms, conformers.total_charge)
     assert found.converged.all()
-    minima = MoleculeMinima(
-        record(conformers, smiles, name, found.coords, found.energy), "made", np.stack(list(hessians(potential, relaxed)))
-    )
+    curvatures = np.stack(list(hessians(potential, conformers.at(found.coords))))
+    minima = MoleculeMinima(record(conformers, smiles, name, found.coords, found.energy), "made", curvatures)
     if scanned is None:
         return minima, ()
     angles = -np.pi + 2.0 * np.pi * np.arange(N_POINTS) / N_POINTS
-    starts = Conformers(
-        conformers.atomic_numbers,
-        torch.from_numpy(np.repeat(found.coords[:1], N_POINTS, axis=0)),
-        conformers.terms,
-        conformers.total_charge,
-    )
+    starts = conformers.at(np.repeat(found.coords[:1], N_POINTS, axis=0))
     points = minimize(potential, [starts], max_force=1e-2, max_steps=3000, restraints=[Restraint(scanned, angles)])[0]
     assert points.converged.all()
     scan = TorsionScan(record(conformers, smiles, f"{name}/scan", points.coords, points.energy), "made", name, scanned, angles)

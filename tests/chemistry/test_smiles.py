@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from pesfit.chemistry.smiles import elements_of, group_of, mapped_molecule, mapped_smiles, read_smiles
+from pesfit.chemistry.smiles import elements_of, group_of, mapped_molecule, mapped_smiles, read_smiles, standard_masses
 from pesfit.core.exceptions import MoleculeError
 from pesfit.sources.xtb import MOLECULES
 
@@ -80,3 +81,9 @@ def test_impossible_valences_are_read_without_sanitizing_alone() -> None:
     assert mapped_molecule(smiles, sanitize=False).GetNumAtoms() == 7
     with pytest.raises(MoleculeError, match="RDKit cannot read"):
         mapped_molecule(smiles)
+
+
+def test_masses_are_standard_atomic_weights() -> None:
+    np.testing.assert_allclose(
+        standard_masses(np.array([1, 6, 17, 35], dtype=np.int32)), [1.008, 12.011, 35.45, 79.904], atol=5e-3
+    )

@@ -12,6 +12,7 @@ import torch
 from scipy.stats import mannwhitneyu, spearmanr
 
 from pesfit.application.geometries import embedded
+from pesfit.chemistry.smiles import standard_masses
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.data.splits import SplitRow, Splits
@@ -22,7 +23,6 @@ from pesfit.potentials.gfn2 import Gfn2
 from pesfit.potentials.gfn2_model import Gfn2Potential
 from pesfit.potentials.interface import Conformers, collate
 from pesfit.potentials.minimize import minimize
-from pesfit.simulate.replicas import standard_masses
 from pesfit.sources.xtb_dynamics import Langevin
 from pesfit.uncertainty.standard_deviations import StandardDeviations
 

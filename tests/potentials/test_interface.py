@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +49,16 @@ def test_atoms_are_located(batch: Batch) -> None:
     for atom in (-1, 7):
         with pytest.raises(IndexError):
             batch.locate(atom)
+
+
+def test_other_conformers_of_a_molecule_are_a_copy_in_double_precision() -> None:
+    start = Conformers(torch.tensor([8, 1, 1]), water().coords, total_charge=-1)
+    coords = np.ones((5, 3, 3), dtype=np.float32)
+    there = start.at(coords)
+    coords[:] = 0.0
+    assert torch.equal(there.coords, torch.ones(5, 3, 3, dtype=torch.float64))
+    assert (there.atomic_numbers.tolist(), there.total_charge) == ([8, 1, 1], -1)
+    assert torch.equal(start.coords, water().coords)
 
 
 def test_new_coordinates_drop_the_neighbors(batch: Batch) -> None:

@@ -108,7 +108,7 @@ def test_a_restrained_dihedral_stays_and_its_restraint_is_not_in_the_energy(mode
     assert found.converged.all()
     values = dihedrals(torch.from_numpy(found.coords), torch.tensor(BUTANE_DIHEDRAL[None])).values[:, 0].numpy()
     assert np.abs(np.angle(np.exp(1j * (values - angles)))).max() < np.deg2rad(0.5)
-    (again,) = minimize(model.potential, [replace(start, coords=torch.from_numpy(found.coords))], max_force=1e9, max_steps=1)
+    (again,) = minimize(model.potential, [start.at(found.coords)], max_force=1e9, max_steps=1)
     np.testing.assert_allclose(again.energy, found.energy, rtol=0, atol=1e-10)
 
 

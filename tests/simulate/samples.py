@@ -7,11 +7,12 @@ from functools import cache
 import numpy as np
 import torch
 
+from pesfit.chemistry.smiles import standard_masses
 from pesfit.core.arrays import FloatArray
 from pesfit.data.topology import ForceField, Topology
 from pesfit.potentials.interface import Batch, Potential, Prediction
 from pesfit.potentials.terms import Terms
-from pesfit.simulate.replicas import Replicas, standard_masses
+from pesfit.simulate.replicas import Replicas
 from pesfit.smirnoff.potential import SmirnoffPotential
 from tests import openff_oracle
 from tests.openff_oracle import OracleMolecule

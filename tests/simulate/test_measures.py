@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pesfit.chemistry.smiles import standard_masses
 from pesfit.core.exceptions import MoleculeError
 from pesfit.core.units import BOLTZMANN
 from pesfit.potentials.gfn2 import Gfn2
 from pesfit.simulate.loop import Protocol, Trajectories
 from pesfit.simulate.measures import MeasureSettings, force_error_over_time, gfn2_forces, measure, spread_frames, summarize
 from pesfit.simulate.observables import DistanceHistogram
-from pesfit.simulate.replicas import Replicas, standard_masses
+from pesfit.simulate.replicas import Replicas
 from tests.sources.synthetic import make_frames
 
 N_OBSERVATIONS, TIMESTEP, EVERY = 21, 0.5, 10

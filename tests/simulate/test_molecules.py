@@ -13,7 +13,6 @@ from pesfit.data.dataset import ConformerDataset, DatasetWriter, Record
 from pesfit.data.splits import SplitRow, Splits
 from pesfit.params.evaluation import Rollout
 from pesfit.simulate.molecules import SimulatedMolecule, find_molecules
-from pesfit.simulate.replicas import standard_masses
 
 WATER = "[O:1]([H:2])[H:3]"
 
@@ -103,9 +102,3 @@ def test_a_smiles_that_does_not_fit_is_refused(smiles: str) -> None:
     row = water("conformers/a", 1, smiles=smiles)
     with pytest.raises(MoleculeError, match="SMILES"):
         SimulatedMolecule("a", (row,), row.coords, None, "").bonds()
-
-
-def test_masses_are_standard_atomic_weights() -> None:
-    np.testing.assert_allclose(
-        standard_masses(np.array([1, 6, 17, 35], dtype=np.int32)), [1.008, 12.011, 35.45, 79.904], atol=5e-3
-    )

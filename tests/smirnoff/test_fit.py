@@ -275,7 +275,7 @@ def minima_of(data: Data) -> Landscapes:
         start = Conformers(numbers, torch.tensor(record.coords[:2]), Terms.from_topology(topology))
         ended = minimize(truth, [start], max_force=1e-4, max_steps=3000)[0]
         labels = replace(record.select([0, 1]), coords=ended.coords, energy=ended.energy, forces=ended.forces)
-        curvatures = hessians(truth, replace(start, coords=torch.from_numpy(ended.coords)))
+        curvatures = hessians(truth, start.at(ended.coords))
         found.append(MoleculeMinima(labels, "made", curvatures))
     first = found[0]
     broken = np.full_like(first.record.coords, 1.0)

@@ -48,7 +48,7 @@ def with_torsions(force_field: ForceField, k: float, ids: tuple[str, ...]) -> Fo
 
 def checked(path: Path, smiles: str, n_conformers: int = 1) -> CheckedMolecule:
     molecule = openff_oracle.molecule(smiles, n_conformers, 0.03)
-    energies = openmm_energies(path, molecule.smiles, molecule.charges, molecule.coords)
+    energies = openmm_energies(openmm_system(path.read_text(), molecule.smiles, molecule.charges), molecule.coords)
     return CheckedMolecule(molecule.smiles, molecule.charges, False, molecule.coords, energies)
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 from pesfit.application.geometries import Geometry
 from pesfit.application.predict import EvaluatedGeometry, GeometryStd, predict_molecule
+from pesfit.chemistry.smiles import standard_masses
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import PesfitError
 from pesfit.core.units import BOLTZMANN
 from pesfit.potentials.integrators import rigid_directions
 from pesfit.potentials.model import Model
 from pesfit.simulate.loop import Protocol, Simulation
-from pesfit.simulate.replicas import Replicas, standard_masses
+from pesfit.simulate.replicas import Replicas
 
 
 class ExplodedError(PesfitError):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import pickle
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -177,23 +176,19 @@ def summarize_potentials(found: Sequence[ComparedMolecule], potentials: Iterable
 
 
 def _tasks(models: Mapping[str, Model], data: BenchmarkData, params: Benchmark) -> Iterator[BenchmarkTask]:
-    scans: dict[tuple[str, str], list[TorsionScan]] = defaultdict(list)
-    for scan in data.landscapes.scans:
-        scans[scan.dataset, scan.molecule].append(scan)
     for name, model in models.items():
         pickled = pickle.dumps(model)
-        for minima in data.landscapes.minima:
+        for minima, scans in data.landscapes.by_molecule():
             record = minima.record
             topology = data.parameterized.topology(minima.dataset, record.id)
             charges = None if topology is None else topology.charges
-            mine = tuple(scans[minima.dataset, record.id])
             if name == _REFERENCE:
                 yield BenchmarkTask(name, pickled, replace(minima, hessians=None), (), charges, params.max_steps)
             elif name in _NETWORKS:
-                thinned = tuple(_every(scan, params.network_scan_step) for scan in mine)
+                thinned = tuple(_every(scan, params.network_scan_step) for scan in scans)
                 yield BenchmarkTask(name, pickled, minima, thinned, charges, params.max_steps)
             else:
-                yield BenchmarkTask(name, pickled, minima, mine, charges, params.max_steps)
+                yield BenchmarkTask(name, pickled, minima, scans, charges, params.max_steps)
 
 
 def _every(scan: TorsionScan, step: int) -> TorsionScan:

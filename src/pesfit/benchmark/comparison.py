@@ -19,76 +19,24 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import torch
 from rdkit import Chem
 from rdkit.Chem import TorsionFingerprints
 
 from pesfit.chemistry.bonds import Connectivity
-from pesfit.chemistry.smiles import mapped_molecule
+from pesfit.chemistry.smiles import mapped_molecule, standard_masses
 from pesfit.cluster.rmsd import all_pairs_rmsd
-from pesfit.core.arrays import BoolArray, FloatArray, LongArray
+from pesfit.core.arrays import BoolArray, FloatArray
 from pesfit.core.exceptions import MoleculeError
 from pesfit.data.minima import MoleculeMinima, TorsionScan
+from pesfit.potentials.bond_graph import BondGraphCoordinates
 from pesfit.potentials.interface import Conformers, Potential
-from pesfit.potentials.internal_coordinates import angles, dihedrals, distances
 from pesfit.potentials.minimize import Restraint, minimize
-from pesfit.potentials.vibrations import hessians, normal_modes
+from pesfit.potentials.vibrations import LOWEST_WAVENUMBER, hessians, normal_modes
 
 MAX_FORCE = 0.05
 """kcal/mol/Å, on the atom that feels most, at which a relaxation has ended."""
 SCAN_MAX_FORCE = 0.2
 MAX_STEPS = 1000
-STRAIGHT = np.deg2rad(165.0)
-MOVED_DIHEDRAL, MOVED_ANGLE = np.deg2rad(60.0), np.deg2rad(25.0)
-LOWEST_WAVENUMBER = 20.0
-"""cm⁻¹. Modes below it, of internal rotors that hardly have a minimum, are not compared."""
-
-
-@dataclass(frozen=True, eq=False)
-class BondGraphCoordinates:
-    """Internal coordinates of a molecule, from its bonds alone.
-
-    Attributes:
-        bonds, angles, dihedrals: atoms, shapes (n, 2), (n, 3), (n, 4).
-    """
-
-    bonds: LongArray
-    angles: LongArray
-    dihedrals: LongArray
-
-    @classmethod
-    def of(cls, mol: Chem.Mol, coords: FloatArray) -> BondGraphCoordinates:
-        """List all bonds, angles, and proper dihedrals whose angles are not straight.
-
-        Args:
-            mol: with all atoms.
-            coords: [Å], a geometry that tells straight angles, shape (n_atoms, 3).
-        """
-        neighbors = [sorted(n.GetIdx() for n in atom.GetNeighbors()) for atom in mol.GetAtoms()]
-        bonds = [(a, b) for a in range(len(neighbors)) for b in neighbors[a] if a < b]
-        trios = [(a, b, c) for b in range(len(neighbors)) for a in neighbors[b] for c in neighbors[b] if a < c]
-        values = angles(torch.from_numpy(np.array(coords)), torch.tensor(trios).reshape(-1, 3)).values.numpy()
-        bent = {trio for trio, value in zip(trios, values, strict=True) if value < STRAIGHT}
-        quartets = [
-            (a, b, c, d)
-            for b, c in bonds
-            for a in neighbors[b]
-            for d in neighbors[c]
-            if len({a, b, c, d}) == 4 and _key(a, b, c) in bent and _key(b, c, d) in bent
-        ]
-        shapes = ((bonds, 2), (trios, 3), (quartets, 4))
-        return cls(*(np.array(atoms, dtype=np.int64).reshape(-1, n) for atoms, n in shapes))
-
-    def values(self, coords: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return lengths [Å], angles and dihedrals [rad] of conformers, shapes (n_conformers, n) each."""
-        positions = torch.from_numpy(np.array(coords))
-        kinds = ((distances, self.bonds), (angles, self.angles), (dihedrals, self.dihedrals))
-        lengths, bends, turns = (kind(positions, torch.from_numpy(atoms)).values.numpy() for kind, atoms in kinds)
-        return lengths, bends, turns
-
-
-def _key(a: int, b: int, c: int) -> tuple[int, int, int]:
-    return (a, b, c) if a < c else (c, b, a)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +114,9 @@ class Subject:
         if minima.record.smiles is None:
             raise MoleculeError(f"{minima.record.id} has no SMILES, which says which atoms are bonded")
         self.mol = mapped_molecule(minima.record.smiles)
-        self.masses = np.array([atom.GetMass() for atom in self.mol.GetAtoms()])
-        self.terms = BondGraphCoordinates.of(self.mol, minima.record.coords[0])
+        self.masses = standard_masses(minima.record.atomic_numbers)
+        bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in self.mol.GetBonds()]
+        self.coordinates = BondGraphCoordinates.of(bonds, minima.record.coords[0])
         self.connectivity = Connectivity(self.mol)
         heavy = np.flatnonzero(minima.record.atomic_numbers > 1)
         self.compared = heavy if len(heavy) >= 3 else np.arange(minima.record.n_atoms)
@@ -186,12 +135,12 @@ def compare(subject: Subject, potential: Potential, conformers: Conformers, *, m
         PesfitError: where the potential cannot be asked about the molecule.
     """
     record = subject.minima.record
-    ended = minimize(potential, [_at(conformers, record.coords)], max_force=MAX_FORCE, max_steps=max_steps)[0]
+    ended = minimize(potential, [conformers.at(record.coords)], max_force=MAX_FORCE, max_steps=max_steps)[0]
     geometry = _geometry(subject, ended.coords, ended.energy, ended.converged)
     found = []
     usable = np.flatnonzero(geometry.converged & geometry.intact)
     if subject.minima.hessians is not None and len(usable):
-        own = hessians(potential, _at(conformers, ended.coords[usable]))
+        own = hessians(potential, conformers.at(ended.coords[usable]))
         for minimum, hessian in zip(usable.tolist(), own, strict=True):
             label = normal_modes(subject.minima.hessians[minimum], record.coords[minimum], subject.masses).wavenumbers
             mine = normal_modes(hessian, ended.coords[minimum], subject.masses).wavenumbers
@@ -208,22 +157,17 @@ def compare(subject: Subject, potential: Potential, conformers: Conformers, *, m
     return Comparison(geometry, tuple(found), profiles)
 
 
-def _at(conformers: Conformers, coords: FloatArray) -> Conformers:
-    return Conformers(conformers.atomic_numbers, torch.from_numpy(np.array(coords)), conformers.terms, conformers.total_charge)
-
-
 def _geometry(subject: Subject, coords: FloatArray, energy: FloatArray, converged: BoolArray) -> RelaxedGeometry:
     start = subject.minima.record.coords
-    differences = [now - before for now, before in zip(subject.terms.values(coords), subject.terms.values(start), strict=True)]
-    differences[2] = np.mod(differences[2] + np.pi, 2.0 * np.pi) - np.pi
-    bond, angle, dihedral = (_rms(difference) for difference in differences)
+    coordinates = subject.coordinates
+    differences = coordinates.differences(coordinates.evaluate(coords)[0], coordinates.evaluate(start)[0])
+    bond, angle, dihedral = (_rms(differences[:, kind]) for kind in coordinates.kinds)
     intact = converged & subject.connectivity.holds(coords)
-    moved = [np.abs(difference).max(axis=1, initial=0.0) for difference in differences]
     rmsd = [all_pairs_rmsd(np.stack(pair)[:, subject.compared])[0, 1] for pair in zip(start, coords, strict=True)]
     return RelaxedGeometry(
         converged=converged,
         intact=intact,
-        kept=intact & (moved[2] < MOVED_DIHEDRAL) & (moved[1] < MOVED_ANGLE),
+        kept=intact & ~coordinates.moved(differences),
         bond=bond,
         angle=np.rad2deg(angle),
         dihedral=np.rad2deg(dihedral),
@@ -259,7 +203,7 @@ def _fingerprints(mol: Chem.Mol, start: FloatArray, end: FloatArray) -> FloatArr
 
 
 def _profile(subject: Subject, scan: TorsionScan, potential: Potential, conformers: Conformers, max_steps: int) -> Profile:
-    start = _at(conformers, scan.record.coords)
+    start = conformers.at(scan.record.coords)
     restraint = Restraint(scan.atoms, scan.angles)
     ended = minimize(potential, [start], max_force=SCAN_MAX_FORCE, max_steps=max_steps, restraints=[restraint])[0]
     fine = ended.converged & subject.connectivity.holds(ended.coords)

@@ -1,4 +1,4 @@
-"""SMILES of molecules with all their hydrogens: reading and writing map numbers, and the identity that rows of one molecule share."""
+"""Molecules with all their hydrogens: SMILES with map numbers, elements and masses, and the identity that rows of one molecule share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rdkit import Chem, rdBase
 
-from pesfit.core.arrays import IntArray
+from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import MoleculeError
 
 
@@ -75,6 +75,12 @@ def mapped_smiles(mol: Chem.Mol) -> str:
 def elements_of(mol: Chem.Mol) -> IntArray:
     """Return the atomic numbers of a molecule, shape (n_atoms,)."""
     return np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.int32)
+
+
+def standard_masses(atomic_numbers: IntArray) -> FloatArray:
+    """Return standard atomic weights [g/mol], shape (n_atoms,)."""
+    table = Chem.GetPeriodicTable()
+    return np.array([table.GetAtomicWeight(int(number)) for number in atomic_numbers])
 
 
 def group_of(mol: Chem.Mol) -> str:

@@ -13,7 +13,7 @@ A folder such as `data/minima` holds
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,14 @@ class Landscapes:
     minima: tuple[MoleculeMinima, ...]
     scans: tuple[TorsionScan, ...]
     level_of_theory: Mapping[str, str]
+
+    def by_molecule(self) -> Iterator[tuple[MoleculeMinima, tuple[TorsionScan, ...]]]:
+        """Yield the minima of each molecule, with its scans."""
+        scans: dict[tuple[str, str], list[TorsionScan]] = {}
+        for scan in self.scans:
+            scans.setdefault((scan.dataset, scan.molecule), []).append(scan)
+        for minima in self.minima:
+            yield minima, tuple(scans.get((minima.dataset, minima.record.id), ()))
 
     def write(self, folder: Path) -> None:
         """Write the folder; the same content gives the same bytes."""

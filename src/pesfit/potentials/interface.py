@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import DataError
 from pesfit.potentials.neighbors import Edges, SkinnedEdges
 from pesfit.potentials.terms import Terms, join_terms
@@ -40,6 +42,10 @@ class Conformers:
     coords: Tensor
     terms: Terms | None = None
     total_charge: int = 0
+
+    def at(self, coords: FloatArray) -> Conformers:
+        """Return the molecule with other conformers; a copy of coords [Å], shape (n_conformers, n_atoms, 3)."""
+        return replace(self, coords=torch.from_numpy(np.array(coords, dtype=np.float64)))
 
 
 @dataclass(frozen=True, eq=False)

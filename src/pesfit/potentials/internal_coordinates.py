@@ -34,15 +34,20 @@ by autograd where no limit is taken.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import MoleculeError
 
 COLLINEAR = 1e-10
 """Sine of the angle below which two directions are taken to be parallel."""
+STRAIGHT = math.radians(165.0)
+"""Angle above which a chain of three atoms counts as straight: a dihedral through it says nothing, and an energy of it has no use."""
 
 
 class CoincidentAtomsError(MoleculeError):
@@ -139,6 +144,11 @@ def dihedrals(coords: Tensor, atoms: Tensor) -> InternalCoordinates:
     along = _inverse(g_norm, defined)
     t = a_over * (_dot(f, g) * along).unsqueeze(-1) - b_over * (_dot(h, g) * along).unsqueeze(-1)
     return InternalCoordinates(values, torch.stack((row_0, t - row_0, -row_3 - t, row_3), dim=-2))
+
+
+def within_half_a_turn(angles: FloatArray) -> FloatArray:
+    """Return angles, or differences of them, [rad] from -π to π."""
+    return np.asarray(np.mod(angles + np.pi, 2.0 * np.pi) - np.pi)
 
 
 def _positions(coords: Tensor, atoms: Tensor) -> list[Tensor]:

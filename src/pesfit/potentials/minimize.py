@@ -16,15 +16,16 @@ H            `_History.apply`    inverse Hessian, Å² mol/kcal; before the firs
 s, y         `steps`, `changes`  x_{k+1} - x_k, Å; F_k - F_{k+1}, kcal/mol/Å
 ===========  ==================  =================================================================
 
-A step that moves an atom by more than the limit is scaled down as a whole. The limit is halved, and the history dropped, where the energy
-rises; pairs with yᵀs ≤ 0 (negative curvature) are left out. A restrained dihedral adds ½ `STIFFNESS` (φ - φ_0)² to what is minimized; it
-is left out of the energies that are returned. At the slopes of torsion profiles, some 5 kcal/mol/rad, φ ends within 0.3 degrees of φ_0.
+A step that moves an atom by more than the limit is scaled down as a whole. The limit is halved where the energy rises, and the history
+dropped where it does so at the least limit; pairs with yᵀs ≤ 0 (negative curvature) are left out. A restrained dihedral adds
+½ `STIFFNESS` (φ - φ_0)² to what is minimized; it is left out of the energies that are returned. At the slopes of torsion profiles, some
+5 kcal/mol/rad, φ ends within 0.3 degrees of φ_0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ import torch
 from pesfit.core.arrays import BoolArray, FloatArray, LongArray
 from pesfit.core.exceptions import DataError
 from pesfit.potentials.interface import Conformers, Potential, collate
-from pesfit.potentials.internal_coordinates import dihedrals
+from pesfit.potentials.internal_coordinates import dihedrals, within_half_a_turn
 
 STIFFNESS = 1000.0
 """kcal/mol/rad², of the restraint of a dihedral."""
@@ -163,7 +164,7 @@ class _Group:
         dihedral, angles, start = [], [], 0
         for m in sorted({m for m, _ in active}):
             mine = [i for i, (molecule, _) in enumerate(active) if molecule == m]
-            parts.append(replace(molecules[m], coords=torch.from_numpy(np.stack([coords[i] for i in mine]))))
+            parts.append(molecules[m].at(np.stack([coords[i] for i in mine])))
             restraint, n_atoms = restraints[m], len(molecules[m].atomic_numbers)
             for i in mine:
                 dihedral.append(np.full(4, -1) if restraint is None else start + restraint.atoms)
@@ -180,7 +181,7 @@ class _Group:
         if len(held):
             atoms = torch.from_numpy(self._dihedral[held])
             found = dihedrals(torch.from_numpy(self.coords), atoms)
-            away = np.mod(found.values.numpy() - self._angles[held] + np.pi, 2.0 * np.pi) - np.pi
+            away = within_half_a_turn(found.values.numpy() - self._angles[held])
             self.total_energy = self.energy.copy()
             self.total_energy[held] += 0.5 * STIFFNESS * away**2
             self.total_forces = self.forces.copy()

@@ -14,7 +14,7 @@ with P the projection onto motions that are neither translation nor rotation.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
@@ -28,6 +28,8 @@ DISPLACEMENT = 0.005
 """Å. The error is of second order in it: below 0.1 cm⁻¹ for the molecules of the small profile."""
 _MAX_ATOMS = 20_000
 """Atoms evaluated in one go, which bounds memory."""
+LOWEST_WAVENUMBER = 20.0
+"""cm⁻¹. Modes below it, of internal rotors that hardly have a minimum, are not compared."""
 _LIGHT = 2.99792458e-5
 """Speed of light, cm/fs."""
 _LINEAR = 1e-3
@@ -112,5 +114,5 @@ def _forces(potential: Potential, molecule: Conformers, coords: FloatArray) -> I
     for start in range(0, len(coords), size):
         piece = coords[start : start + size]
         with torch.no_grad():
-            prediction = potential(collate([replace(molecule, coords=torch.from_numpy(piece))]))
+            prediction = potential(collate([molecule.at(piece)]))
         yield prediction.forces.numpy().reshape(piece.shape)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pesfit.chemistry.smiles import mapped_molecule
+from pesfit.chemistry.smiles import mapped_molecule, standard_masses
 from pesfit.core.arrays import FloatArray, IntArray
 from pesfit.core.exceptions import MoleculeError
 from pesfit.data.dataset import ConformerDataset, Record
@@ -17,7 +17,7 @@ from pesfit.data.sources import check_source_names, covers
 from pesfit.data.splits import Splits
 from pesfit.data.topology import ParameterizedSet, Topology
 from pesfit.params.evaluation import Rollout
-from pesfit.simulate.replicas import Replicas, standard_masses
+from pesfit.simulate.replicas import Replicas
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,14 +51,6 @@ class Replicas:
         return len(self.atomic_numbers)
 
 
-def standard_masses(atomic_numbers: IntArray) -> FloatArray:
-    """Return standard atomic weights [g/mol], shape (n_atoms,)."""
-    from rdkit import Chem
-
-    table = Chem.GetPeriodicTable()
-    return np.array([table.GetAtomicWeight(int(number)) for number in atomic_numbers])
-
-
 def as_batch(molecules: Sequence[Replicas]) -> Batch:
     """Join all replicas of all molecules into one graph."""
     prepared = (PreparedMolecule(each.atomic_numbers, None, each.total_charge, each.terms) for each in molecules)

@@ -176,8 +176,8 @@ def _landscape_metrics(landscapes: LandscapeSet, fit: ExactFit) -> dict[str, Any
     used = {"molecules": len(landscapes.members), "training": sum(member.split == "train" for member in landscapes.members)}
     if not landscapes.members:
         return used
-    after = fit.posterior.x
-    errors = {label: landscapes.again(x).errors(x) for label, x in (("before", np.zeros_like(after)), ("after", after))}
+    before, after = np.zeros_like(fit.posterior.x), fit.posterior.x
+    errors = {"before": landscapes.again(before).errors(before), "after": (fit.rows or landscapes.again(after)).errors(after)}
     rounds = [{"objective": each.objective, "step": each.step, "minima_lost": each.lost} for each in fit.rounds]
     return {
         **used,

@@ -183,7 +183,7 @@ def check_in_openmm(path: Path, start: str, molecules: Sequence[CheckedMolecule]
 
 
 def _difference(path: Path, system: openmm.System, molecule: CheckedMolecule) -> float:
-    difference = float(np.abs(_energies(system, molecule.coords) - molecule.energies).max())
+    difference = float(np.abs(openmm_energies(system, molecule.coords) - molecule.energies).max())
     if difference > MAX_DIFFERENCE * max(1.0, float(np.abs(molecule.energies).max()) * 1e-3):
         raise ForceFieldError(
             f"{path}: OpenMM's energy of {molecule.smiles} differs by {difference:.1e} kcal/mol from the fitted one"
@@ -311,22 +311,16 @@ def minimize_and_run(system: openmm.System, coords: FloatArray, n_steps: int = N
     return ShortRun(*(value if math.isfinite(value) else math.inf for value in (left_force, drift)))
 
 
-def openmm_energies(path: Path, smiles: str, charges: FloatArray | None, coords: FloatArray) -> FloatArray:
-    """Evaluate conformers with a written force field in OpenMM, on its Reference platform.
+def openmm_energies(system: openmm.System, coords: FloatArray) -> FloatArray:
+    """Evaluate conformers in OpenMM, on its Reference platform.
 
     Args:
-        path: the force field.
-        smiles: mapped.
-        charges: [e], shape (n_atoms,); None for those that the force field itself gives.
+        system: one molecule, see `openmm_system`.
         coords: [Å], shape (n_conformers, n_atoms, 3).
 
     Returns:
         Energies, [kcal/mol], shape (n_conformers,).
     """
-    return _energies(openmm_system(path.read_text("utf-8"), smiles, charges), coords)
-
-
-def _energies(system: openmm.System, coords: FloatArray) -> FloatArray:
     import openmm
 
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))

@@ -23,6 +23,7 @@ from pesfit.core.arrays import BoolArray, FloatArray, IntArray, LongArray
 from pesfit.core.exceptions import ParamsError
 from pesfit.data.topology import BONDED_HANDLERS, ForceField, ParameterTable, Topology
 from pesfit.params.fit_smirnoff import Train, TrainedColumn, TrainedHandler
+from pesfit.potentials.internal_coordinates import STRAIGHT
 from pesfit.statistics.linear_gaussian import GaussianPrior
 from pesfit.statistics.quadratic import Constraints
 
@@ -53,9 +54,6 @@ FILE_COLUMNS = (
 _STARTING_VALUE_TOLERANCE = 1e-9
 _BOUND_TOLERANCE = 1e-8
 _PERIODICITY, _IDIVF = 1, 3
-
-
-_STRAIGHT = math.radians(165.0)
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ class Layout:
             for row in np.flatnonzero(chosen(table, section) & ((table.uses > 0) == used)).tolist():
                 k = float(table.values[row, 0])
                 minimum = float(table.values[row, 1]) if handler in MINIMUM else 0.0
-                moves = shifts and (section.k.train or k > 0.0) and not (handler == "Angles" and minimum > _STRAIGHT)
+                moves = shifts and (section.k.train or k > 0.0) and not (handler == "Angles" and minimum > STRAIGHT)
                 kinds = [False] * section.k.train + [True] * moves
                 entries += [(index, row, is_shift, k, minimum) for is_shift in kinds]
         columns = [[entry[i] for entry in entries] for i in range(5)]
@@ -315,7 +313,7 @@ def without_linear_torsions(train: Train, force_field: ForceField, topologies: I
         topologies: all of them, also those that are not trained on.
     """
     torsions, angles = force_field.tables["ProperTorsions"], force_field.tables["Angles"]
-    straight = angles.values[:, angles.columns.index(MINIMUM["Angles"])] > _STRAIGHT
+    straight = angles.values[:, angles.columns.index(MINIMUM["Angles"])] > STRAIGHT
     linear = np.array([_has_triple_bond(smirks) for smirks in torsions.smirks], dtype=bool)
     for topology in topologies:
         bends = topology.angles[straight[topology.angle_parameters]]

@@ -33,14 +33,13 @@ from pesfit.params.preparation import Minima
 from pesfit.potentials.gfn2 import LEVEL_OF_THEORY
 from pesfit.potentials.gfn2_model import Gfn2Potential
 from pesfit.potentials.interface import Conformers, Potential
+from pesfit.potentials.internal_coordinates import STRAIGHT, angles
 from pesfit.potentials.minimize import Restraint, minimize
 from pesfit.potentials.vibrations import hessians
 from pesfit.sources.xtb_dynamics import find_minima
 
 STAGE = "minima"
 _MAX_STEPS = 1000
-_LINEAR = np.deg2rad(165.0)
-"""An angle above it makes the dihedrals through it meaningless: such bonds are not scanned."""
 _MAX_SCAN_ENERGY = 30.0
 """kcal/mol above the lowest point: what is higher, atoms that collided in the turn, is left out of a scan."""
 
@@ -217,7 +216,8 @@ def rotatable_dihedrals(mol: Chem.Mol, coords: FloatArray) -> list[LongArray]:
             continue
         ends = [_end(a, b) for a, b in ((left, right), (right, left))]
         atoms = np.array([ends[0].GetIdx(), left.GetIdx(), right.GetIdx(), ends[1].GetIdx()], dtype=np.int64)
-        if any(_angle(coords, trio) > _LINEAR for trio in (atoms[:3], atoms[1:])):
+        bends = angles(torch.from_numpy(np.array(coords)), torch.from_numpy(np.stack([atoms[:3], atoms[1:]]))).values
+        if bool((bends > STRAIGHT).any()):
             continue
         key = tuple(sorted((ranks[left.GetIdx()], ranks[right.GetIdx()])))
         heavy = sum(end.GetAtomicNum() > 1 for end in ends)
@@ -229,8 +229,3 @@ def rotatable_dihedrals(mol: Chem.Mol, coords: FloatArray) -> list[LongArray]:
 def _end(atom: Chem.Atom, other: Chem.Atom) -> Chem.Atom:
     neighbors: Iterable[Chem.Atom] = (n for n in atom.GetNeighbors() if n.GetIdx() != other.GetIdx())
     return min(neighbors, key=lambda n: (-n.GetAtomicNum(), n.GetIdx()))
-
-
-def _angle(coords: FloatArray, atoms: LongArray) -> float:
-    u, v = coords[atoms[0]] - coords[atoms[1]], coords[atoms[2]] - coords[atoms[1]]
-    return float(np.arccos(np.clip(u @ v / (np.linalg.norm(u) * np.linalg.norm(v)), -1.0, 1.0)))

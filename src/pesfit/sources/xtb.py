@@ -17,7 +17,7 @@ import numpy as np
 from rdkit import Chem
 
 from pesfit.chemistry.bonds import Connectivity
-from pesfit.chemistry.smiles import elements_of, group_of, mapped_smiles
+from pesfit.chemistry.smiles import elements_of, group_of, mapped_smiles, standard_masses
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import Failure, MoleculeError, PesfitError
 from pesfit.core.parallel import ordered_map
@@ -121,7 +121,7 @@ class _System:
         self.total_charge = int(Chem.GetFormalCharge(self.mol))
         self.connectivity = Connectivity(self.mol)
         self.gfn2 = Gfn2(self.atomic_numbers, self.total_charge)
-        self.masses = np.array([atom.GetMass() for atom in self.mol.GetAtoms()])
+        self.masses = standard_masses(self.atomic_numbers)
         self.langevin = Langevin(self.masses, params.temperature_kelvin, params.friction_per_ps, params.timestep_fs)
 
     @property

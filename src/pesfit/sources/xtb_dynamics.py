@@ -13,7 +13,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from pesfit.chemistry.bonds import Connectivity
-from pesfit.chemistry.smiles import elements_of
+from pesfit.chemistry.smiles import elements_of, standard_masses
 from pesfit.core.arrays import FloatArray
 from pesfit.core.exceptions import MoleculeError
 from pesfit.potentials.gfn2 import EnergyAndForces
@@ -66,14 +66,15 @@ def find_minima(mol: Chem.Mol, n_conformers: int, seed: int, max_force: float) -
     if rdForceFieldHelpers.MMFFHasAllMoleculeParams(embedded):  # halves the steps that GFN2 needs
         rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(embedded, numThreads=1)
     coords = np.stack([np.array(conformer.GetPositions(), dtype=np.float64) for conformer in embedded.GetConformers()])
-    numbers = torch.from_numpy(elements_of(mol).astype(np.int64))
+    elements = elements_of(mol)
+    numbers = torch.from_numpy(elements.astype(np.int64))
     start = Conformers(numbers, torch.from_numpy(coords), total_charge=int(Chem.GetFormalCharge(mol)))
     (ended,) = minimize(Gfn2Potential(), [start], max_force=max_force, max_steps=_MAX_STEPS)
     sound = np.flatnonzero(ended.converged & Connectivity(mol).holds(ended.coords))
     if not len(sound):
         raise MoleculeError(f"none of {len(coords)} conformers relaxed to a minimum with the molecule's bonds")
     frames = [LabeledFrame(ended.coords[i], float(ended.energy[i]), ended.forces[i]) for i in sound]
-    return distinct_minima(frames, np.array([atom.GetMass() for atom in mol.GetAtoms()]))
+    return distinct_minima(frames, standard_masses(elements))
 
 
 def distinct_minima(frames: list[LabeledFrame], masses: FloatArray) -> list[LabeledFrame]:

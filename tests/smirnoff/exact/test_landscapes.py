@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -13,12 +11,12 @@ from pesfit.core.exceptions import PesfitError
 from pesfit.data.dataset import Record
 from pesfit.data.minima import MoleculeMinima, TorsionScan
 from pesfit.params.fit_smirnoff import FitSmirnoff, Objective, Train
+from pesfit.potentials.bond_graph import BondGraphCoordinates
 from pesfit.potentials.interface import Conformers
 from pesfit.potentials.minimize import Restraint, minimize
 from pesfit.potentials.terms import Terms
 from pesfit.potentials.vibrations import hessians, normal_modes
 from pesfit.smirnoff.exact.accumulate import FitEquations
-from pesfit.smirnoff.exact.landscape_data import compared_terms
 from pesfit.smirnoff.exact.landscapes import KINDS, Compared, Landscape, LandscapeRows, LandscapeSet, PlacedLandscape
 from pesfit.smirnoff.exact.solve import ExactFit, fit_exactly
 from pesfit.smirnoff.features import MoleculeFeatures
@@ -53,16 +51,17 @@ class Made:
         ended = minimize(truth, [start], max_force=1e-5, max_steps=3000)[0]
         assert ended.converged.all()
         labels = record(name, ended.coords, ended.energy, ended.forces)
-        curvatures = hessians(truth, replace(start, coords=torch.from_numpy(ended.coords)), 2e-4)
-        terms = compared_terms(topology, ended.coords[0])
+        curvatures = hessians(truth, start.at(ended.coords), 2e-4)
+        coordinates = BondGraphCoordinates.of(topology.connectivity.tolist(), ended.coords[0])
         scans = []
-        if len(terms[2]):
-            points = replace(start, coords=torch.from_numpy(np.repeat(ended.coords[:1], 4, axis=0)))
+        if len(coordinates.dihedrals):
+            points = start.at(np.repeat(ended.coords[:1], 4, axis=0))
+            atoms = np.array(min(coordinates.dihedrals.tolist()))  # of heavy atoms, which are the first
             angles = np.linspace(0.4, 1.6, 4)
-            held = minimize(truth, [points], max_force=1e-2, max_steps=3000, restraints=[Restraint(terms[2][0], angles)])[0]
-            scans = [TorsionScan(record(name, held.coords, held.energy, held.forces), "made", name, terms[2][0], angles)]
+            held = minimize(truth, [points], max_force=1e-2, max_steps=3000, restraints=[Restraint(atoms, angles)])[0]
+            scans = [TorsionScan(record(name, held.coords, held.energy, held.forces), "made", name, atoms, angles)]
         features = MoleculeFeatures(topology, self.force_field, self.layout)
-        molecule = Compared(start, np.where(start.atomic_numbers.numpy() > 1, 13.0, 1.0), terms)
+        molecule = Compared(start, np.where(start.atomic_numbers.numpy() > 1, 13.0, 1.0), coordinates)
         return Landscape(MoleculeMinima(labels, "made", curvatures), scans, features, molecule)
 
     def set_of(self, landscapes: list[Landscape] | None = None) -> LandscapeSet:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rdkit.Chem import GetPeriodicTable
 
-from pesfit.core.arrays import FloatArray, LongArray
+from pesfit.chemistry.smiles import standard_masses
 from pesfit.core.exceptions import DataError, Failure, MoleculeError
 from pesfit.data.minima import Landscapes, MoleculeMinima, TorsionScan
 from pesfit.data.splits import SPLITS
 from pesfit.data.topology import Topology
+from pesfit.potentials.bond_graph import BondGraphCoordinates
 from pesfit.potentials.interface import Conformers
-from pesfit.potentials.internal_coordinates import angles
 from pesfit.potentials.terms import Terms
 from pesfit.smirnoff.exact.accumulate import STAGE
 from pesfit.smirnoff.exact.landscapes import Compared, Landscape, LandscapeSet, PlacedLandscape
@@ -24,8 +22,6 @@ from pesfit.smirnoff.features import MoleculeFeatures
 from pesfit.smirnoff.fit_data import FitInputs
 from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
 from pesfit.smirnoff.potential import SmirnoffPotential
-
-_STRAIGHT = np.deg2rad(165.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,15 +49,12 @@ class PlacedMinima:
 def place(landscapes: Landscapes, inputs: FitInputs) -> list[PlacedMinima]:
     """Find topology and split of molecules with minima; those that have none of either are left out."""
     splits = _splits_of_groups(inputs)
-    scans: Mapping[tuple[str, str], list[TorsionScan]] = defaultdict(list)
-    for scan in landscapes.scans:
-        scans[scan.dataset, scan.molecule].append(scan)
     found = []
-    for minima in landscapes.minima:
+    for minima, scans in landscapes.by_molecule():
         topology = inputs.parameterized.index(minima.dataset, minima.record.id)
         split = splits.get(minima.record.group)
         if topology is not None and split is not None:
-            found.append(PlacedMinima(minima, scans.get((minima.dataset, minima.record.id), []), topology, split))
+            found.append(PlacedMinima(minima, scans, topology, split))
     return found
 
 
@@ -110,20 +103,6 @@ def _landscape(placed: PlacedMinima, topology: Topology, extension: AddedPeriodi
     numbers = torch.from_numpy(record.atomic_numbers.astype(np.int64))
     conformers = Conformers(numbers, torch.from_numpy(record.coords.copy()), Terms.from_topology(topology), record.total_charge)
     features = MoleculeFeatures(topology, extension.force_field, layout)
-    molecule = Compared(conformers, _masses(numbers.tolist()), compared_terms(topology, record.coords[0]))
+    coordinates = BondGraphCoordinates.of(topology.connectivity.tolist(), record.coords[0])
+    molecule = Compared(conformers, standard_masses(record.atomic_numbers), coordinates)
     return Landscape(placed.minima, placed.scans, features, molecule)
-
-
-def _masses(atomic_numbers: Sequence[int]) -> FloatArray:
-    table = GetPeriodicTable()
-    return np.array([table.GetAtomicWeight(number) for number in atomic_numbers])
-
-
-def compared_terms(topology: Topology, coords: FloatArray) -> tuple[LongArray, LongArray, LongArray]:
-    """Return atoms of bonds, angles, and proper dihedrals without straight inner angles; coords [Å] of shape (n_atoms, 3) tell those."""
-    bends = topology.angles.astype(np.int64)
-    values = angles(torch.from_numpy(np.array(coords)), torch.from_numpy(bends)).values.numpy()
-    straight = {tuple(bend) for bend in np.concatenate([bends, bends[:, ::-1]])[np.tile(values > _STRAIGHT, 2)].tolist()}
-    propers = np.unique(topology.propers.astype(np.int64).reshape(-1, 4), axis=0)
-    bent = [(a, b, c) not in straight and (b, c, d) not in straight for a, b, c, d in propers.tolist()]
-    return topology.bonds.astype(np.int64), bends, propers[np.array(bent, dtype=bool)]

@@ -20,30 +20,30 @@ not dominate.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import scipy.linalg
-import torch
 
-from pesfit.core.arrays import BoolArray, FloatArray, LongArray
+from pesfit.core.arrays import BoolArray, FloatArray
 from pesfit.data.minima import MoleculeMinima, TorsionScan
 from pesfit.data.splits import SPLITS
 from pesfit.params.fit_smirnoff import Objective
+from pesfit.potentials.bond_graph import BondGraphCoordinates
 from pesfit.potentials.interface import Conformers, Potential
-from pesfit.potentials.internal_coordinates import angles, dihedrals, distances
 from pesfit.potentials.minimize import Minimized, minimize
-from pesfit.potentials.vibrations import hessians, normal_modes, wavenumbers
+from pesfit.potentials.vibrations import LOWEST_WAVENUMBER, hessians, normal_modes, wavenumbers
 from pesfit.smirnoff.features import MoleculeFeatures
 from pesfit.statistics.normal_equations import Moments, NormalEquations
 
 Kind = Literal["frequencies", "displacements", "conformers", "scans"]
 KINDS: tuple[Kind, ...] = ("frequencies", "displacements", "conformers", "scans")
 
-_FREQUENCY, _SOFTEST, _LOWEST = 50.0, 150.0, 20.0
-"""cm⁻¹: unit of a row, the wavenumber below which rows are not stiffened further, and that below which modes are left out."""
-_BOND, _ANGLE, _DIHEDRAL = 0.02, np.deg2rad(2.0), np.deg2rad(10.0)
+_FREQUENCY, _SOFTEST = 50.0, 150.0
+"""cm⁻¹: unit of a row, and the wavenumber below which rows are not stiffened further."""
+_UNITS = {"bond": 0.02, "angle": np.deg2rad(2.0), "dihedral": np.deg2rad(10.0)}
+"""Å or rad, of a displacement."""
 _SCAN_WINDOW = 15.0
 """kcal/mol: points of scans higher above the lowest are left out."""
 _BATCH_ATOMS = 5_000
@@ -60,7 +60,8 @@ MEASURES = {
 _STEP = 2e-4
 """Å, of the difference of features along a mode: small, since angles near 180° are far from linear."""
 _MAX_FORCE, _MAX_STEPS = 0.02, 1000
-_MOVED_DIHEDRAL, _MOVED_ANGLE = np.deg2rad(60.0), np.deg2rad(25.0)
+_WAVENUMBER_SQUARED = float(wavenumbers(np.ones(1))[0] ** 2)
+"""ν̄² [cm⁻²] at ω² of 1 kcal/mol/Å²/(g/mol)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,50 +79,6 @@ class Rows:
     def residuals(self, x: FloatArray) -> FloatArray:
         """Return residuals at x of the molecule's own parameters, shape (n_rows,)."""
         return np.asarray(self.targets - self.features @ x)
-
-
-@dataclass(frozen=True, eq=False)
-class _Coordinates:
-    """Internal coordinates whose displacement is fitted, with the unit of each."""
-
-    bonds: LongArray
-    angles: LongArray
-    dihedrals: LongArray
-
-    def evaluate(self, coords: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return values, shape (n_coordinates,), and Wilson rows, shape (n_coordinates, 3 n_atoms), at one geometry."""
-        positions, n_atoms = torch.from_numpy(np.array(coords)), len(coords)
-        values, rows = [], []
-        for kind, atoms in ((distances, self.bonds), (angles, self.angles), (dihedrals, self.dihedrals)):
-            found = kind(positions, torch.from_numpy(atoms))
-            wilson = np.zeros((len(atoms), n_atoms, 3))
-            np.put_along_axis(wilson, np.repeat(atoms[:, :, None], 3, axis=2), found.rows.numpy(), axis=1)
-            values.append(found.values.numpy())
-            rows.append(wilson.reshape(len(atoms), 3 * n_atoms))
-        return np.concatenate(values), np.concatenate(rows)
-
-    def scales(self) -> FloatArray:
-        """Return what each displacement is multiplied with: 1/unit, and 1/√n so that squares add up to a mean of each kind."""
-        return np.concatenate(
-            [np.full(len(atoms), 1.0 / (unit * np.sqrt(max(len(atoms), 1)))) for _, unit, atoms in self.units()]
-        )
-
-    def units(self) -> tuple[tuple[str, float, LongArray], ...]:
-        """Return name, unit and atoms of each kind, in order."""
-        return (("bond", _BOND, self.bonds), ("angle", _ANGLE, self.angles), ("dihedral", _DIHEDRAL, self.dihedrals))
-
-    def difference(self, values: FloatArray, others: FloatArray) -> FloatArray:
-        """Return values - others, dihedrals within half a turn."""
-        result = values - others
-        turns = slice(len(self.bonds) + len(self.angles), None)
-        result[turns] = np.mod(result[turns] + np.pi, 2.0 * np.pi) - np.pi
-        return np.asarray(result)
-
-    def moved(self, difference: FloatArray) -> bool:
-        """Tell whether a difference leads to another basin."""
-        n_bonds, n_angles = len(self.bonds), len(self.angles)
-        bends, turns = difference[n_bonds : n_bonds + n_angles], difference[n_bonds + n_angles :]
-        return bool(np.abs(bends).max(initial=0.0) > _MOVED_ANGLE or np.abs(turns).max(initial=0.0) > _MOVED_DIHEDRAL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,12 +107,12 @@ class Compared:
     Attributes:
         conformers: as a potential needs it; its coordinates do not matter.
         masses: [g/mol], shape (n_atoms,).
-        terms: atoms of bonds, angles and proper dihedrals that are compared, shapes (n, 2), (n, 3), (n, 4).
+        coordinates: that are compared.
     """
 
     conformers: Conformers
     masses: FloatArray
-    terms: tuple[LongArray, LongArray, LongArray]
+    coordinates: BondGraphCoordinates
 
 
 class Landscape:
@@ -183,9 +140,9 @@ class Landscape:
         molecule: Compared,
     ) -> None:
         self.columns = features.columns
-        self.start = replace(molecule.conformers, coords=torch.from_numpy(minima.record.coords.copy()))
+        self.start = molecule.conformers.at(minima.record.coords)
         self._record, self._features, self._masses = minima.record, features, molecule.masses
-        self._coordinates = _Coordinates(*molecule.terms)
+        self._coordinates, self._scales = molecule.coordinates, _scales(molecule.coordinates)
         self._hessians = minima.hessians
         self._forces = np.zeros_like(minima.record.coords) if minima.record.forces is None else minima.record.forces
         self._modes = (
@@ -194,8 +151,8 @@ class Landscape:
             else [normal_modes(h, c, molecule.masses) for h, c in zip(minima.hessians, minima.record.coords, strict=True)]
         )
         self._scans = self._scan_rows(scans)
-        self._first = [self._at_labels(i) for i in range(minima.record.n_conformers)]
-        self._values = [self._coordinates.evaluate(coords)[0] for coords in minima.record.coords]
+        self._values, wilson = self._coordinates.evaluate(minima.record.coords)
+        self._first = [self._at_labels(i, wilson[i]) for i in range(minima.record.n_conformers)]
 
     def first_round(self) -> dict[Kind, Rows]:
         """Return the rows at the geometries of the labels."""
@@ -209,15 +166,14 @@ class Landscape:
             potential: with the parameters of x.
             x: of the molecule's own parameters, shape (n_local,).
         """
-        values = [self._coordinates.evaluate(coords) for coords in ended.coords]
-        away = [self._coordinates.difference(label, value) for label, (value, _) in zip(self._values, values, strict=True)]
-        kept = ended.converged & np.array([not self._coordinates.moved(difference) for difference in away])
+        values, wilson = self._coordinates.evaluate(ended.coords)
+        away = self._coordinates.differences(self._values, values)
+        kept = ended.converged & ~self._coordinates.moved(away)
         rows = list(self._first)
         which = np.flatnonzero(kept & (self._hessians is not None))
         if len(which):
-            there = replace(self.start, coords=torch.from_numpy(ended.coords[which].copy()))
-            for i, hessian in zip(which.tolist(), hessians(potential, there), strict=True):
-                rows[i] = self._at_own(i, _OwnMinimum(ended.coords[i], hessian, away[i], values[i][1]), x)
+            for i, hessian in zip(which.tolist(), hessians(potential, self.start.at(ended.coords[which])), strict=True):
+                rows[i] = self._at_own(i, _OwnMinimum(ended.coords[i], hessian, away[i], wilson[i]), x)
         return self._together(rows), kept
 
     def measures(self, rows: Mapping[Kind, Rows], x: FloatArray) -> dict[str, float]:
@@ -227,11 +183,9 @@ class Landscape:
         if len(residuals["frequencies"]):
             found["frequency"] = _FREQUENCY**2 * float(residuals["frequencies"] @ residuals["frequencies"])
             squares = residuals["displacements"].reshape(self._record.n_conformers, -1) ** 2
-            start = 0
-            for name, unit, atoms in self._coordinates.units():
-                if len(atoms):
-                    found[name] = unit**2 * float(squares[:, start : start + len(atoms)].sum())
-                start += len(atoms)
+            for (name, unit), kind in zip(_UNITS.items(), self._coordinates.kinds, strict=True):
+                if kind.stop > kind.start:
+                    found[name] = unit**2 * float(squares[:, kind].sum())
         if self._record.n_conformers > 1:
             found["conformer_energy"] = float((residuals["conformers"] ** 2).mean())
         if len(residuals["scans"]):
@@ -255,16 +209,7 @@ class Landscape:
         slope = (forces[:, n:] - forces[:, :n]) / (2.0 * _STEP)
         return np.asarray(np.einsum("pmi,mi->pm", slope, unit.reshape(n, -1)) * lengths**2)
 
-    def _frequency_rows(self, label: FloatArray, lines: FloatArray, residual: FloatArray | None, x: FloatArray | None) -> Rows:
-        """Scale rows of ω² to wavenumbers; `label` in cm⁻¹, `lines` of ω². Without a residual it follows from the last line."""
-        compared = label > _LOWEST
-        scale = wavenumber_squared() / (2.0 * np.maximum(label, _SOFTEST)) / _FREQUENCY
-        features = (lines[:-1] * scale).T
-        here = label**2 / wavenumber_squared() + lines[-1] if residual is None else residual
-        targets = here * scale + (0.0 if x is None else features @ x)
-        return Rows(features[compared], targets[compared])
-
-    def _at_labels(self, i: int) -> _Minimum:
+    def _at_labels(self, i: int, wilson: FloatArray) -> _Minimum:
         coords = self._record.coords[i]
         energy, forces = self._lines(coords[None])
         energy[-1] += self._record.energy[i]
@@ -274,9 +219,9 @@ class Landscape:
             displacements = Rows(np.zeros((0, n_local)), np.zeros(0))
         else:
             modes = self._modes[i]
-            frequencies = self._frequency_rows(modes.wavenumbers, self._curvatures(coords, modes.directions), None, None)
-            _, wilson = self._coordinates.evaluate(coords)
-            response = (self._coordinates.scales()[:, None] * wilson) @ _inverse(self._hessians[i])
+            lines = self._curvatures(coords, modes.directions)
+            frequencies = _frequency_rows(modes.wavenumbers, lines[:-1].T, _square(modes.wavenumbers) + lines[-1])
+            response = (self._scales[:, None] * wilson) @ _inverse(self._hessians[i])
             # The force field relaxes by H⁺ F(x); the last line is minus the start's forces, and F_ref is nearly 0.
             displacements = Rows(response @ forces[:-1, 0].T, response @ (forces[-1, 0] + self._forces[i].ravel()))
         return _Minimum(frequencies, displacements, Rows(energy[:-1].T, energy[-1]))
@@ -287,13 +232,12 @@ class Landscape:
         modes = normal_modes(own.hessian, own.coords, self._masses)
         label = self._modes[i].wavenumbers
         if len(label) == len(modes.wavenumbers):
-            residual = (np.sign(label) * label**2 - np.sign(modes.wavenumbers) * modes.wavenumbers**2) / wavenumber_squared()
-            frequencies = self._frequency_rows(label, self._curvatures(own.coords, modes.directions), residual, x)
+            slopes = self._curvatures(own.coords, modes.directions)[:-1].T
+            frequencies = _frequency_rows(label, slopes, _square(label) - _square(modes.wavenumbers) + slopes @ x)
         else:
             frequencies = self._first[i].frequencies
-        scales = self._coordinates.scales()
-        features = ((scales[:, None] * own.wilson) @ _inverse(own.hessian)) @ forces[:-1, 0].T
-        displacements = Rows(features, scales * own.away + features @ x)
+        features = ((self._scales[:, None] * own.wilson) @ _inverse(own.hessian)) @ forces[:-1, 0].T
+        displacements = Rows(features, self._scales * own.away + features @ x)
         return _Minimum(frequencies, displacements, Rows(energy[:-1].T, energy[-1]))
 
     def _together(self, minima: Sequence[_Minimum]) -> dict[Kind, Rows]:
@@ -457,9 +401,30 @@ def landscape_weights(objective: Objective) -> dict[str, float]:
     }
 
 
-def wavenumber_squared() -> float:
-    """Return the factor from ω² [kcal/mol/Å²/(g/mol)] to ν̄² [cm⁻²]."""
-    return float(wavenumbers(np.ones(1))[0] ** 2)
+def _square(label: FloatArray) -> FloatArray:
+    """Return ω² [kcal/mol/Å²/(g/mol)] of wavenumbers [cm⁻¹], negative where they are."""
+    return np.asarray(np.sign(label) * label**2 / _WAVENUMBER_SQUARED)
+
+
+def _frequency_rows(label: FloatArray, features: FloatArray, targets: FloatArray) -> Rows:
+    """Scale rows of ω² to wavenumbers, for modes that the labels have above `LOWEST_WAVENUMBER`.
+
+    Args:
+        label: [cm⁻¹], shape (n_modes,).
+        features: of ω² [kcal/mol/Å²/(g/mol)], shape (n_modes, n_local).
+        targets: of ω², shape (n_modes,).
+    """
+    compared = label > LOWEST_WAVENUMBER
+    scale = (_WAVENUMBER_SQUARED / (2.0 * np.maximum(label, _SOFTEST)) / _FREQUENCY)[compared]
+    return Rows(features[compared] * scale[:, None], targets[compared] * scale)
+
+
+def _scales(coordinates: BondGraphCoordinates) -> FloatArray:
+    """Return what each displacement is multiplied with: 1/unit, and 1/√n so that squares add up to a mean of each kind."""
+    counts = (kind.stop - kind.start for kind in coordinates.kinds)
+    return np.concatenate(
+        [np.full(n, 1.0 / (unit * np.sqrt(max(n, 1)))) for unit, n in zip(_UNITS.values(), counts, strict=True)]
+    )
 
 
 def _inverse(hessian: FloatArray) -> FloatArray:

@@ -86,6 +86,7 @@ class ExactFit:
         path: over prior strengths, of the last linear problem.
         equations: the last linear problem.
         rounds: Gauss-Newton rounds, round 0 first; none where the problem is linear.
+        rows: of minima and scans at the optimum, where there were rounds.
     """
 
     posterior: Posterior
@@ -94,6 +95,7 @@ class ExactFit:
     path: tuple[PathPoint, ...]
     equations: FitEquations
     rounds: tuple[Round, ...] = ()
+    rows: LandscapeRows | None = None
 
 
 Scores: TypeAlias = Callable[[Mapping[str, float], FloatArray, Mapping[str, FloatArray]], tuple[FloatArray, int]]
@@ -142,7 +144,9 @@ def fit_exactly(problem: FitEquations, scores: Scores, params: FitSmirnoff, land
         solver, x, rows, rounds = _descend(solver, landscapes, strength, x, params.objective.rounds)
         solver = replace(solver, redundancy=solver.redundancy_at(strength, x, *disagreement(x)))
     posterior = infer(solver.moments("train", x), prior, strength, constraints, at=x if rounds else None)
-    return ExactFit(posterior, solver.weights, solver.redundancy, tuple(solver.path(x)), solver.problem, rounds)
+    return ExactFit(
+        posterior, solver.weights, solver.redundancy, tuple(solver.path(x)), solver.problem, rounds, rows if rounds else None
+    )
 
 
 def _descend(
