@@ -53,7 +53,8 @@ def landscape(
     minima = MoleculeMinima(record(conformers, smiles, name, found.coords, found.energy), "made", curvatures)
     if scanned is None:
         return minima, ()
-    angles = -np.pi + 2.0 * np.pi * np.arange(N_POINTS) / N_POINTS
+    angles = (-np.pi + 2.0 * np.pi * np.arange(N_POINTS) / N_POINTS)[:, None]
+    scanned = scanned[None]
     starts = conformers.at(np.repeat(found.coords[:1], N_POINTS, axis=0))
     points = minimize(potential, [starts], max_force=1e-2, max_steps=3000, restraints=[Restraint(scanned, angles)])[0]
     assert points.converged.all()

@@ -127,6 +127,7 @@ def test_scaled_hessians_scale_frequencies_by_the_root(butane: Butane) -> None:
 
 def test_a_profile_that_differs_by_a_known_torsion(butane: Butane) -> None:
     potential, conformers, minima, (scan,) = butane
-    other = replace(scan, record=replace(scan.record, energy=scan.record.energy - 2.0 * np.cos(3.0 * scan.angles) + 7.0))
+    added = 2.0 * np.cos(3.0 * scan.angles[:, 0])
+    other = replace(scan, record=replace(scan.record, energy=scan.record.energy - added + 7.0))
     (profile,) = compare(Subject(replace(minima, hessians=None), (other,)), potential, conformers).profiles
-    np.testing.assert_allclose(profile.predicted - profile.label, 2.0 * np.cos(3.0 * scan.angles), atol=0.03)
+    np.testing.assert_allclose(profile.predicted - profile.label, added, atol=0.03)

@@ -11,7 +11,8 @@ from pesfit.benchmark import summary as keys
 from pesfit.benchmark.comparison import Comparison, Frequencies, Profile, RelaxedGeometry
 from pesfit.benchmark.summary import better_than_start, dde, in_range, measure, profile_error, summarize_molecules
 
-ANGLES = np.linspace(-np.pi, np.pi, 6, endpoint=False)
+POINTS = np.arange(6)
+ANGLES = np.linspace(-np.pi, np.pi, 6, endpoint=False)[:, None]
 
 
 def comparison(
@@ -36,7 +37,7 @@ def comparison(
     label = np.array([400.0, 1000.0, 3000.0])
     modes = (Frequencies(0, label, label + np.array([-error, error, 4 * error])),)
     predicted = np.array([0.0, 1.0, 0.0, np.nan, 0.0, 1.0])
-    return Comparison(geometry, modes, (Profile("scan", ANGLES, np.zeros(6), predicted),))
+    return Comparison(geometry, modes, (Profile("scan", POINTS, ANGLES, np.zeros(6), predicted),))
 
 
 def test_molecules_count_alike_whatever_their_number_of_minima() -> None:
@@ -85,16 +86,16 @@ def test_profiles_of_points_that_relaxed() -> None:
     assert found[keys.POINTS_FAILED] == 1
     assert found[keys.PROFILE] == found[keys.PROFILE_MEDIAN] == pytest.approx(np.std([0, 1, 0, 0, 1]))
     assert found[keys.BARRIER] == pytest.approx(1.0)
-    few = Profile("few", ANGLES, np.zeros(6), np.array([1.0, 2.0, *[np.nan] * 4]))
+    few = Profile("few", POINTS, ANGLES, np.zeros(6), np.array([1.0, 2.0, *[np.nan] * 4]))
     assert math.isnan(profile_error(few))
 
 
 def test_scans_are_compared_with_the_start_at_the_points_of_both() -> None:
     label = np.zeros(6)
-    start = Profile("a", ANGLES, label, np.array([0.0, 9.0, 0.0, 1.0, 0.0, 1.0]))
-    mine = Profile("a", ANGLES[::2], label[::2], np.array([0.0, 0.5, 0.0]))
+    start = Profile("a", POINTS, ANGLES, label, np.array([0.0, 9.0, 0.0, 1.0, 0.0, 1.0]))
+    mine = Profile("a", POINTS[::2], ANGLES[::2], label[::2], np.array([0.0, 0.5, 0.0]))
     assert better_than_start([(mine, start)]) == (0, 1)  # at these points the start has no error
-    worse = Profile("a", ANGLES, label, np.array([0.0, -9.0, 0.0, 3.0, 0.0, 1.0]))
+    worse = Profile("a", POINTS, ANGLES, label, np.array([0.0, -9.0, 0.0, 3.0, 0.0, 1.0]))
     assert better_than_start([(start, worse), (worse, start)]) == (1, 2)
     assert better_than_start([]) == (0, 0)
 

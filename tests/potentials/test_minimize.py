@@ -103,7 +103,7 @@ def test_a_restrained_dihedral_stays_and_its_restraint_is_not_in_the_energy(mode
     start = conformers(model, "CCCC", 1)
     angles = np.deg2rad([-150.0, 0.0, 75.0])
     start = replace(start, coords=start.coords.repeat(3, 1, 1))
-    restraint = Restraint(BUTANE_DIHEDRAL, angles)
+    restraint = Restraint(BUTANE_DIHEDRAL[None], angles[:, None])
     (found,) = minimize(model.potential, [start], max_force=0.05, max_steps=2000, restraints=[restraint])
     assert found.converged.all()
     values = dihedrals(torch.from_numpy(found.coords), torch.tensor(BUTANE_DIHEDRAL[None])).values[:, 0].numpy()
@@ -134,5 +134,11 @@ def test_what_does_not_end_in_time_or_is_not_finite_has_not_converged(model: Mod
 
 def test_angles_of_a_restraint_are_one_for_each_conformer(model: Model) -> None:
     start = conformers(model, "CCCC", 1)
-    with pytest.raises(DataError, match=r"angles of shape \(2,\); expected \(1,\)"):
-        minimize(model.potential, [start], max_force=1.0, max_steps=1, restraints=[Restraint(BUTANE_DIHEDRAL, np.zeros(2))])
+    with pytest.raises(DataError, match=r"angles of shape \(2, 1\); expected \(1, 1\)"):
+        minimize(
+            model.potential,
+            [start],
+            max_force=1.0,
+            max_steps=1,
+            restraints=[Restraint(BUTANE_DIHEDRAL[None], np.zeros((2, 1)))],
+        )

@@ -48,13 +48,13 @@ def record(smiles: str, name: str, source: str = "xtb/conformers") -> Record:
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     folder = tmp_path_factory.mktemp("minima")
     levels = {"xtb/conformers": LEVEL_OF_THEORY, "other": "B3LYP"}
-    ethanol = record("CCO", "ethanol")
+    ethanol, distorted = record("CCO", "ethanol"), record("CCF", "fluoroethane", "other")
     with DatasetWriter(folder / "data", levels) as writer:
         for each in (
             ethanol,
             replace(ethanol, id="ethanol again"),
             record("C", "methane"),
-            record("CCF", "fluoroethane", "other"),
+            replace(distorted, forces=np.full_like(distorted.coords, 9.0)),
             replace(record("CO", "without bonds"), smiles=None),
         ):
             writer.write(each)
@@ -69,7 +69,8 @@ def test_minima_are_minima_with_hessians_and_scans_go_round(built: tuple[Path, d
     folder, metrics = built
     found = Landscapes.open(folder)
     assert [each.record.id for each in found.minima] == ["ethanol", "methane"]
-    assert metrics["left_out_other_level_of_theory"] == 2
+    assert (metrics["molecules"], metrics["minima"], metrics["scans"]) == (2, 3, 1)
+    assert (metrics["left_out_without_bonds"], metrics["left_out_without_minima_and_scans"]) == (1, 1)
     assert read_failures(folder / "failures.csv") == []
     ethanol = found.minima[0]
     assert ethanol.dataset == "xtb"
@@ -82,7 +83,7 @@ def test_minima_are_minima_with_hessians_and_scans_go_round(built: tuple[Path, d
     assert (np.linalg.eigvalsh(ethanol.hessians)[:, 6:] > 0.0).all()
     (scan,) = found.scans
     assert (scan.dataset, scan.molecule) == ("xtb", "ethanol")
-    values = dihedrals(torch.from_numpy(scan.record.coords.copy()), torch.from_numpy(scan.atoms[None])).values[:, 0].numpy()
+    values = dihedrals(torch.from_numpy(scan.record.coords.copy()), torch.from_numpy(scan.atoms)).values.numpy()
     assert np.abs(np.angle(np.exp(1j * (values - scan.angles)))).max() < np.deg2rad(1.0)
     assert 0.5 < scan.record.energy.max() - scan.record.energy.min() < 5.0
 

@@ -4,7 +4,7 @@
 | --- | --- |
 | `minima.csv` | each minimum of each molecule, with each potential: whether its minimization ended, and where |
 | `frequencies.csv` | each normal mode of each minimum |
-| `scans.csv` | each point of each torsion scan; the prediction is empty where the point did not relax |
+| `scans.csv` | each point of each torsion scan, with its first dihedral's angle; without a prediction where it did not relax |
 | `molecules.csv` | each molecule: its measures (`summary`) |
 | `failures.csv` | each molecule that a potential cannot be asked about, `<potential>/<data set>/<id>` |
 """
@@ -249,7 +249,7 @@ def _frequency_rows(found: Iterable[ComparedMolecule]) -> Iterator[dict[str, Any
 def _scan_rows(found: Iterable[ComparedMolecule]) -> Iterator[dict[str, Any]]:
     for each in found:
         for profile in each.comparison.profiles:
-            for angle, label, predicted in zip(profile.angles, profile.label, profile.predicted, strict=True):
+            for angle, label, predicted in zip(profile.angles[:, 0], profile.label, profile.predicted, strict=True):
                 yield _about(each) | {
                     "scan": profile.scan,
                     "angle_degree": float(np.rad2deg(angle)),

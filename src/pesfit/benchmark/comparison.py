@@ -25,7 +25,7 @@ from rdkit.Chem import TorsionFingerprints
 from pesfit.chemistry.bonds import Connectivity
 from pesfit.chemistry.smiles import mapped_molecule, standard_masses
 from pesfit.cluster.rmsd import all_pairs_rmsd
-from pesfit.core.arrays import BoolArray, FloatArray
+from pesfit.core.arrays import BoolArray, FloatArray, LongArray
 from pesfit.core.exceptions import MoleculeError
 from pesfit.data.minima import MoleculeMinima, TorsionScan
 from pesfit.potentials.bond_graph import BondGraphCoordinates
@@ -86,12 +86,14 @@ class Profile:
 
     Attributes:
         scan: its id.
-        angles: [rad], shape (n_points,).
+        points: their numbers in the scan, shape (n_points,).
+        angles: [rad] of the dihedrals that are held, shape (n_points, n_dihedrals).
         label, predicted: [kcal/mol] relative to the mean over the points that both have; NaN where the relaxation did not end, or broke a
             bond.
     """
 
     scan: str
+    points: LongArray
     angles: FloatArray
     label: FloatArray
     predicted: FloatArray
@@ -151,7 +153,7 @@ def compare(subject: Subject, potential: Potential, conformers: Conformers, *, m
         profiles = tuple(_profile(subject, scan, potential, conformers, max_steps) for scan in subject.scans)
     else:  # what cannot minimize the molecule cannot scan it, and trying takes long
         profiles = tuple(
-            Profile(scan.record.id, scan.angles, scan.record.energy, np.full(len(scan.angles), np.nan))
+            Profile(scan.record.id, scan.record.frame, scan.angles, scan.record.energy, np.full(len(scan.angles), np.nan))
             for scan in subject.scans
         )
     return Comparison(geometry, tuple(found), profiles)
@@ -210,4 +212,4 @@ def _profile(subject: Subject, scan: TorsionScan, potential: Potential, conforme
     predicted, label = np.where(fine, ended.energy, np.nan), scan.record.energy
     if fine.any():
         predicted, label = predicted - predicted[fine].mean(), label - label[fine].mean()
-    return Profile(scan.record.id, scan.angles, label, predicted)
+    return Profile(scan.record.id, scan.record.frame, scan.angles, label, predicted)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from pesfit.benchmark.comparison import Comparison, Profile
-from pesfit.core.arrays import BoolArray, FloatArray
+from pesfit.core.arrays import BoolArray, FloatArray, LongArray
 from pesfit.statistics.resampling import intervals, units_of
 
 TRAINED, HELD_OUT, ALL_MOLECULES = "trained", "held_out", "all"
@@ -96,14 +96,14 @@ def dde(comparison: Comparison) -> FloatArray:
     return errors
 
 
-def profile_error(profile: Profile, angles: FloatArray | None = None) -> float:
+def profile_error(profile: Profile, points: LongArray | None = None) -> float:
     """Return the root mean square error of a profile [kcal/mol]; NaN with fewer than three points.
 
     Args:
         profile: of one scan.
-        angles: [rad] of the points to compare; all without.
+        points: numbers of those to compare; all without.
     """
-    fine = _points(profile, angles)
+    fine = _points(profile, points)
     if fine.sum() < _MIN_POINTS:
         return math.nan
     error = (profile.predicted - profile.label)[fine]
@@ -116,9 +116,9 @@ def barrier_error(profile: Profile) -> float:
     return float(np.ptp(profile.predicted[fine]) - np.ptp(profile.label[fine])) if fine.sum() >= _MIN_POINTS else math.nan
 
 
-def _points(profile: Profile, angles: FloatArray | None = None) -> BoolArray:
+def _points(profile: Profile, points: LongArray | None = None) -> BoolArray:
     fine = np.isfinite(profile.predicted)
-    return fine if angles is None else fine & np.isin(np.round(profile.angles, 6), np.round(angles, 6))
+    return fine if points is None else fine & np.isin(profile.points, points)
 
 
 def measure(comparison: Comparison) -> MoleculeMeasures:
@@ -208,8 +208,7 @@ def better_than_start(profiles: Iterable[tuple[Profile, Profile]]) -> tuple[int,
     """
     better = compared = 0
     for mine, start in profiles:
-        angles = mine.angles[np.isfinite(mine.predicted)]
-        both = angles[np.isin(np.round(angles, 6), np.round(start.angles[np.isfinite(start.predicted)], 6))]
+        both = np.intersect1d(mine.points[_points(mine)], start.points[_points(start)])
         errors = profile_error(mine, both), profile_error(start, both)
         if all(map(math.isfinite, errors)):
             compared += 1

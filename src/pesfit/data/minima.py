@@ -5,7 +5,8 @@ A folder such as `data/minima` holds
 - `minima/`: a data set (`data.dataset`), one row for each molecule, its conformers being its minima, lowest first;
 - `scans/`: a data set, one row for each scan, its conformers being relaxed points in the order of their dihedral angles;
 - `hessians.arrow`: `id` as in `minima/`, and `hessian` [kcal/mol/Å²], flat (n_minima * 3 n_atoms * 3 n_atoms), row-major;
-- `dihedrals.arrow`: `id` as in `scans/`, `molecule` (an id of `minima/`), `atoms` (4 of them), `angles` [rad] asked for (n_points);
+- `dihedrals.arrow`: `id` as in `scans/`, `molecule` (its id in `data/arrow`), `atoms`, flat (n_dihedrals * 4), and `angles` [rad]
+  held, flat (n_points * n_dihedrals);
 - `failures.csv`.
 
 `dataset` and `molecule` name the row of `data/arrow` the molecule comes from, under which `data/parameterized` has its topology.
@@ -55,13 +56,13 @@ class MoleculeMinima:
 
 @dataclass(frozen=True, eq=False)
 class TorsionScan:
-    """One relaxed scan of a dihedral.
+    """One relaxed scan of a dihedral, or of several.
 
     Attributes:
-        record: conformers are the relaxed points.
+        record: conformers are the relaxed points; `frame` numbers them.
         dataset, molecule: data set and id of the molecule in `data/arrow`.
-        atoms: of the dihedral, shape (4,).
-        angles: [rad] held while the rest relaxed, shape (n_points,).
+        atoms: of the dihedrals that were held, those that vary first, shape (n_dihedrals, 4).
+        angles: [rad] they were held at while the rest relaxed, shape (n_points, n_dihedrals).
     """
 
     record: Record
@@ -111,8 +112,8 @@ class Landscapes:
                 "id": scan.record.id,
                 "dataset": scan.dataset,
                 "molecule": scan.molecule,
-                "atoms": scan.atoms,
-                "angles": scan.angles,
+                "atoms": scan.atoms.ravel(),
+                "angles": scan.angles.ravel(),
             }
             for scan in self.scans
         ]
@@ -148,9 +149,11 @@ class Landscapes:
         found = []
         for record, row in zip(scans, dihedrals.to_pylist(), strict=True):
             atoms, angles = np.array(row["atoms"], dtype=np.int64), np.array(row["angles"])
-            if atoms.shape != (4,) or angles.shape != (record.n_conformers,):
+            n_dihedrals = len(atoms) // 4
+            if not n_dihedrals or len(atoms) % 4 or len(angles) != record.n_conformers * n_dihedrals:
                 raise DataError(f"{folder / _DIHEDRALS}: {record.id} has {len(atoms)} atoms and {len(angles)} angles")
-            found.append(TorsionScan(record, row["dataset"], row["molecule"], atoms, angles))
+            held = atoms.reshape(n_dihedrals, 4), angles.reshape(record.n_conformers, n_dihedrals)
+            found.append(TorsionScan(record, row["dataset"], row["molecule"], *held))
         return cls(tuple(molecules), tuple(found), minima.level_of_theory | scans.level_of_theory)
 
 

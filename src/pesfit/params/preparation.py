@@ -212,21 +212,33 @@ class Minima(MaxFailed):
     """Minima, Hessians and relaxed torsion scans by the method that labeled the data."""
 
     sources: tuple[str, ...] = Field(
-        ("xtb",),
-        description="Sources whose molecules get minima and scans (`xtb` stands for all its parts); those labeled by another method than "
-        "GFN2-xTB are left out.",
+        ("xtb", "espaloma"),
+        description="Sources whose molecules get minima and scans (`xtb` stands for all its parts). Those labeled with GFN2-xTB get theirs "
+        "made on this machine; of all others they are the minima and torsion drives among the conformers, without Hessians.",
     )
-    n_conformers: int = Field(6, ge=1, description="Conformers of each molecule that are embedded and relaxed.")
+    n_conformers: int = Field(6, ge=1, description="Conformers of each molecule that are embedded and relaxed with GFN2-xTB.")
     n_minima: int = Field(3, ge=1, description="Minima of each molecule that are kept, lowest first.")
     hessians: bool = Field(
-        True, description="Differentiate the forces at each minimum: harmonic frequencies, and curvatures to fit to."
+        True, description="Differentiate GFN2-xTB's forces at each minimum: harmonic frequencies, and curvatures to fit to."
     )
-    max_force: float = Field(0.05, gt=0.0, description="Largest force on an atom at a minimum, in kcal/mol/Å.")
+    max_force: float = Field(0.05, gt=0.0, description="Largest force on an atom at a minimum by GFN2-xTB, in kcal/mol/Å.")
     scans_per_molecule: int = Field(
-        1, ge=0, description="Rotatable bonds of each molecule that are scanned, larger fragments first."
+        1,
+        ge=0,
+        description="Torsion scans of each molecule: with GFN2-xTB of the rotatable bonds between larger fragments first, in published "
+        "data the torsion drives with most points first.",
     )
-    scan_points: int = Field(24, ge=6, description="Points of a scan, evenly spaced over the full turn.")
-    scan_max_force: float = Field(0.2, gt=0.0, description="Largest force on an atom at a point of a scan, in kcal/mol/Å.")
+    scan_points: int = Field(24, ge=6, description="Points of a GFN2-xTB scan, evenly spaced over the full turn.")
+    scan_max_force: float = Field(
+        0.2, gt=0.0, description="Largest force on an atom at a point of a GFN2-xTB scan, in kcal/mol/Å."
+    )
+    labeled_max_force: float = Field(
+        1.0,
+        gt=0.0,
+        le=10.0,
+        description="Largest force on an atom, in kcal/mol/Å, at a published conformer that counts as a minimum, or, without the forces "
+        "along held dihedrals, as a point of a torsion drive. Published optimizations end at about 0.5, in few cases at more.",
+    )
     seed: int = Field(2666, ge=0, description="Seed of the embedding.")
 
 

@@ -1,4 +1,4 @@
-r"""Minimization of many conformers at once, with any potential, free or with one dihedral restrained.
+r"""Minimization of many conformers at once, with any potential, free or with dihedrals restrained.
 
 L-BFGS without a line search (Nocedal, Math. Comput. 35, 773, 1980), each conformer with a history and a step limit of its own:
 
@@ -51,11 +51,11 @@ _REGROUP = 20
 
 @dataclass(frozen=True, eq=False)
 class Restraint:
-    """One dihedral of each conformer of a molecule, held near a value.
+    """Dihedrals of each conformer of a molecule, held near values.
 
     Attributes:
-        atoms: of the dihedral, shape (4,).
-        angles: [rad] φ_0, shape (n_conformers,).
+        atoms: of the dihedrals, shape (n_dihedrals, 4).
+        angles: [rad] φ_0, shape (n_conformers, n_dihedrals).
     """
 
     atoms: LongArray
@@ -100,12 +100,12 @@ def minimize(
         restraints: one for each molecule, or None.
 
     Raises:
-        DataError: where a restraint has not one angle for each conformer.
+        DataError: where a restraint has not one angle for each conformer and dihedral.
     """
     wanted = list(restraints) if restraints is not None else [None] * len(molecules)
     for molecule, restraint in zip(molecules, wanted, strict=True):
-        if restraint is not None and restraint.angles.shape != (len(molecule.coords),):
-            raise DataError(f"a restraint has angles of shape {restraint.angles.shape}; expected ({len(molecule.coords)},)")
+        if restraint is not None and restraint.angles.shape != (shape := (len(molecule.coords), len(restraint.atoms))):
+            raise DataError(f"a restraint has angles of shape {restraint.angles.shape}; expected {shape}")
     results = [
         Minimized(
             molecule.coords.numpy().copy(),
@@ -135,16 +135,25 @@ def minimize(
     return results
 
 
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """Restrained dihedrals of a batch: conformer, atoms and angle [rad] of each, shapes (n,), (n, 4), (n,)."""
+
+    conformer: LongArray
+    atoms: LongArray
+    angles: FloatArray
+
+
 class _Group:
     """Conformers in one batch, with their coordinates, energies and forces as flat arrays."""
 
-    def __init__(self, potential: Potential, parts: Sequence[Conformers], dihedral: LongArray, angles: FloatArray) -> None:
+    def __init__(self, potential: Potential, parts: Sequence[Conformers], held: _Held) -> None:
         batch = collate(parts)
         self._evaluate = potential.bind(batch)
         self.sizes = np.concatenate([np.full(n, n_atoms) for n, n_atoms in batch.sizes])
         self.starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
         self.coords = batch.coords.numpy().copy()
-        self._dihedral, self._angles = dihedral, angles
+        self._held = held
         self.conservative = potential.conservative
         self.energy = np.full(len(self.sizes), np.nan)
         self.forces = np.full_like(self.coords, np.nan)
@@ -161,31 +170,32 @@ class _Group:
     ) -> _Group:
         """Gather active conformers, which are in the order of their molecules."""
         parts: list[Conformers] = []
-        dihedral, angles, start = [], [], 0
+        conformer, atoms, angles, start = [np.zeros(0, np.int64)], [np.zeros((0, 4), np.int64)], [np.zeros(0)], 0
         for m in sorted({m for m, _ in active}):
             mine = [i for i, (molecule, _) in enumerate(active) if molecule == m]
             parts.append(molecules[m].at(np.stack([coords[i] for i in mine])))
             restraint, n_atoms = restraints[m], len(molecules[m].atomic_numbers)
             for i in mine:
-                dihedral.append(np.full(4, -1) if restraint is None else start + restraint.atoms)
-                angles.append(0.0 if restraint is None else float(restraint.angles[active[i][1]]))
+                if restraint is not None:
+                    conformer.append(np.full(len(restraint.atoms), i))
+                    atoms.append(start + restraint.atoms)
+                    angles.append(restraint.angles[active[i][1]])
                 start += n_atoms
-        return cls(potential, parts, np.array(dihedral, dtype=np.int64), np.array(angles))
+        return cls(potential, parts, _Held(np.concatenate(conformer), np.concatenate(atoms), np.concatenate(angles)))
 
     def evaluate(self) -> None:
         """Bring energies and forces up to date with the coordinates."""
         prediction = self._evaluate(torch.from_numpy(self.coords))
         self.energy, self.forces = prediction.energy.numpy().copy(), prediction.forces.numpy().copy()
         self.total_energy, self.total_forces = self.energy, self.forces
-        held = np.flatnonzero(self._dihedral[:, 0] >= 0)
-        if len(held):
-            atoms = torch.from_numpy(self._dihedral[held])
-            found = dihedrals(torch.from_numpy(self.coords), atoms)
-            away = within_half_a_turn(found.values.numpy() - self._angles[held])
+        held = self._held
+        if len(held.conformer):
+            found = dihedrals(torch.from_numpy(self.coords), torch.from_numpy(held.atoms))
+            away = within_half_a_turn(found.values.numpy() - held.angles)
             self.total_energy = self.energy.copy()
-            self.total_energy[held] += 0.5 * STIFFNESS * away**2
+            np.add.at(self.total_energy, held.conformer, 0.5 * STIFFNESS * away**2)
             self.total_forces = self.forces.copy()
-            np.add.at(self.total_forces, self._dihedral[held], -STIFFNESS * away[:, None, None] * found.rows.numpy())
+            np.add.at(self.total_forces, held.atoms, -STIFFNESS * away[:, None, None] * found.rows.numpy())
 
     def dot(self, a: FloatArray, b: FloatArray) -> FloatArray:
         """Return a·b of each conformer, shape (n_conformers,), of arrays of shape (n_atoms, 3)."""

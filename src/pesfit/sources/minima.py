@@ -1,16 +1,19 @@
-"""Minima, Hessians and relaxed torsion scans of molecules, made on this machine by the method that labeled their data.
+"""Minima, Hessians and relaxed torsion scans of molecules, by the method that labeled their data.
 
-For each molecule conformers are embedded (ETKDG, MMFF), relaxed, and told apart by energy and moments of inertia; each minimum gets a
-Hessian by central differences. Each rotatable bond, up to a number, gets a scan: the fragment is turned rigidly from the lowest
-minimum to each grid angle, and all else relaxes while the dihedral is held (`potentials.minimize`). Points do not depend on
-each other, so none inherits its neighbor's basin: where a rigid turn ends in another basin, the scan has a jump, as a scan
-of one direction would have.
+Molecules labeled with GFN2-xTB get theirs made on this machine. For each, conformers are embedded (ETKDG, MMFF), relaxed, and told
+apart by energy and moments of inertia; each minimum gets a Hessian by central differences. Each rotatable bond, up to a number, gets a
+scan: the fragment is turned rigidly from the lowest minimum to each grid angle, and all else relaxes while the dihedral is held
+(`potentials.minimize`). Points do not depend on each other, so none inherits its neighbor's basin: where a rigid turn ends in another
+basin, the scan has a jump, as a scan of one direction would have.
+
+Molecules labeled by another method get those that are among their conformers (`sources.labeled_minima`), without Hessians.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +26,7 @@ from rdkit.Chem import rdMolTransforms
 from pesfit.chemistry.bonds import Connectivity
 from pesfit.chemistry.smiles import mapped_molecule
 from pesfit.core.arrays import FloatArray, LongArray
-from pesfit.core.exceptions import DataError, Failure, MoleculeError, PesfitError, check_failed_fraction
+from pesfit.core.exceptions import Failure, MoleculeError, PesfitError, check_failed_fraction
 from pesfit.core.files import FAILURES_FILE
 from pesfit.core.parallel import ordered_map, use_one_thread
 from pesfit.data.dataset import ConformerDataset, Record, write_failures
@@ -36,27 +39,28 @@ from pesfit.potentials.interface import Conformers, Potential
 from pesfit.potentials.internal_coordinates import STRAIGHT, angles
 from pesfit.potentials.minimize import Restraint, minimize
 from pesfit.potentials.vibrations import hessians
-from pesfit.sources.xtb_dynamics import find_minima
+from pesfit.sources.labeled_minima import MAX_SCAN_ENERGY, labeled_drives, labeled_minima, together
+from pesfit.sources.xtb_dynamics import LabeledFrame, find_minima
 
 STAGE = "minima"
 _MAX_STEPS = 1000
-_MAX_SCAN_ENERGY = 30.0
-"""kcal/mol above the lowest point: what is higher, atoms that collided in the turn, is left out of a scan."""
+_Found = tuple[MoleculeMinima | None, list[TorsionScan]]
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A molecule of a data set."""
+    """A molecule of a data set: all its rows, or one conformer where minima are made, with the level of theory."""
 
     dataset: str
-    record: Record
+    rows: tuple[Record, ...]
+    level_of_theory: str
 
 
 def build_minima(datasets: Mapping[str, ConformerDataset], params: Minima, output: Path) -> dict[str, Any]:
     """Find minima and scans of the molecules of data sets, in worker processes: the whole of the stage `minima`.
 
-    Rows of the same molecule (`group`) are one molecule; so are rows of other sources that `params.sources` names. Molecules whose
-    labels are of another level of theory than GFN2-xTB, or without bonds, are left out and counted.
+    Rows of the same molecule (`group`) are one molecule; so are rows of other sources that `params.sources` names. Molecules without
+    bonds, and those labeled by another method among whose conformers is neither a minimum nor a torsion drive, are left out and counted.
 
     Args:
         datasets: by name.
@@ -69,81 +73,110 @@ def build_minima(datasets: Mapping[str, ConformerDataset], params: Minima, outpu
     Raises:
         TooManyFailuresError: where more than `max_failed_fraction` fail.
     """
-    tasks, n_left_out = _tasks(datasets, params)
+    plan, n_without_bonds = _plan(datasets, params)
     molecules: list[MoleculeMinima] = []
     scans: list[TorsionScan] = []
     failures: list[Failure] = []
-    for found in ordered_map(partial(_run, params), tasks, label=STAGE, n_items=len(tasks)):
+    levels: dict[str, str] = {}
+    n_without = 0
+    tasks, again = itertools.tee(_task(datasets, *entry) for entry in plan)
+    for task, found in zip(again, ordered_map(partial(_run, params), tasks, label=STAGE, n_items=len(plan)), strict=True):
         if isinstance(found, Failure):
             failures.append(found)
-        else:
-            molecules.append(found[0])
-            scans += found[1]
-    check_failed_fraction(failures, len(tasks), params.max_failed_fraction)
-    sources = {record.source for record in (*(m.record for m in molecules), *(s.record for s in scans))}
-    Landscapes(tuple(molecules), tuple(scans), dict.fromkeys(sources, LEVEL_OF_THEORY)).write(output)
+            continue
+        minima, scanned = found
+        molecules += [] if minima is None else [minima]
+        scans += scanned
+        records = [*([] if minima is None else [minima.record]), *(scan.record for scan in scanned)]
+        levels |= {record.source: task.level_of_theory for record in records}
+        n_without += not records
+    check_failed_fraction(failures, len(plan), params.max_failed_fraction)
+    Landscapes(tuple(molecules), tuple(scans), levels).write(output)
     write_failures(output / FAILURES_FILE, failures)
     return {
-        "molecules": len(molecules),
+        "molecules": len(plan) - len(failures) - n_without,
         "minima": sum(each.record.n_conformers for each in molecules),
         "scans": len(scans),
         "scan_points": sum(scan.record.n_conformers for scan in scans),
         "failures": len(failures),
-        "left_out_other_level_of_theory": n_left_out,
+        "left_out_without_bonds": n_without_bonds,
+        "left_out_without_minima_and_scans": n_without,
     }
 
 
-def _tasks(datasets: Mapping[str, ConformerDataset], params: Minima) -> tuple[list[_Task], int]:
-    tasks: list[_Task] = []
-    seen: set[str] = set()
-    n_left_out = 0
+def _plan(datasets: Mapping[str, ConformerDataset], params: Minima) -> tuple[list[tuple[str, list[int]]], int]:
+    """Return data set and rows of each molecule, those of the data set and level of theory that it is first met in."""
+    plan: dict[str, tuple[str, str, list[int]]] = {}
+    without_bonds: set[str] = set()
     for name, dataset in datasets.items():
-        for i, (source, group) in enumerate(
-            zip(*(dataset.table.column(c).to_pylist() for c in ("source", "group")), strict=True)
-        ):
-            if group in seen or not any(covers(wanted, source) for wanted in params.sources):
+        columns = (dataset.table.column(c).to_pylist() for c in ("source", "group", "smiles"))
+        for i, (source, group, smiles) in enumerate(zip(*columns, strict=True)):
+            if not any(covers(wanted, source) for wanted in params.sources):
                 continue
-            seen.add(group)
-            record = dataset[i]
-            if record.smiles is None or dataset.level_of_theory[source] != LEVEL_OF_THEORY:
-                n_left_out += 1
-            else:
-                tasks.append(_Task(name, record.select([0])))
-    return tasks, n_left_out
+            if smiles is None:
+                without_bonds.add(group)
+                continue
+            level = dataset.level_of_theory[source]
+            first_name, first_level, rows = plan.setdefault(group, (name, level, []))
+            if (first_name, first_level) == (name, level) and (not rows or level != LEVEL_OF_THEORY):
+                rows.append(i)
+    return [(name, rows) for name, _, rows in plan.values()], len(without_bonds - plan.keys())
 
 
-def _run(params: Minima, task: _Task) -> tuple[MoleculeMinima, list[TorsionScan]] | Failure:
+def _task(datasets: Mapping[str, ConformerDataset], name: str, rows: Sequence[int]) -> _Task:
+    dataset = datasets[name]
+    records = [dataset[i] for i in rows]
+    level = dataset.level_of_theory[records[0].source]
+    if level == LEVEL_OF_THEORY:
+        records = [record.select([0]) for record in records]
+    return _Task(name, tuple(records), level)
+
+
+def _run(params: Minima, task: _Task) -> _Found | Failure:
     use_one_thread()
     try:
-        return _Molecule(task, params).landscape()
+        if task.level_of_theory == LEVEL_OF_THEORY:
+            return _Molecule(task.dataset, task.rows[0], params).landscape()
+        return _among_conformers(task.dataset, together(task.rows), params)
     except MoleculeError as error:
-        return Failure.from_exception(f"{task.dataset}/{task.record.id}", STAGE, error)
+        return Failure.from_exception(f"{task.dataset}/{task.rows[0].id}", STAGE, error)
     except PesfitError:
         raise
     except Exception as error:  # noqa: BLE001  one molecule never stops the others
-        return Failure.from_exception(f"{task.dataset}/{task.record.id}", STAGE, error)
+        return Failure.from_exception(f"{task.dataset}/{task.rows[0].id}", STAGE, error)
+
+
+def _among_conformers(dataset: str, record: Record, params: Minima) -> _Found:
+    mol = mapped_molecule(str(record.smiles))
+    found = labeled_minima(mol, record, params.labeled_max_force)[: params.n_minima]
+    minima = None
+    if found:
+        minima = MoleculeMinima(_record(record, record.id, f"{record.source}/minima", found), dataset, None)
+    scans = []
+    for drive in labeled_drives(mol, record, params.labeled_max_force)[: params.scans_per_molecule]:
+        name = "_".join("-".join(map(str, atoms.tolist())) for atoms in drive.driven)
+        points = _record(record, f"{record.id}/{name}", f"{record.source}/scans", drive.points)
+        scans.append(TorsionScan(points, dataset, record.id, drive.atoms, drive.angles))
+    return minima, scans
 
 
 class _Molecule:
     """One molecule with the potential that labels it."""
 
-    def __init__(self, task: _Task, params: Minima) -> None:
-        self.task, self.params, record = task, params, task.record
-        if record.smiles is None:
-            raise DataError(f"{record.id} has no SMILES")
-        self.mol = mapped_molecule(record.smiles)
+    def __init__(self, dataset: str, record: Record, params: Minima) -> None:
+        self.dataset, self.record, self.params = dataset, record, params
+        self.mol = mapped_molecule(str(record.smiles))
         self.connectivity = Connectivity(self.mol)
         self.potential: Potential = Gfn2Potential()
+        self.source = record.source.partition("/")[0]
 
-    def landscape(self) -> tuple[MoleculeMinima, list[TorsionScan]]:
+    def landscape(self) -> _Found:
         found = find_minima(self.mol, self.params.n_conformers, self.params.seed & 0x7FFFFFFF, self.params.max_force)
         kept = found[: self.params.n_minima]
         coords = np.stack([frame.coords for frame in kept])
-        record = self._record(
-            self.task.record.id, "minima", coords, np.array([f.energy for f in kept]), np.stack([f.forces for f in kept])
-        )
+        record = _record(self.record, self.record.id, f"{self.source}/minima", kept)
         curvatures = hessians(self.potential, self._conformers(coords)) if self.params.hessians else None
-        minima = MoleculeMinima(record, self.task.dataset, curvatures)
+        minima = MoleculeMinima(record, self.dataset, curvatures)
         bonds = rotatable_dihedrals(self.mol, coords[0])[: self.params.scans_per_molecule]
         return minima, [scan for atoms in bonds if (scan := self._scan(coords[0], atoms)) is not None]
 
@@ -165,37 +198,32 @@ class _Molecule:
             [self._conformers(np.stack(turned))],
             max_force=self.params.scan_max_force,
             max_steps=_MAX_STEPS,
-            restraints=[Restraint(atoms, angles)],
+            restraints=[Restraint(atoms[None], angles[:, None])],
         )
         fine = relaxed.converged & self.connectivity.holds(relaxed.coords)
-        fine[fine] &= relaxed.energy[fine] - relaxed.energy[fine].min(initial=np.inf) < _MAX_SCAN_ENERGY
+        fine[fine] &= relaxed.energy[fine] - relaxed.energy[fine].min(initial=np.inf) < MAX_SCAN_ENERGY
         if fine.sum() < self.params.scan_points // 2:
             return None
         name = "-".join(str(int(atom)) for atom in atoms)
-        record = self._record(
-            f"{self.task.record.id}/{name}", "scans", relaxed.coords[fine], relaxed.energy[fine], relaxed.forces[fine]
-        )
-        return TorsionScan(record, self.task.dataset, self.task.record.id, atoms, angles[fine])
+        points = [LabeledFrame(relaxed.coords[i], float(relaxed.energy[i]), relaxed.forces[i]) for i in np.flatnonzero(fine)]
+        record = _record(self.record, f"{self.record.id}/{name}", f"{self.source}/scans", points)
+        return TorsionScan(record, self.dataset, self.record.id, atoms[None], angles[fine, None])
 
     def _conformers(self, coords: FloatArray) -> Conformers:
-        numbers = torch.from_numpy(self.task.record.atomic_numbers.astype(np.int64))
-        return Conformers(numbers, torch.from_numpy(coords), total_charge=self.task.record.total_charge)
+        numbers = torch.from_numpy(self.record.atomic_numbers.astype(np.int64))
+        return Conformers(numbers, torch.from_numpy(coords), total_charge=self.record.total_charge)
 
-    def _record(self, name: str, kind: str, coords: FloatArray, energy: FloatArray, forces: FloatArray) -> Record:
-        record = self.task.record
-        return Record(
-            id=name,
-            smiles=record.smiles,
-            atomic_numbers=record.atomic_numbers,
-            coords=coords,
-            energy=energy,
-            forces=forces,
-            charges=record.charges,
-            total_charge=record.total_charge,
-            group=record.group,
-            source=f"{record.source.partition('/')[0]}/{kind}",
-            frame=np.arange(len(energy), dtype=np.int64),
-        )
+
+def _record(molecule: Record, name: str, source: str, frames: Sequence[LabeledFrame]) -> Record:
+    return replace(
+        molecule,
+        id=name,
+        source=source,
+        coords=np.stack([frame.coords for frame in frames]),
+        energy=np.array([frame.energy for frame in frames]),
+        forces=np.stack([frame.forces for frame in frames]),
+        frame=np.arange(len(frames), dtype=np.int64),
+    )
 
 
 def rotatable_dihedrals(mol: Chem.Mol, coords: FloatArray) -> list[LongArray]:

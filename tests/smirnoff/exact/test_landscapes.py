@@ -56,8 +56,8 @@ class Made:
         scans = []
         if len(coordinates.dihedrals):
             points = start.at(np.repeat(ended.coords[:1], 4, axis=0))
-            atoms = np.array(min(coordinates.dihedrals.tolist()))  # of heavy atoms, which are the first
-            angles = np.linspace(0.4, 1.6, 4)
+            atoms = np.array([min(coordinates.dihedrals.tolist())])  # of heavy atoms, which are the first
+            angles = np.linspace(0.4, 1.6, 4)[:, None]
             held = minimize(truth, [points], max_force=1e-2, max_steps=3000, restraints=[Restraint(atoms, angles)])[0]
             scans = [TorsionScan(record(name, held.coords, held.energy, held.forces), "made", name, atoms, angles)]
         features = MoleculeFeatures(topology, self.force_field, self.layout)
