@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,21 @@ def test_tables_and_summary_do_not_depend_on_the_number_of_workers(
     assert files == ["failures.csv", "frequencies.csv", "minima.csv", "molecules.csv", "scans.csv"]
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_molecule_with_scans_alone_and_no_hessians_anywhere(
+    data: BenchmarkData, smirnoff: Path, network: Path, tmp_path: Path
+) -> None:
+    (scan,) = data.landscapes.scans
+    minima = tuple(replace(each, hessians=None) for each in data.landscapes.minima if each.record.id != scan.molecule)
+    found = run(replace(data, landscapes=replace(data.landscapes, minima=minima)), smirnoff, network, tmp_path / "out")
+    summary = found["summary"]
+    assert isinstance(summary, dict)
+    assert (found["molecules"], found["minima"], found["failures"]) == (2, 1, 0)
+    start = summary["smirnoff-initial"][keys.ALL_MOLECULES]
+    assert (start[keys.MINIMA], start[keys.SCANS]) == (1, 1)
+    assert start[keys.PROFILE] < 0.05
+    assert keys.FREQUENCY_MAE not in start
 
 
 def test_the_force_field_returns_to_its_minima_and_the_fitted_one_does_not_quite(

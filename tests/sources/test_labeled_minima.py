@@ -131,3 +131,6 @@ def test_the_stage_takes_them_from_data_of_another_method(tmp_path: Path) -> Non
     assert dict(found.level_of_theory) == {"published/drives/minima": "B3LYP", "published/drives/scans": "B3LYP"}
     assert found.minima[0].hessians is None
     assert found.scans[0].record.id.startswith("butane/0-1-2-3")
+    alone = replace(found, minima=())
+    ((none, scans),) = alone.by_molecule()
+    assert (none.record.id, none.record.n_conformers, none.hessians, len(scans)) == ("butane", 0, None, 1)

@@ -118,7 +118,8 @@ class Subject:
         self.mol = mapped_molecule(minima.record.smiles)
         self.masses = standard_masses(minima.record.atomic_numbers)
         bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in self.mol.GetBonds()]
-        self.coordinates = BondGraphCoordinates.of(bonds, minima.record.coords[0])
+        geometry = np.concatenate([minima.record.coords, *(scan.record.coords for scan in self.scans)])[0]
+        self.coordinates = BondGraphCoordinates.of(bonds, geometry)
         self.connectivity = Connectivity(self.mol)
         heavy = np.flatnonzero(minima.record.atomic_numbers > 1)
         self.compared = heavy if len(heavy) >= 3 else np.arange(minima.record.n_atoms)
@@ -149,7 +150,7 @@ def compare(subject: Subject, potential: Potential, conformers: Conformers, *, m
             if len(label) == len(mine):
                 compared = label > LOWEST_WAVENUMBER
                 found.append(Frequencies(minimum, label[compared], mine[compared]))
-    if geometry.converged.any():
+    if geometry.converged.any() or not len(geometry.converged):
         profiles = tuple(_profile(subject, scan, potential, conformers, max_steps) for scan in subject.scans)
     else:  # what cannot minimize the molecule cannot scan it, and trying takes long
         profiles = tuple(
@@ -175,8 +176,8 @@ def _geometry(subject: Subject, coords: FloatArray, energy: FloatArray, converge
         dihedral=np.rad2deg(dihedral),
         rmsd=np.array(rmsd),
         tfd=_fingerprints(subject.mol, start, coords),
-        energy=energy - energy[0],
-        label=subject.minima.record.energy - subject.minima.record.energy[0],
+        energy=energy - energy[:1],
+        label=subject.minima.record.energy - subject.minima.record.energy[:1],
     )
 
 

@@ -91,8 +91,8 @@ def usable(comparison: Comparison) -> BoolArray:
 def dde(comparison: Comparison) -> FloatArray:
     """Return errors of energies relative to the lowest minimum [kcal/mol]; NaN for that one and where there is none, shape (n_minima,)."""
     geometry, fine = comparison.geometry, usable(comparison)
-    errors = np.where(fine & bool(fine[0]), geometry.energy - geometry.label, np.nan)
-    errors[0] = np.nan
+    errors = np.where(fine & fine[:1].all(), geometry.energy - geometry.label, np.nan)
+    errors[:1] = np.nan
     return errors
 
 

@@ -15,7 +15,7 @@ A folder such as `data/minima` holds
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +77,7 @@ class Landscapes:
     """All minima and scans of a folder, in memory: thousands of molecules at most.
 
     Attributes:
-        minima: one for each molecule.
+        minima: one for each molecule that has any.
         scans: any number for each molecule.
         level_of_theory: by source.
     """
@@ -87,12 +87,14 @@ class Landscapes:
     level_of_theory: Mapping[str, str]
 
     def by_molecule(self) -> Iterator[tuple[MoleculeMinima, tuple[TorsionScan, ...]]]:
-        """Yield the minima of each molecule, with its scans."""
+        """Yield the minima of each molecule, with its scans; then molecules that have scans alone, with no conformer among the minima."""
         scans: dict[tuple[str, str], list[TorsionScan]] = {}
         for scan in self.scans:
             scans.setdefault((scan.dataset, scan.molecule), []).append(scan)
         for minima in self.minima:
-            yield minima, tuple(scans.get((minima.dataset, minima.record.id), ()))
+            yield minima, tuple(scans.pop((minima.dataset, minima.record.id), ()))
+        for (dataset, molecule), alone in scans.items():
+            yield MoleculeMinima(replace(alone[0].record.select([]), id=molecule), dataset, None), tuple(alone)
 
     def write(self, folder: Path) -> None:
         """Write the folder; the same content gives the same bytes."""

@@ -41,12 +41,12 @@ class Made:
         for i, (topology, coords) in enumerate(zip(self.topologies, molecules.coords, strict=True)):
             start = Conformers(numbers(topology), torch.tensor(coords[:3]), Terms.from_topology(topology))
             self.molecules.append(start)
-            self.landscapes.append(self._landscape(f"{i}", start))
+            self.landscapes.append(self.landscape(f"{i}", start))
 
     def potential(self, x: FloatArray) -> SmirnoffPotential:
         return SmirnoffPotential(self.layout.apply(self.force_field, x))
 
-    def _landscape(self, name: str, start: Conformers) -> Landscape:
+    def landscape(self, name: str, start: Conformers, *, with_minima: bool = True) -> Landscape:
         truth, topology = self.potential(self.truth), self.topologies[int(name)]
         ended = minimize(truth, [start], max_force=1e-5, max_steps=3000)[0]
         assert ended.converged.all()
@@ -62,7 +62,8 @@ class Made:
             scans = [TorsionScan(record(name, held.coords, held.energy, held.forces), "made", name, atoms, angles)]
         features = MoleculeFeatures(topology, self.force_field, self.layout)
         molecule = Compared(start, np.where(start.atomic_numbers.numpy() > 1, 13.0, 1.0), coordinates)
-        return Landscape(MoleculeMinima(labels, "made", curvatures), scans, features, molecule)
+        minima = MoleculeMinima(labels, "made", curvatures) if with_minima else MoleculeMinima(labels.select([]), "made", None)
+        return Landscape(minima, scans, features, molecule)
 
     def set_of(self, landscapes: list[Landscape] | None = None) -> LandscapeSet:
         members = [PlacedLandscape(f"made/{i}", "train", each) for i, each in enumerate(landscapes or self.landscapes)]
@@ -182,3 +183,13 @@ def test_weights_of_zero_leave_landscapes_out(made: Made) -> None:
     without = Objective(frequency_weight=0.0, displacement_weight=0.0, conformer_energy_weight=0.0, scan_weight=0.0)
     with pytest.raises(PesfitError, match="nothing to fit to"):
         fit(made, FitSmirnoff(objective=without), made.set_of())
+
+
+def test_a_molecule_with_scans_alone_has_their_rows_and_no_others(made: Made) -> None:
+    landscape = made.landscape("0", made.molecules[0], with_minima=False)
+    rows = made.set_of([landscape]).again(made.truth)
+    assert {kind: len(each.targets) for kind, each in rows.rows[0].items()} == {
+        "frequencies": 0, "displacements": 0, "conformers": 0, "scans": 4,
+    }  # fmt: skip
+    assert rows.errors(made.truth)["train"]["scan_rms_kcal_per_mol"] == pytest.approx(0.0, abs=1e-8)
+    assert rows.n_lost == 0

@@ -22,7 +22,7 @@ Best = Literal["lowest", "highest", "smallest"]
 START, FIT, REFERENCE = keys.START, "smirnoff", "gfn2"
 SUBSETS = {keys.HELD_OUT: "held-out molecules", keys.TRAINED: "training molecules"}
 _DEFINITIONS = (
-    "Each potential relaxes the minima of GFN2-xTB, the method of the labels; where it ends is compared with where it started. Bonds, "
+    "Each potential relaxes minima of the method of the labels; where it ends is compared with where it started. Bonds, "
     "angles, dihedrals: root mean square difference, each molecule alike. RMSD: of heavy atoms; TFD: torsion fingerprint deviation; ddE: "
     "energies relative to the molecule's lowest minimum. Frequencies: harmonic, at the minima of each. Torsion profiles: relaxed scans. "
     "A basin is lost where a dihedral turns by more than 60° or an angle by more than 25°; such minima are in all other measures."
@@ -185,7 +185,7 @@ def headline_table(results: BenchmarkResults, errors: Mapping[str, Mapping[str, 
     columns += [TableColumn(name, label_of(name), best="lowest") for name in results.potentials]
     return Table(
         "benchmark",
-        "Minima, frequencies and torsion profiles against GFN2-xTB",
+        "Minima, frequencies and torsion profiles against the labels",
         columns,
         rows,
         _DEFINITIONS,

@@ -232,8 +232,8 @@ def _error(points: Sequence[Row]) -> float:
 
 
 def profile_figure(results: BenchmarkResults) -> Figure | None:
-    """Return torsion profiles that the fit has made worst, compared with the start; None without scans."""
-    scans = _scans_of(results.scans)
+    """Return torsion profiles that the fit has made worst, compared with the start; None without scans of one dihedral."""
+    scans = {name: of for name, of in _scans_of(results.scans).items() if all(_is_curve(rows) for rows in of.values())}
     change = {name: _error(of[FIT]) - _error(of[START]) for name, of in scans.items() if FIT in of and START in of}
     worst = sorted((name for name in change if np.isfinite(change[name])), key=lambda name: -change[name])[:_N_PROFILES]
     if not worst:
@@ -243,7 +243,7 @@ def profile_figure(results: BenchmarkResults) -> Figure | None:
         canvas, axes = panels(layout, len(worst), columns=3, height=2.3)
         for panel, name in zip(axes, worst, strict=True):
             label = scans[name][START]
-            panel.plot(*_curve(label, "label_kcal_per_mol"), color=INK, linewidth=1.8, label="GFN2-xTB")
+            panel.plot(*_curve(label, "label_kcal_per_mol"), color=INK, linewidth=1.8, label="labels")
             for potential in results.potentials:
                 if potential in scans[name]:
                     style = series(potential, dashes=True)
@@ -266,6 +266,11 @@ def profile_figure(results: BenchmarkResults) -> Figure | None:
         draw,
         note="Relaxed scans, energies relative to their mean. Atoms are numbered from 0.",
     )
+
+
+def _is_curve(rows: Sequence[Row]) -> bool:
+    """Tell whether a scan is of one dihedral: with two, angles of the first come again."""
+    return len({row["angle_degree"] for row in rows}) == len(rows)
 
 
 def _curve(rows: Sequence[Row], key: str) -> tuple[list[float], list[float]]:

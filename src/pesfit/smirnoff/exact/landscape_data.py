@@ -47,7 +47,7 @@ class PlacedMinima:
 
 
 def place(landscapes: Landscapes, inputs: FitInputs) -> list[PlacedMinima]:
-    """Find topology and split of molecules with minima; those that have none of either are left out."""
+    """Find topology and split of molecules with minima or scans; those that have none of either are left out."""
     splits = _splits_of_groups(inputs)
     found = []
     for minima, scans in landscapes.by_molecule():
@@ -97,12 +97,14 @@ def landscape_set(
 
 def _landscape(placed: PlacedMinima, topology: Topology, extension: AddedPeriodicities, layout: Layout) -> Landscape:
     record = placed.minima.record
-    record.validate()
+    if record.n_conformers:
+        record.validate()
     if topology.n_atoms != record.n_atoms:
         raise DataError(f"{placed.id}: {record.n_atoms} atoms at its minima, {topology.n_atoms} in its topology")
     numbers = torch.from_numpy(record.atomic_numbers.astype(np.int64))
     conformers = Conformers(numbers, torch.from_numpy(record.coords.copy()), Terms.from_topology(topology), record.total_charge)
     features = MoleculeFeatures(topology, extension.force_field, layout)
-    coordinates = BondGraphCoordinates.of(topology.connectivity.tolist(), record.coords[0])
+    geometry = np.concatenate([record.coords, *(scan.record.coords for scan in placed.scans)])[0]
+    coordinates = BondGraphCoordinates.of(topology.connectivity.tolist(), geometry)
     molecule = Compared(conformers, standard_masses(record.atomic_numbers), coordinates)
     return Landscape(placed.minima, placed.scans, features, molecule)

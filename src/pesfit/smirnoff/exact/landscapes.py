@@ -245,11 +245,11 @@ class Landscape:
             [getattr(minimum, name) for minimum in minima] for name in ("frequencies", "displacements")
         )
         n_modes = max(sum(len(rows.targets) for rows in frequencies), 1)
-        energy = Rows(np.concatenate([m.energy.features for m in minima]), np.concatenate([m.energy.targets for m in minima]))
+        empty = Rows(np.zeros((0, len(self.columns))), np.zeros(0))
         return {
-            "frequencies": _stacked(frequencies, 1.0 / np.sqrt(n_modes)),
-            "displacements": _stacked(displacements, 1.0 / np.sqrt(len(minima))),
-            "conformers": _centered(energy),
+            "frequencies": _stacked([empty, *frequencies], 1.0 / np.sqrt(n_modes)),
+            "displacements": _stacked([empty, *displacements], 1.0 / np.sqrt(max(len(minima), 1))),
+            "conformers": _centered(_stacked([empty, *(minimum.energy for minimum in minima)], 1.0)),
             "scans": self._scans,
         }
 
@@ -441,4 +441,6 @@ def _stacked(parts: Sequence[Rows], scale: float) -> Rows:
 
 
 def _centered(rows: Rows) -> Rows:
+    if not len(rows.targets):
+        return rows
     return Rows(rows.features - rows.features.mean(axis=0), rows.targets - rows.targets.mean())
