@@ -292,7 +292,7 @@ def _prepared(molecule: Molecule, number: int, setting: PreparationSettings) -> 
         str(number), None, molecule.numbers.astype(np.int32), molecule.coords, molecule.energy, molecule.forces, None, 0, "", "made",
         np.arange(n),
     )  # fmt: skip
-    rows = MoleculeRows("made", (number,), (str(number),), "made", number, n)
+    rows = MoleculeRows("made", (number,), (str(number),), "made", str(number), number, n)
     return list(MoleculePreparation(molecule.topology, number, setting).parts(rows, [record], [np.zeros(n, dtype=np.uint8)]))
 
 

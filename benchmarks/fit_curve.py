@@ -28,8 +28,9 @@ from pesfit.data.topology import ParameterizedSet
 from pesfit.parameterize.stage import parameterize_datasets
 from pesfit.params.fit_smirnoff import FitSmirnoff, Gradient, StepLength
 from pesfit.params.preparation import AssignCharges, Convert, ConvertMD17, EspalomaSubset, Parameterize, Sources, Split
-from pesfit.smirnoff.exact.accumulate import PassSettings, accumulate, assemble, read, scores
+from pesfit.smirnoff.exact.accumulate import PassSettings, accumulate, assemble, read
 from pesfit.smirnoff.exact.solve import fit_exactly
+from pesfit.smirnoff.exact.training_set import TrainingSet
 from pesfit.smirnoff.fit_data import FitInputs, cut, list_molecules
 from pesfit.smirnoff.gradient.epochs import RunFiles
 from pesfit.smirnoff.gradient.run import GradientData, GradientFit, GradientStart, fit_by_gradient
@@ -76,16 +77,14 @@ class Exact:
 
 def exactly(inputs: FitInputs, folder: Path) -> Exact:
     """Fit exactly, all of it: statistics, prior strength by evidence, bounded optimum."""
-    begin, params = time.perf_counter(), FitSmirnoff()
+    begin, params = time.perf_counter(), FitSmirnoff(molecule_strength=None)  # as the gradient fit, which knows no other
     molecules, _ = list_molecules(inputs.datasets, inputs.parameterized)
     force_field = inputs.parameterized.force_field
     layout, extension = Layout.of(force_field, params.train), AddedPeriodicities(force_field, {})
     setup = PassSettings(force_field, layout, params.objective.conformer_weight, inputs.paths())
     paths = accumulate(inputs, cut(molecules, params.shards), setup, extension, folder)
     problem = assemble(read(paths), layout, params.objective, SPLITS)
-    fit = fit_exactly(
-        problem, lambda weights, x, others: scores(read(paths), layout, params.objective, weights, x, others=others), params
-    )
+    fit = fit_exactly(problem, TrainingSet(lambda: read(paths), params.objective, {}, len(layout)), params)
     start = GradientStart(
         force_field, layout, fit.posterior.x, (fit.weights[ENERGIES], fit.weights[FORCES]), fit.posterior.strength
     )

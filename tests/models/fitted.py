@@ -56,7 +56,7 @@ def smirnoff(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"made": ConformerDataset(folder / "labeled")},
         parameterized,
         Splits(rows),
-        FitSmirnoff(),
+        FitSmirnoff(molecule_strength=None),
         folder / "smirnoff",
         scratch=folder / "scratch",
     )

@@ -10,7 +10,7 @@ from pesfit.smirnoff.errors import ErrorRow, improvement, summarize_rows
 from pesfit.smirnoff.fit_data import MoleculeRows
 
 LABELS = ("before", "after")
-MOLECULES = [MoleculeRows("d", (i,), (f"m{i}",), "a/x" if i % 3 else "b", i, 1) for i in range(60)]
+MOLECULES = [MoleculeRows("d", (i,), (f"m{i}",), "a/x" if i % 3 else "b", f"m{i}", i, 1) for i in range(60)]
 SPLITS = Splits(SplitRow("d", f"m{i}", f"group {i}", np.zeros(1, dtype=np.uint8)) for i in range(60))
 
 

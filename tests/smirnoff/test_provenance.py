@@ -53,7 +53,7 @@ def test_it_tells_data_method_charges_and_errors() -> None:
         "xtb (GFN2-xTB): 3/40, 0/0, 0/0",
         "mine/\\xe9 (level of theory not known)",
         "energies x 1, forces x 0.25; method exact",
-        "minima: frequency x 30, displacement x 30, conformer energy x 5, scan x 10; 4 rounds",
+        "minima: frequency x 30, displacement x 60, conformer energy x 20, scan x 20; 4 rounds",
         "test: 4 molecules, 8 minima; relaxed into another minimum 0 -> 1",
         "harmonic frequencies [1/cm]: 119 -> 69.5",
         "strength of the prior 5.946",

@@ -90,3 +90,18 @@ def test_files_that_are_something_else_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "new.npz", format_version=np.array(99))
     with pytest.raises(DataError, match="format version 99"):
         load(tmp_path / "new.npz")
+
+
+def test_random_effects_are_those_of_the_dense_covariance() -> None:
+    """Generalized least squares with covariance diag(1/w) + Φ T Φᵀ, and the logarithm of its determinant."""
+    rng = np.random.default_rng(4)
+    features, targets, weights = rng.normal(size=(12, 4)), rng.normal(size=12), rng.uniform(0.5, 2.0, size=12)
+    widths, x = np.array([0.3, 1.0, 2.0, 0.0]), rng.normal(size=4)
+    covariance = np.diag(1.0 / weights) + (features * widths**2) @ features.T
+    precision = np.linalg.inv(covariance)
+    found = Moments.from_rows(features, targets, weights).with_random_effects(widths)
+    np.testing.assert_allclose(found.gram, features.T @ precision @ features, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.moment, features.T @ precision @ targets, rtol=1e-9, atol=1e-9)
+    residual = targets - features @ x
+    assert found.sum_of_squares(x) == pytest.approx(residual @ precision @ residual, rel=1e-9)
+    assert found.log_weight == pytest.approx(-np.linalg.slogdet(covariance)[1], rel=1e-9)

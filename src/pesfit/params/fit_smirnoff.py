@@ -267,22 +267,22 @@ class Objective(ParamsSection):
         description="Weight of the mean square error of a molecule's harmonic frequencies, in units of 50 cm⁻¹; 0 for none.",
     )
     displacement_weight: Weight = Field(
-        30.0,
+        60.0,
         description="Weight of the mean square displacements of a molecule's minima, of bonds, angles and dihedrals, in units of 0.02 Å, "
         "2° and 10°; 0 for none.",
     )
     conformer_energy_weight: Weight = Field(
-        5.0, description="Weight of (ΔE)² summed over a molecule's minima, relative to their mean, E in kcal/mol; 0 for none."
+        20.0, description="Weight of (ΔE)² summed over a molecule's minima, relative to their mean, E in kcal/mol; 0 for none."
     )
     scan_weight: Weight = Field(
-        10.0, description="Weight of the mean of (ΔE)² over a molecule's torsion scans, E in kcal/mol; 0 for none."
+        20.0, description="Weight of the mean of (ΔE)² over a molecule's torsion scans, E in kcal/mol; 0 for none."
     )
     rounds: int = Field(
         4,
-        ge=0,
+        ge=1,
         le=100,
-        description="Gauss-Newton rounds at most, with frequencies, displacements and energies of minima linearized at the minima of the "
-        "force field itself; 0: only the linear problem at the minima of the labels.",
+        description="Gauss-Newton rounds at most: frequencies, displacements and energies of minima are linearized at the minima of the "
+        "force field itself, first of the starting one.",
     )
     energy_zero: Literal["mean", "min", "none"] = Field(
         "mean",
@@ -309,10 +309,15 @@ class FitSmirnoff(MaxFailed):
     )
     train: Train = Field(Train(), description="Trained parameters, their bounds and priors.")
     objective: Objective = Field(Objective(), description="Function that is minimized.")
-    prior_strength: Annotated[float, Field(gt=0.0, le=1e12)] | Literal["evidence", "validation"] = Field(
-        6.0,
-        description="Factor on the sum of squares of (parameter - start)/prior_width, in the unit of the objective; or chosen by "
-        "marginal likelihood, or by the objective on the validation set.",
+    prior_strength: Annotated[float, Field(gt=0.0, le=1e12)] | Literal["evidence", "validation", "molecules"] = Field(
+        10.0,
+        description="Factor on the sum of squares of (parameter - start)/prior_width, in the unit of the objective; or chosen by marginal "
+        "likelihood, by the objective on the validation set, or by that on each training molecule when the others are fitted.",
+    )
+    molecule_strength: Annotated[float, Field(gt=0.0, le=1e12)] | None = Field(
+        3.0,
+        description="How alike molecules are: factor on the sum of squares of (a molecule's own parameter - parameter)/prior_width. null, "
+        "as always for `method: gradient`: all molecules have the very same parameters.",
     )
     gradient: Gradient = Field(Gradient(), description="The gradient fit, for `method: gradient`.")
     shards: int = Field(64, ge=1, le=100_000, description="Pieces the data are cut into; their sums are added in order.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from pesfit.data.splits import SPLITS, TRAIN, Splits
 from pesfit.data.topology import ParameterizedSet
 from pesfit.params.fit_smirnoff import FitSmirnoff
 from pesfit.smirnoff.errors import exact_errors, improvement, summarize_rows
-from pesfit.smirnoff.exact.accumulate import STAGE, PassSettings, accumulate, assemble, read, scores
+from pesfit.smirnoff.exact.accumulate import STAGE, PassSettings, accumulate, assemble, read
 from pesfit.smirnoff.exact.landscape_data import PlacedMinima, landscape_set, place
 from pesfit.smirnoff.exact.landscapes import LandscapeSet
 from pesfit.smirnoff.exact.solve import ExactFit, fit_exactly
+from pesfit.smirnoff.exact.training_set import TrainingSet
 from pesfit.smirnoff.exported_files import export_force_field
 from pesfit.smirnoff.fit_data import FitInputs, MoleculeRows, cut, list_molecules
 from pesfit.smirnoff.fit_report import log_path, notable, plot_changes, plot_path, write_parameters, write_path, write_summary
@@ -93,12 +94,16 @@ def fit_smirnoff(  # noqa: PLR0913 - the inputs and outputs of a stage
     equations = assemble(read(paths), layout, params.objective, SPLITS)
     if equations.equations["train"].n_rows == 0:
         raise DataError(_EMPTY)
-    fit = fit_exactly(
-        equations,
-        lambda weights, x, others: scores(read(paths), layout, params.objective, weights, x, others=others),
-        params,
-        landscapes if landscapes.members else None,
+    training = TrainingSet(
+        lambda: read(paths),
+        params.objective,
+        {molecule.id: molecule.group for molecule in molecules},
+        len(layout),
+        {member.group for member in landscapes.members if member.split == "train"},
     )
+    if params.method == "gradient":  # its objective has no parameters of molecules' own
+        params = params.model_copy(update={"molecule_strength": None})
+    fit = fit_exactly(equations, training, params, landscapes if landscapes.members else None)
     if runs is not None:
         log_path(runs, fit, layout.prior().widths)
     fitted = layout.apply(extension.force_field, fit.posterior.x)
@@ -177,7 +182,10 @@ def _landscape_metrics(landscapes: LandscapeSet, fit: ExactFit) -> dict[str, Any
     if not landscapes.members:
         return used
     before, after = np.zeros_like(fit.posterior.x), fit.posterior.x
-    errors = {"before": landscapes.again(before).errors(before), "after": (fit.rows or landscapes.again(after)).errors(after)}
+    errors = {
+        "before": landscapes.linearized(before).errors(before),
+        "after": (fit.rows or landscapes.linearized(after)).errors(after),
+    }
     rounds = [{"objective": each.objective, "step": each.step, "minima_lost": each.lost} for each in fit.rounds]
     return {
         **used,
@@ -205,5 +213,6 @@ def _fit_metrics(fit: ExactFit) -> dict[str, Any]:
         "rows_per_independent_row": fit.redundancy,
         "energy_weight": fit.weights[ENERGIES],
         "force_weight": fit.weights[FORCES],
+        **({} if fit.left_out is None else {"left_out": asdict(fit.left_out)}),
         "kkt": {field.name: order_of_magnitude(getattr(kkt, field.name)) for field in fields(kkt)},
     }

@@ -59,6 +59,7 @@ class MoleculeRows:
         rows: positions in it.
         ids: of the rows.
         source: their `source`.
+        group: names the molecule in all data sets.
         topology: index in the parameterized set.
         cost: conformers times atoms.
     """
@@ -67,6 +68,7 @@ class MoleculeRows:
     rows: tuple[int, ...]
     ids: tuple[str, ...]
     source: str
+    group: str
     topology: int
     cost: int
 
@@ -85,12 +87,12 @@ def list_molecules(datasets: Mapping[str, ConformerDataset], parameterized: Para
     molecules: list[MoleculeRows] = []
     n_left_out = 0
     for name, dataset in datasets.items():
-        ids, sources = (dataset.table.column(column).to_pylist() for column in ("id", "source"))
+        ids, sources, groups = (dataset.table.column(column).to_pylist() for column in ("id", "source", "group"))
         sizes = [
             pyarrow.compute.list_value_length(dataset.table.column(column)).to_pylist()
             for column in ("energy", "atomic_numbers")
         ]
-        for row, (id, source, n_conformers, n_atoms) in enumerate(zip(ids, sources, *sizes, strict=True)):  # noqa: A001
+        for row, (id, source, group, n_conformers, n_atoms) in enumerate(zip(ids, sources, groups, *sizes, strict=True)):  # noqa: A001
             topology = parameterized.index(name, id)
             if topology is None:
                 n_left_out += 1
@@ -98,9 +100,11 @@ def list_molecules(datasets: Mapping[str, ConformerDataset], parameterized: Para
             cost = n_conformers * n_atoms
             last = molecules[-1] if molecules else None
             if last and (last.dataset, last.source, last.topology, last.rows[-1]) == (name, source, topology, row - 1):
-                molecules[-1] = MoleculeRows(name, (*last.rows, row), (*last.ids, id), source, topology, last.cost + cost)
+                molecules[-1] = MoleculeRows(
+                    name, (*last.rows, row), (*last.ids, id), source, group, topology, last.cost + cost
+                )
             else:
-                molecules.append(MoleculeRows(name, (row,), (id,), source, topology, cost))
+                molecules.append(MoleculeRows(name, (row,), (id,), source, group, topology, cost))
     return molecules, n_left_out
 
 

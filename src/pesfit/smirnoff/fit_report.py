@@ -143,7 +143,8 @@ def plot_path(path: Path, fit: ExactFit) -> None:
             axes.plot(strengths, objective / objective[-1], color=color, label=split)
     axes.set_title("objective, relative to the strongest prior", fontsize=10)
     axes.set_yscale("log")
-    axes.legend(fontsize=8, frameon=False)
+    if axes.lines:  # a perfect fit has nothing to draw
+        axes.legend(fontsize=8, frameon=False)
     for number, (title, name) in enumerate(
         (("effective number of parameters", "effective_parameters"), ("log evidence", "log_evidence"))
     ):

@@ -73,7 +73,12 @@ def _objective(params: FitSmirnoff, metrics: Mapping[str, Any]) -> Iterator[str]
         weights = (f"{kind.replace('_', ' ')} x {getattr(objective, f'{kind}_weight'):.4g}" for kind in kinds)
         yield f"  minima: {', '.join(weights)}; {objective.rounds} rounds,"
     yield f"  energy zero {objective.energy_zero}, normalization {objective.normalization}, conformers {objective.conformer_weight.kind},"
-    yield f"  strength of the prior {metrics['prior_strength']:.4g}."
+    own = (
+        ""
+        if params.molecule_strength is None
+        else f", of the prior of molecules' own parameters {params.molecule_strength:.4g}"
+    )
+    yield f"  strength of the prior {metrics['prior_strength']:.4g}{own}."
     if params.method == "gradient":
         yield f"  Then minimized by {params.gradient.optimizer} with loss {params.gradient.loss.kind}."
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import scipy.linalg
 
 from pesfit.core.arrays import FloatArray, LongArray
 from pesfit.core.exceptions import DataError
@@ -100,6 +101,27 @@ class Moments:
         """
         return replace(
             self, n_rows=self.n_rows / rows_per_independent_row, log_weight=self.log_weight / rows_per_independent_row
+        )
+
+    def with_random_effects(self, widths: FloatArray) -> Moments:
+        """Return the statistics of rows whose parameters are not x but x + δ, with δ ~ N(0, diag(widths²) σ²) integrated out.
+
+        Rows of one group (a molecule) then inform x no better than the spread of groups allows (Laird & Ware, Biometrics 38, 963, 1982):
+        with T = diag(widths²) the Gram matrix A becomes (A⁻¹ + T)⁻¹. The logarithm of the determinant that goes with it is in `log_weight`.
+
+        Args:
+            widths: standard deviations of δ at σ² = 1, shape (n_parameters,).
+        """
+        scaled = widths[:, None] * self.gram
+        factor = scipy.linalg.cho_factor(np.eye(len(widths)) + scaled * widths, lower=True)
+        pulled = widths * self.moment
+        gram = self.gram - scaled.T @ scipy.linalg.cho_solve(factor, scaled)
+        return replace(
+            self,
+            gram=0.5 * (gram + gram.T),
+            moment=self.moment - scaled.T @ scipy.linalg.cho_solve(factor, pulled),
+            square=self.square - float(pulled @ scipy.linalg.cho_solve(factor, pulled)),
+            log_weight=self.log_weight - 2.0 * float(np.log(np.diag(factor[0])).sum()),
         )
 
     def add_at(self, columns: LongArray, part: Moments) -> Moments:

@@ -43,7 +43,7 @@ def equal(one: MoleculeStatistics, other: MoleculeStatistics, rtol: float = 0.0)
 @given(costs=st.lists(st.integers(1, 1000), max_size=40), n_shards=st.integers(1, 50))
 @settings(deadline=None)
 def test_shards_are_the_molecules_in_order(costs: list[int], n_shards: int) -> None:
-    molecules = [MoleculeRows("d", (i,), (f"m{i}",), "s", i, cost) for i, cost in enumerate(costs)]
+    molecules = [MoleculeRows("d", (i,), (f"m{i}",), "s", f"m{i}", i, cost) for i, cost in enumerate(costs)]
     shards = cut(molecules, n_shards)
     assert [molecule for shard in shards for molecule in shard] == molecules
     assert len(shards) <= n_shards
@@ -57,8 +57,8 @@ def test_rows_of_one_molecule_share_their_energy_zero(ethanol: Sample) -> None:
     features = MoleculeFeatures(ethanol.topologies[0], ethanol.force_field, layout)
     splits = np.repeat(np.array([0, 1, 2, 255], dtype=np.uint8), [12, 8, 6, 4])
     np.random.default_rng(0).shuffle(splits)
-    whole = MoleculeRows("d", (0,), ("a",), "s", 0, 1)
-    cut_up = MoleculeRows("d", (0, 1, 2), ("a", "b", "c"), "s", 0, 1)
+    whole = MoleculeRows("d", (0,), ("a",), "s", "a", 0, 1)
+    cut_up = MoleculeRows("d", (0, 1, 2), ("a", "b", "c"), "s", "a", 0, 1)
     parts = [slice(0, 10), slice(10, 20), slice(20, 30)]
     one = list(molecule_entries(whole, [record(ethanol, slice(None))], [splits], features, UNIFORM))
     three = list(molecule_entries(cut_up, [record(ethanol, p) for p in parts], [splits[p] for p in parts], features, UNIFORM))
@@ -74,7 +74,7 @@ def test_window_leaves_high_conformers_out_of_the_objective_alone(ethanol: Sampl
     data = record(ethanol, slice(None))
     above = data.energy - data.energy.min()
     window = float(np.median(above))
-    rows = MoleculeRows("d", (0,), ("a",), "s", 0, 1)
+    rows = MoleculeRows("d", (0,), ("a",), "s", "a", 0, 1)
     weight = ConformerWeight(kind="window", window=window)
     (entry,) = molecule_entries(rows, [data], [np.zeros(30, dtype=np.uint8)], features, weight)
     assert entry.plain.n_conformers == 30
@@ -89,7 +89,7 @@ def test_split_with_all_weights_zero_counts_nothing_in_the_objective(ethanol: Sa
     data = record(ethanol, slice(None))
     splits = np.where(data.energy == data.energy.min(), 0, 1).astype(np.uint8)
     weight = ConformerWeight(kind="window", window=1e-6)
-    rows = MoleculeRows("d", (0,), ("a",), "s", 0, 1)
+    rows = MoleculeRows("d", (0,), ("a",), "s", "a", 0, 1)
     entries = {e.split: e for e in molecule_entries(rows, [data], [splits], features, weight)}
     assert entries["validation"].weighted is None
     assert entries["validation"].plain.n_conformers == (splits == 1).sum()
@@ -111,7 +111,7 @@ def test_weights_by_energy() -> None:
 def test_saved_shard_comes_back_exactly(ethanol: Sample, tmp_path: Path) -> None:
     layout = Layout.of(ethanol.force_field, Train())
     features = MoleculeFeatures(ethanol.topologies[0], ethanol.force_field, layout)
-    rows = MoleculeRows("d", (0,), ("a",), "s", 0, 1)
+    rows = MoleculeRows("d", (0,), ("a",), "s", "a", 0, 1)
     splits = [np.repeat(np.array([0, 2], dtype=np.uint8), 15)]
     data = [record(ethanol, slice(None))]
     entries = [
@@ -138,7 +138,7 @@ def test_labels_that_are_not_finite_name_the_conformer(ethanol: Sample) -> None:
     features = MoleculeFeatures(ethanol.topologies[0], ethanol.force_field, layout)
     data = record(ethanol, slice(None))
     data.energy[17] = np.nan
-    rows = MoleculeRows("d", (0,), ("a",), "s", 0, 1)
+    rows = MoleculeRows("d", (0,), ("a",), "s", "a", 0, 1)
     with pytest.raises(DataError, match="a: energy of conformer 17"):
         list(molecule_entries(rows, [data], [np.zeros(30, dtype=np.uint8)], features, UNIFORM))
     with pytest.raises(DataError, match="30 conformers, but the splits have 7"):

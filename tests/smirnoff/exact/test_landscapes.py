@@ -19,6 +19,7 @@ from pesfit.potentials.vibrations import hessians, normal_modes
 from pesfit.smirnoff.exact.accumulate import FitEquations
 from pesfit.smirnoff.exact.landscapes import KINDS, Compared, Landscape, LandscapeRows, LandscapeSet, PlacedLandscape
 from pesfit.smirnoff.exact.solve import ExactFit, fit_exactly
+from pesfit.smirnoff.exact.training_set import TrainingSet
 from pesfit.smirnoff.features import MoleculeFeatures
 from pesfit.smirnoff.parameters import Layout, without_linear_torsions
 from pesfit.smirnoff.potential import SmirnoffPotential
@@ -46,7 +47,7 @@ class Made:
     def potential(self, x: FloatArray) -> SmirnoffPotential:
         return SmirnoffPotential(self.layout.apply(self.force_field, x))
 
-    def landscape(self, name: str, start: Conformers, *, with_minima: bool = True) -> Landscape:
+    def landscape(self, name: str, start: Conformers, *, with_minima: bool = True, with_hessians: bool = True) -> Landscape:
         truth, topology = self.potential(self.truth), self.topologies[int(name)]
         ended = minimize(truth, [start], max_force=1e-5, max_steps=3000)[0]
         assert ended.converged.all()
@@ -62,15 +63,16 @@ class Made:
             scans = [TorsionScan(record(name, held.coords, held.energy, held.forces), "made", name, atoms, angles)]
         features = MoleculeFeatures(topology, self.force_field, self.layout)
         molecule = Compared(start, np.where(start.atomic_numbers.numpy() > 1, 13.0, 1.0), coordinates)
-        minima = MoleculeMinima(labels, "made", curvatures) if with_minima else MoleculeMinima(labels.select([]), "made", None)
+        kept = labels if with_minima else labels.select([])
+        minima = MoleculeMinima(kept, "made", curvatures if with_minima and with_hessians else None)
         return Landscape(minima, scans, features, molecule)
 
     def set_of(self, landscapes: list[Landscape] | None = None) -> LandscapeSet:
-        members = [PlacedLandscape(f"made/{i}", "train", each) for i, each in enumerate(landscapes or self.landscapes)]
+        members = [PlacedLandscape(f"{i}", "train", each) for i, each in enumerate(landscapes or self.landscapes)]
         return LandscapeSet(members, len(self.layout), self.potential)
 
-    def again(self, number: int, x: FloatArray) -> LandscapeRows:
-        return self.set_of([self.landscapes[number]]).again(x)
+    def linearized(self, number: int, x: FloatArray) -> LandscapeRows:
+        return self.set_of([self.landscapes[number]]).linearized(x)
 
 
 def numbers(topology: object) -> torch.Tensor:
@@ -95,30 +97,40 @@ def made() -> Made:
 
 def fit(made: Made, params: FitSmirnoff, landscapes: LandscapeSet | None) -> ExactFit:
     nothing = FitEquations({split: NormalEquations.zeros(len(made.layout)) for split in SPLITS}, made.layout)
-    n = len(made.layout)
-    return fit_exactly(nothing, lambda _w, _x, _o: (np.zeros((n, n)), 1), params, landscapes)
+    groups = [str(i) for i in range(len(made.landscapes))]
+    training = TrainingSet(list, params.objective, {}, len(made.layout), groups)
+    return fit_exactly(nothing, training, params, landscapes)
 
 
 @pytest.mark.parametrize("number", range(len(SMILES)))
 def test_curvatures_are_those_of_hessians_at_two_parameter_values(made: Made, number: int) -> None:
-    """lᵀ H(x) l along the labels' modes, at the labels' minima, changes with x as the rows say."""
-    landscape, x = made.landscapes[number], perturbation(made.layout, 8, size=0.2)
-    start = landscape.start
+    """lᵀ H(x) l along the force field's own modes, at its own minima, changes with x as the rows say."""
+    landscape, x, change = (
+        made.landscapes[number],
+        perturbation(made.layout, 8, size=0.1),
+        perturbation(made.layout, 9, size=0.1),
+    )
     masses = np.where(made.molecules[number].atomic_numbers.numpy() > 1, 13.0, 1.0)
-    rows = landscape.first_round()["frequencies"]
-    truth = hessians(made.potential(made.truth), start, 2e-4)
-    there = hessians(made.potential(x), start, 2e-4)
-    expected = []
-    for i, coords in enumerate(start.coords.numpy()):
-        modes = normal_modes(truth[i], coords, masses)
-        flat = modes.directions.reshape(len(modes.wavenumbers), -1)
-        label, mine = (np.einsum("mi,ij,mj->m", flat, h[i], flat) for h in (truth, there))
-        factor = 2.0 * np.maximum(modes.wavenumbers, 150.0) * 50.0
-        unit = np.sign(modes.wavenumbers) * modes.wavenumbers**2 / label
-        expected.append(((label - mine) * unit / factor)[modes.wavenumbers > 20.0])
-    found = rows.residuals(x[landscape.columns])
-    wanted = np.concatenate(expected) / np.sqrt(len(found))
-    np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=2e-4 * np.abs(wanted).max())
+    rows = made.linearized(number, x).rows[0]["frequencies"]
+    labels = hessians(made.potential(made.truth), landscape.start, 2e-4)
+    here = minimize(made.potential(x), [landscape.start], max_force=0.02, max_steps=1000)[0].coords
+    two = [hessians(made.potential(at), landscape.start.at(here)) for at in (x, x + change)]
+    residuals, slopes = [], []
+    for i, coords in enumerate(here):
+        own = normal_modes(two[0][i], coords, masses)
+        label = normal_modes(labels[i], landscape.start.coords.numpy()[i], masses).wavenumbers
+        flat = own.directions.reshape(len(label), -1)
+        mine, then = (np.einsum("mi,ij,mj->m", flat, h[i], flat) for h in two)
+        unit = np.sign(own.wavenumbers) * own.wavenumbers**2 / mine
+        factor = (2.0 * np.maximum(label, 150.0) * 50.0)[label > 20.0]
+        residuals.append((np.sign(label) * label**2 - unit * mine)[label > 20.0] / factor)
+        slopes.append((unit * (then - mine))[label > 20.0] / factor)
+    scale = np.sqrt(len(rows.targets))
+    for found, wanted in (
+        (rows.residuals(x[landscape.columns]), np.concatenate(residuals) / scale),
+        (rows.features @ change[landscape.columns], np.concatenate(slopes) / scale),
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=5e-3, atol=5e-3 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("number", range(len(SMILES)))
@@ -127,7 +139,7 @@ def test_displacements_and_energies_follow_minimizations_at_other_parameters(mad
     landscape = made.landscapes[number]
     x = perturbation(made.layout, 5, size=0.1)
     change = 0.1 * perturbation(made.layout, 6, size=1.0)
-    here, there = (made.again(number, at).rows[0] for at in (x, x + change))
+    here, there = (made.linearized(number, at).rows[0] for at in (x, x + change))
     for kind in ("displacements", "conformers"):
         linear = here[kind].residuals((x + change)[landscape.columns])
         actual = there[kind].residuals((x + change)[landscape.columns])
@@ -139,42 +151,61 @@ def test_displacements_and_energies_follow_minimizations_at_other_parameters(mad
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_scan_residuals_are_differences_of_energies(made: Made, number: int) -> None:
     landscape, x = made.landscapes[number], perturbation(made.layout, 11)
-    rows = landscape.first_round()["scans"]
+    found = made.linearized(number, x).rows[0]
+    rows = found["scans"]
     assert len(rows.targets) == 4
     np.testing.assert_allclose(rows.residuals(made.truth[landscape.columns]), 0.0, atol=1e-8)
-    conformers = landscape.first_round()["conformers"]
-    coords = landscape.start.coords.numpy()
-    labels, _ = evaluate(made.layout.apply(made.force_field, made.truth), made.topologies[number], coords)
-    mine, _ = evaluate(made.layout.apply(made.force_field, x), made.topologies[number], coords)
+    here = minimize(made.potential(x), [landscape.start], max_force=0.02, max_steps=1000)[0].coords
+    labels, _ = evaluate(
+        made.layout.apply(made.force_field, made.truth), made.topologies[number], landscape.start.coords.numpy()
+    )
+    mine, _ = evaluate(made.layout.apply(made.force_field, x), made.topologies[number], here)
     expected = labels - mine
-    np.testing.assert_allclose(conformers.residuals(x[landscape.columns]), expected - expected.mean(), atol=1e-8)
+    np.testing.assert_allclose(found["conformers"].residuals(x[landscape.columns]), expected - expected.mean(), atol=1e-7)
 
 
 def test_at_the_truth_nothing_is_left(made: Made) -> None:
-    rows = made.set_of().again(made.truth)
-    assert rows.n_lost == 0
+    rows = made.set_of().linearized(made.truth)
+    assert not rows.lost.any()
     for kinds, landscape in zip(rows.rows, made.landscapes, strict=True):
         for kind in KINDS:
             np.testing.assert_allclose(kinds[kind].residuals(made.truth[landscape.columns]), 0.0, atol=5e-2, err_msg=kind)
 
 
 def test_known_parameters_are_recovered_and_rounds_lower_the_objective(made: Made) -> None:
-    params = FitSmirnoff(objective=Objective(rounds=6), prior_strength=1e-4)
+    params = FitSmirnoff(objective=Objective(rounds=6), prior_strength=1e-4, molecule_strength=None)
     found = fit(made, params, made.set_of())
     values = [each.objective for each in found.rounds]
     assert values == sorted(values, reverse=True)
-    errors = made.set_of().again(found.posterior.x).errors(found.posterior.x)["train"]
-    before = made.set_of().again(np.zeros(len(made.layout))).errors(np.zeros(len(made.layout)))["train"]
-    assert errors["frequency_rms_per_cm"] < 0.05 * before["frequency_rms_per_cm"]
+    errors = made.set_of().linearized(found.posterior.x).errors(found.posterior.x)["train"]
+    before = made.set_of().linearized(np.zeros(len(made.layout))).errors(np.zeros(len(made.layout)))["train"]
+    assert errors["frequency_rms_per_cm"] < 0.1 * before["frequency_rms_per_cm"]
     assert errors["bond_rms_angstrom"] < 0.1 * before["bond_rms_angstrom"]
-    linear = fit(made, params.model_copy(update={"objective": Objective(rounds=0)}), made.set_of())
-    assert not linear.rounds
-    np.testing.assert_allclose(linear.posterior.optimum.kkt.worst, 0.0, atol=1e-7)
+    np.testing.assert_allclose(found.posterior.optimum.kkt.worst, 0.0, atol=1e-7)
+
+
+def test_a_step_that_loses_a_minimum_is_shortened(made: Made) -> None:
+    class Narrow(LandscapeSet):
+        """Loses the first minimum farther than half way to the first step's end."""
+
+        def linearized(self, x: FloatArray) -> LandscapeRows:
+            rows = super().linearized(x)
+            if np.linalg.norm(x / made.layout.prior().widths) > limit:
+                rows.kept[0][0] = False
+            return rows
+
+    params = FitSmirnoff(objective=Objective(rounds=1))
+    free = fit(made, params, made.set_of())
+    limit = 0.5 * float(np.linalg.norm(free.posterior.x / made.layout.prior().widths))
+    narrow = made.set_of()
+    held = fit(made, params, Narrow(narrow.members, len(made.layout), made.potential))
+    assert (free.rounds[-1].step, held.rounds[-1].step, held.rounds[-1].lost) == (1.0, 0.4, 0)
+    np.testing.assert_allclose(held.posterior.x, 0.4 * free.posterior.x, rtol=1e-6, atol=1e-9)
 
 
 def test_the_same_landscapes_give_the_same_bytes(made: Made) -> None:
     x = perturbation(made.layout, 2, size=0.1)
-    one, other = (made.set_of().again(x).equations()["train"] for _ in range(2))
+    one, other = (made.set_of().linearized(x).equations()["train"] for _ in range(2))
     for kind in KINDS:
         assert one[kind].gram.tobytes() == other[kind].gram.tobytes()
 
@@ -187,9 +218,18 @@ def test_weights_of_zero_leave_landscapes_out(made: Made) -> None:
 
 def test_a_molecule_with_scans_alone_has_their_rows_and_no_others(made: Made) -> None:
     landscape = made.landscape("0", made.molecules[0], with_minima=False)
-    rows = made.set_of([landscape]).again(made.truth)
+    rows = made.set_of([landscape]).linearized(made.truth)
     assert {kind: len(each.targets) for kind, each in rows.rows[0].items()} == {
         "frequencies": 0, "displacements": 0, "conformers": 0, "scans": 4,
     }  # fmt: skip
     assert rows.errors(made.truth)["train"]["scan_rms_kcal_per_mol"] == pytest.approx(0.0, abs=1e-8)
-    assert rows.n_lost == 0
+    assert not rows.lost.any()
+
+
+def test_minima_without_hessians_have_displacements_and_no_frequencies(made: Made) -> None:
+    x = perturbation(made.layout, 5, size=0.1)
+    without = made.landscape("0", made.molecules[0], with_hessians=False)
+    rows, expected = made.set_of([without]).linearized(x).rows[0], made.linearized(0, x).rows[0]
+    assert len(rows["frequencies"].targets) == 0
+    np.testing.assert_array_equal(rows["displacements"].features, expected["displacements"].features)
+    np.testing.assert_array_equal(rows["displacements"].targets, expected["displacements"].targets)

@@ -73,7 +73,7 @@ def parts_of(
         numbers = np.ones(topology.n_atoms, dtype=np.int32)
         record = Record(f"m{i}", None, numbers, coords, energy, forces, None, 0, f"m{i}", "made/up", np.arange(n))
         split = (np.arange(n) % 2 if every_second_for_validation else np.zeros(n)).astype(np.uint8)
-        rows = MoleculeRows("set", (i,), (f"m{i}",), "made/up", i, n)
+        rows = MoleculeRows("set", (i,), (f"m{i}",), "made/up", f"m{i}", i, n)
         parts.extend(MoleculePreparation(topology, i, setting).parts(rows, [record], [split]))
     return parts
 

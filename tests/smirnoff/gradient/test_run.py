@@ -33,6 +33,7 @@ from pesfit.params.fit_smirnoff import (
 from pesfit.smirnoff.errors import exact_errors
 from pesfit.smirnoff.exact.accumulate import PassSettings, accumulate, assemble, read
 from pesfit.smirnoff.exact.solve import fit_exactly
+from pesfit.smirnoff.exact.training_set import TrainingSet
 from pesfit.smirnoff.fit import fit_smirnoff
 from pesfit.smirnoff.fit_data import FitInputs, cut, list_molecules
 from pesfit.smirnoff.gradient import epochs, shards
@@ -71,10 +72,9 @@ def exactly(inputs: FitInputs, folder: Path) -> Known:
     setup = PassSettings(force_field, layout, OBJECTIVE.conformer_weight, inputs.paths())
     paths = accumulate(inputs, cut(molecules, 4), setup, extension, folder / "scratch")
     problem = assemble(read(paths), layout, OBJECTIVE, SPLITS)
-    n = len(layout)
-    fit = fit_exactly(
-        problem, lambda _w, _x, _others: (np.zeros((n, n)), 1), FitSmirnoff(objective=OBJECTIVE, prior_strength=STRENGTH)
-    )
+    training = TrainingSet(lambda: read(paths), OBJECTIVE, {}, len(layout))
+    params = FitSmirnoff(objective=OBJECTIVE, prior_strength=STRENGTH, molecule_strength=None)
+    fit = fit_exactly(problem, training, params)
     start = GradientStart(force_field, layout, fit.posterior.x, (1.0, 1.0), STRENGTH)
     return Known(GradientData(inputs, molecules, extension), start, folder)
 

@@ -38,7 +38,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> ShardsJob:
             writer.write(
                 Record(f"m{i}", topology.smiles, numbers, coords, energy, forces, None, 0, f"m{i}", "made", np.arange(n))
             )
-            rows = MoleculeRows("made", (i,), (f"m{i}",), "made", i, n * topology.n_atoms)
+            rows = MoleculeRows("made", (i,), (f"m{i}",), "made", f"m{i}", i, n * topology.n_atoms)
             members.append(FitMolecule(rows, topology, ((np.arange(n) % 2).astype(np.uint8),)))
     shards, _ = divide(members, 3, None, 0)
     return ShardsJob(setting, Loss(), {"made": ConformerDataset(folder).path}, tuple(map(tuple, shards)), 1e9)

@@ -39,7 +39,6 @@ from pesfit.smirnoff.parameters import AddedPeriodicities, Layout
 from pesfit.statistics.normal_equations import ENERGIES, FORCES, Moments, NormalEquations
 
 STAGE = "fit_smirnoff"
-_NONE: Mapping[str, FloatArray] = {}
 WORTH_WORKERS = 2_000_000
 """Conformers times atoms, about 4 s of work, below which starting worker processes takes longer than they save."""
 
@@ -295,53 +294,3 @@ def assemble(shards: Iterable[ShardStatistics], layout: Layout, objective: Objec
                 }
             )
     return FitEquations(sums, layout)
-
-
-def scores(  # noqa: PLR0913 - where x is judged, and with which weights
-    shards: Iterable[ShardStatistics],
-    layout: Layout,
-    objective: Objective,
-    weights: Mapping[str, float],
-    x: FloatArray,
-    *,
-    others: Mapping[str, FloatArray] = _NONE,
-) -> tuple[FloatArray, int]:
-    """Return Σ g gᵀ over the molecules of the training set, g = ½ ∂J_molecule/∂x: how much molecules disagree about x.
-
-    Constants of `energy_zero: none` are left out, as if energies were relative to their mean.
-
-    Args:
-        shards: in order.
-        layout: meaning of x.
-        objective: its parameters.
-        weights: of each kind.
-        x: where.
-        others: what other rows of a molecule (`MoleculeInSplit.molecule`) add to its g, shape (n,) each.
-
-    Returns:
-        The sum, shape (n, n), and the number of molecules.
-    """
-    total, n_molecules = np.zeros((len(layout), len(layout))), 0
-    zero = "mean" if objective.energy_zero == "none" else objective.energy_zero
-    left = dict(others)
-    for shard in shards:
-        for entry in shard.entries:
-            if entry.split != "train" or entry.weighted is None:
-                continue
-            energy, forces = factors(entry.weighted.n_atoms, entry.weighted.weight, entry.source, objective)
-            columns = entry.weighted.columns
-            moments = entry.weighted.equations(zero).weighted(
-                {ENERGIES: weights[ENERGIES] * energy, FORCES: weights[FORCES] * forces}
-            )
-            gradient = moments.gram @ x[columns] - moments.moment
-            n_molecules += 1
-            if entry.molecule in left:
-                whole = left.pop(entry.molecule).copy()
-                whole[columns] += gradient
-                total += np.outer(whole, whole)
-            else:
-                total[np.ix_(columns, columns)] += np.outer(gradient, gradient)
-    for gradient in left.values():
-        total += np.outer(gradient, gradient)
-        n_molecules += 1
-    return total, n_molecules

@@ -86,7 +86,7 @@ def landscape_set(
     for each in placed:
         try:
             topology = extension.extend(inputs.parameterized[each.topology])
-            members.append(PlacedLandscape(each.id, each.split, _landscape(each, topology, extension, layout)))
+            members.append(PlacedLandscape(each.minima.record.group, each.split, _landscape(each, topology, extension, layout)))
         except (MoleculeError, DataError) as error:
             failures.append(Failure.from_exception(each.id, STAGE, error))
     return (

@@ -1,19 +1,19 @@
 r"""Rows of minima and scans: curvatures, displacements, conformer energies and torsion profiles, as linear functions of the trained vector.
 
-With features Φ of forces and energies (`smirnoff.features`: F(x) = F_0 + Φ x at fixed coordinates) and the Hessian H of a minimum,
+With features Φ of forces and energies (`smirnoff.features`: F(x) = F_0 + Φ x at fixed coordinates), and the Hessian H and the normal modes
+l of the force field at its own minimum g,
 
-| kind | row, at the geometry g where it is linearized | unit of one |
+| kind | row | unit of one |
 | --- | --- | --- |
 | `frequencies` | lᵀ ∂H/∂x l = -lᵀ (Φ(g + h l) - Φ(g - h l)) / (2h), for each normal mode l, by 2 max(ν̄, 150 cm⁻¹) | 50 cm⁻¹ |
 | `displacements` | ∂q/∂x = B H⁺ Φ(g), q the bonds, angles and dihedrals, B their Wilson rows | 0.02 Å, 2°, 10° |
 | `conformers` | ∂E/∂x(g) minus the mean over the molecule's minima (envelope theorem) | 1 kcal/mol |
-| `scans` | ∂E/∂x(g) minus the mean over the scan's points | 1 kcal/mol |
+| `scans` | ∂E/∂x at the geometries of the labels, minus the mean over the scan's points | 1 kcal/mol |
 
-Round 0 linearizes at the minima of the labels, g = g_ref, with H and l of the labels: all rows are linear in x, and the optimum of the
-round is global; the displacement is a first-order estimate of where the force field would relax to. Later rounds linearize at the force
-field's own minima, with its own H and l (modes paired in ascending order), and are Gauss-Newton steps (implicit function theorem for
-∂q/∂x). A minimum that the force field loses (no end, or another basin) keeps its rows of round 0. Scans stay at the geometries of the
-labels. Each molecule counts with the mean square of each kind (its sum over minima for conformer energies), so that large molecules do
+The first is first-order perturbation theory, modes paired with those of the labels in ascending order; the second is the implicit function
+theorem. Both are exact in the limit of small steps alone, so they are linearized anew after each (`solve`). A minimum that the force field
+does not keep (no end, or another basin) has no frequencies, and a displacement that does not depend on x: nothing is known of how to bring
+it back. Each molecule counts with the mean square of each kind (its sum over minima for conformer energies), so that large molecules do
 not dominate.
 """
 
@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 import scipy.linalg
 
-from pesfit.core.arrays import BoolArray, FloatArray
+from pesfit.core.arrays import BoolArray, FloatArray, LongArray
 from pesfit.data.minima import MoleculeMinima, TorsionScan
 from pesfit.data.splits import SPLITS
 from pesfit.params.fit_smirnoff import Objective
@@ -82,16 +82,6 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class _OwnMinimum:
-    """Where the force field relaxes to from a minimum of the labels: coordinates, Hessian, q(labels) - q, and Wilson rows of q."""
-
-    coords: FloatArray
-    hessian: FloatArray
-    away: FloatArray
-    wilson: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
 class _Minimum:
     """Rows of one minimum, before they are divided by the number of minima."""
 
@@ -143,22 +133,18 @@ class Landscape:
         self.start = molecule.conformers.at(minima.record.coords)
         self._record, self._features, self._masses = minima.record, features, molecule.masses
         self._coordinates, self._scales = molecule.coordinates, _scales(molecule.coordinates)
-        self._hessians = minima.hessians
-        self._forces = np.zeros_like(minima.record.coords) if minima.record.forces is None else minima.record.forces
-        self._modes = (
-            []
+        self._wavenumbers = (
+            None
             if minima.hessians is None
-            else [normal_modes(h, c, molecule.masses) for h, c in zip(minima.hessians, minima.record.coords, strict=True)]
+            else [
+                normal_modes(h, c, molecule.masses).wavenumbers
+                for h, c in zip(minima.hessians, minima.record.coords, strict=True)
+            ]
         )
         self._scans = self._scan_rows(scans)
-        self._values, wilson = self._coordinates.evaluate(minima.record.coords)
-        self._first = [self._at_labels(i, wilson[i]) for i in range(minima.record.n_conformers)]
+        self._values, _ = self._coordinates.evaluate(minima.record.coords)
 
-    def first_round(self) -> dict[Kind, Rows]:
-        """Return the rows at the geometries of the labels."""
-        return self._together(self._first)
-
-    def again(self, ended: Minimized, potential: Potential, x: FloatArray) -> tuple[dict[Kind, Rows], BoolArray]:
+    def linearized(self, ended: Minimized, potential: Potential, x: FloatArray) -> tuple[dict[Kind, Rows], BoolArray]:
         """Return the rows at the minima of the force field that x stands for, and which minima it keeps.
 
         Args:
@@ -169,23 +155,37 @@ class Landscape:
         values, wilson = self._coordinates.evaluate(ended.coords)
         away = self._coordinates.differences(self._values, values)
         kept = ended.converged & ~self._coordinates.moved(away)
-        rows = list(self._first)
-        which = np.flatnonzero(kept & (self._hessians is not None))
-        if len(which):
-            for i, hessian in zip(which.tolist(), hessians(potential, self.start.at(ended.coords[which])), strict=True):
-                rows[i] = self._at_own(i, _OwnMinimum(ended.coords[i], hessian, away[i], wilson[i]), x)
-        return self._together(rows), kept
+        energy, forces = self._lines(ended.coords)
+        energy[-1] += self._record.energy
+        empty = Rows(np.zeros((0, len(x))), np.zeros(0))
+        frequencies = [empty for _ in kept]
+        displacements = [Rows(np.zeros((len(each), len(x))), self._scales * each) for each in away]
+        which = np.flatnonzero(kept)
+        found = hessians(potential, self.start.at(ended.coords[which])) if len(which) else ()
+        for i, hessian in zip(which.tolist(), found, strict=True):
+            if self._wavenumbers is not None:
+                frequencies[i] = self._frequency_rows(self._wavenumbers[i], hessian, ended.coords[i], x)
+            features = (self._scales[:, None] * wilson[i]) @ _inverse(hessian) @ forces[:-1, i].T
+            displacements[i] = Rows(features, self._scales * away[i] + features @ x)
+        n_modes = max(sum(len(rows.targets) for rows in frequencies), 1)
+        rows: dict[Kind, Rows] = {
+            "frequencies": _stacked([empty, *frequencies], 1.0 / np.sqrt(n_modes)),
+            "displacements": _stacked([empty, *displacements], 1.0 / np.sqrt(max(len(kept), 1))),
+            "conformers": _centered(Rows(energy[:-1].T, energy[-1])),
+            "scans": self._scans,
+        }
+        return rows, kept
 
     def measures(self, rows: Mapping[Kind, Rows], x: FloatArray) -> dict[str, float]:
-        """Return the mean square error by measure, in its unit (`MEASURES`), of what the molecule has; x as in `again`."""
+        """Return the mean square error by measure, in its unit (`MEASURES`), of what the molecule has; x as in `linearized`."""
         found: dict[str, float] = {}
         residuals = {kind: each.residuals(x) for kind, each in rows.items()}
         if len(residuals["frequencies"]):
             found["frequency"] = _FREQUENCY**2 * float(residuals["frequencies"] @ residuals["frequencies"])
-            squares = residuals["displacements"].reshape(self._record.n_conformers, -1) ** 2
-            for (name, unit), kind in zip(_UNITS.items(), self._coordinates.kinds, strict=True):
-                if kind.stop > kind.start:
-                    found[name] = unit**2 * float(squares[:, kind].sum())
+        squares = residuals["displacements"].reshape(max(self._record.n_conformers, 1), -1) ** 2
+        for (name, unit), kind in zip(_UNITS.items(), self._coordinates.kinds, strict=True):
+            if squares.size and kind.stop > kind.start:
+                found[name] = unit**2 * float(squares[:, kind].sum())
         if self._record.n_conformers > 1:
             found["conformer_energy"] = float((residuals["conformers"] ** 2).mean())
         if len(residuals["scans"]):
@@ -195,6 +195,8 @@ class Landscape:
     def _lines(self, coords: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return energies, shape (n_local + 1, n), and forces, (n_local + 1, n, 3 n_atoms), of features and, last, minus the start."""
         n = len(coords)
+        if not n:
+            return np.zeros((len(self.columns) + 1, 0)), np.zeros((len(self.columns) + 1, 0, 0))
         chunks = list(self._features.rows(coords, np.zeros(n), np.zeros_like(coords)))
         energy = np.concatenate([chunk.energy for chunk in chunks], axis=1)
         forces = np.concatenate([chunk.forces for chunk in chunks], axis=3)
@@ -209,49 +211,16 @@ class Landscape:
         slope = (forces[:, n:] - forces[:, :n]) / (2.0 * _STEP)
         return np.asarray(np.einsum("pmi,mi->pm", slope, unit.reshape(n, -1)) * lengths**2)
 
-    def _at_labels(self, i: int, wilson: FloatArray) -> _Minimum:
-        coords = self._record.coords[i]
-        energy, forces = self._lines(coords[None])
-        energy[-1] += self._record.energy[i]
-        n_local = len(self.columns)
-        if self._hessians is None:  # nothing to fit frequencies and displacements to
-            frequencies = Rows(np.zeros((0, n_local)), np.zeros(0))
-            displacements = Rows(np.zeros((0, n_local)), np.zeros(0))
-        else:
-            modes = self._modes[i]
-            lines = self._curvatures(coords, modes.directions)
-            frequencies = _frequency_rows(modes.wavenumbers, lines[:-1].T, _square(modes.wavenumbers) + lines[-1])
-            response = (self._scales[:, None] * wilson) @ _inverse(self._hessians[i])
-            # The force field relaxes by H⁺ F(x); the last line is minus the start's forces, and F_ref is nearly 0.
-            displacements = Rows(response @ forces[:-1, 0].T, response @ (forces[-1, 0] + self._forces[i].ravel()))
-        return _Minimum(frequencies, displacements, Rows(energy[:-1].T, energy[-1]))
-
-    def _at_own(self, i: int, own: _OwnMinimum, x: FloatArray) -> _Minimum:
-        energy, forces = self._lines(own.coords[None])
-        energy[-1] += self._record.energy[i]
-        modes = normal_modes(own.hessian, own.coords, self._masses)
-        label = self._modes[i].wavenumbers
-        if len(label) == len(modes.wavenumbers):
-            slopes = self._curvatures(own.coords, modes.directions)[:-1].T
-            frequencies = _frequency_rows(label, slopes, _square(label) - _square(modes.wavenumbers) + slopes @ x)
-        else:
-            frequencies = self._first[i].frequencies
-        features = ((self._scales[:, None] * own.wilson) @ _inverse(own.hessian)) @ forces[:-1, 0].T
-        displacements = Rows(features, self._scales * own.away + features @ x)
-        return _Minimum(frequencies, displacements, Rows(energy[:-1].T, energy[-1]))
-
-    def _together(self, minima: Sequence[_Minimum]) -> dict[Kind, Rows]:
-        frequencies, displacements = (
-            [getattr(minimum, name) for minimum in minima] for name in ("frequencies", "displacements")
-        )
-        n_modes = max(sum(len(rows.targets) for rows in frequencies), 1)
-        empty = Rows(np.zeros((0, len(self.columns))), np.zeros(0))
-        return {
-            "frequencies": _stacked([empty, *frequencies], 1.0 / np.sqrt(n_modes)),
-            "displacements": _stacked([empty, *displacements], 1.0 / np.sqrt(max(len(minima), 1))),
-            "conformers": _centered(_stacked([empty, *(minimum.energy for minimum in minima)], 1.0)),
-            "scans": self._scans,
-        }
+    def _frequency_rows(self, label: FloatArray, hessian: FloatArray, coords: FloatArray, x: FloatArray) -> Rows:
+        """Return a row for each mode that the labels, wavenumbers of shape (n_modes,), have above `LOWEST_WAVENUMBER`."""
+        modes = normal_modes(hessian, coords, self._masses)
+        if len(label) != len(modes.wavenumbers):  # straight here and bent there
+            return Rows(np.zeros((0, len(x))), np.zeros(0))
+        compared = label > LOWEST_WAVENUMBER
+        scale = (_WAVENUMBER_SQUARED / (2.0 * np.maximum(label, _SOFTEST)) / _FREQUENCY)[compared]
+        slopes = self._curvatures(coords, modes.directions[compared])[:-1].T
+        targets = (_square(label) - _square(modes.wavenumbers))[compared] + slopes @ x
+        return Rows(slopes * scale[:, None], targets * scale)
 
     def _scan_rows(self, scans: Sequence[TorsionScan]) -> Rows:
         found = []
@@ -269,12 +238,12 @@ class PlacedLandscape:
     """A molecule's landscape in the data of a fit.
 
     Attributes:
-        molecule: `dataset/id` of its row in `data/arrow`.
+        group: names the molecule in all data sets.
         split: train, validation or test.
         landscape: of the molecule.
     """
 
-    molecule: str
+    group: str
     split: str
     landscape: Landscape
 
@@ -296,9 +265,10 @@ class LandscapeRows:
     n_parameters: int
 
     @property
-    def n_lost(self) -> int:
-        """Number of minima of the training set that the force field does not keep."""
-        return sum(int((~k).sum()) for m, k in zip(self.members, self.kept, strict=True) if m.split == "train")
+    def lost(self) -> BoolArray:
+        """Which minima of the training set the force field does not keep, in their order."""
+        kept = [kept for member, kept in zip(self.members, self.kept, strict=True) if member.split == "train"]
+        return ~np.concatenate([np.zeros(0, dtype=bool), *kept])
 
     def equations(self) -> dict[str, NormalEquations]:
         """Sum up the normal equations of each split, in the order of the molecules."""
@@ -311,17 +281,12 @@ class LandscapeRows:
                 sums[member.split][kind] = sums[member.split][kind].add_at(member.landscape.columns, part)
         return {split: NormalEquations(kinds) for split, kinds in sums.items()}
 
-    def gradients(self, weights: Mapping[str, float], x: FloatArray) -> dict[str, FloatArray]:
-        """Return half the gradient of each training molecule's part of the objective, shape (n,) each."""
-        found = {}
+    def training(self) -> Iterator[tuple[str, LongArray, NormalEquations]]:
+        """Yield group, columns and equations over them of each molecule of the training set."""
         for member, rows in zip(self.members, self.rows, strict=True):
             if member.split == "train":
-                columns = member.landscape.columns
-                gradient = np.zeros(self.n_parameters)
-                for kind, each in rows.items():
-                    gradient[columns] -= weights[kind] * (each.features.T @ each.residuals(x[columns]))
-                found[member.molecule] = gradient
-        return found
+                parts: dict[str, Moments] = {k: Moments.from_rows(rows[k].features, rows[k].targets) for k in KINDS}
+                yield member.group, member.landscape.columns, NormalEquations(parts)
 
     def errors(self, x: FloatArray) -> dict[str, dict[str, float]]:
         """Return, by split, the root of the mean over molecules of their mean square errors, and counts."""
@@ -357,13 +322,7 @@ class LandscapeSet:
         self.members = tuple(members)
         self._n_parameters, self._potential = n_parameters, potential
 
-    def first(self) -> LandscapeRows:
-        """Return the rows at the geometries of the labels."""
-        rows = [member.landscape.first_round() for member in self.members]
-        kept = [np.ones(len(member.landscape.start.coords), dtype=bool) for member in self.members]
-        return LandscapeRows(self.members, rows, kept, self._n_parameters)
-
-    def again(self, x: FloatArray) -> LandscapeRows:
+    def linearized(self, x: FloatArray) -> LandscapeRows:
         """Return the rows at the minima of the force field that x stands for; shape of x (n,)."""
         potential = self._potential(x)
         rows, kept = [], []
@@ -371,7 +330,7 @@ class LandscapeSet:
             starts = [member.landscape.start for member in batch]
             relaxed = minimize(potential, starts, max_force=_MAX_FORCE, max_steps=_MAX_STEPS)
             for member, ended in zip(batch, relaxed, strict=True):
-                found = member.landscape.again(ended, potential, x[member.landscape.columns])
+                found = member.landscape.linearized(ended, potential, x[member.landscape.columns])
                 rows.append(found[0])
                 kept.append(found[1])
         return LandscapeRows(self.members, rows, kept, self._n_parameters)
@@ -404,19 +363,6 @@ def landscape_weights(objective: Objective) -> dict[str, float]:
 def _square(label: FloatArray) -> FloatArray:
     """Return ω² [kcal/mol/Å²/(g/mol)] of wavenumbers [cm⁻¹], negative where they are."""
     return np.asarray(np.sign(label) * label**2 / _WAVENUMBER_SQUARED)
-
-
-def _frequency_rows(label: FloatArray, features: FloatArray, targets: FloatArray) -> Rows:
-    """Scale rows of ω² to wavenumbers, for modes that the labels have above `LOWEST_WAVENUMBER`.
-
-    Args:
-        label: [cm⁻¹], shape (n_modes,).
-        features: of ω² [kcal/mol/Å²/(g/mol)], shape (n_modes, n_local).
-        targets: of ω², shape (n_modes,).
-    """
-    compared = label > LOWEST_WAVENUMBER
-    scale = (_WAVENUMBER_SQUARED / (2.0 * np.maximum(label, _SOFTEST)) / _FREQUENCY)[compared]
-    return Rows(features[compared] * scale[:, None], targets[compared] * scale)
 
 
 def _scales(coordinates: BondGraphCoordinates) -> FloatArray:

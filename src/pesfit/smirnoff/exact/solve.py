@@ -7,25 +7,28 @@ V = (A + λ diag(widths⁻²))⁻¹ and G = Σ g gᵀ over molecules, g the grad
 give tr(VG) = σ²γ; T is the ratio of the two. The likelihood is raised to the power 1/T, the magnitude adjustment of composite likelihoods
 (Ribatet, Cooley, Davison, Statistica Sinica 22, 813, 2012). T needs many molecules to be known; with a single one it stays 1.
 
-With minima and scans (`landscapes`) round 0 is a linear problem as before, and its bounded optimum is global. The rounds after it linearize
-at the force field's own minima and accept a step only where the objective itself falls: they end near a local optimum. Weights
-and λ are those of round 0; the posterior is the linear-Gaussian one of the last linearization, about the x that was accepted.
+With minima and scans (`landscapes`) only energies, forces and scans are linear. From the starting force field on, each round linearizes
+frequencies, displacements and energies of minima at the force field's own minima and solves the linear problem. It takes the step, or that
+part of it with which the objective itself falls and no minimum of the training set is lost that was kept before: Gauss-Newton, which ends
+near a local optimum. Weights and λ are those of the first linear problem; the posterior is the linear-Gaussian one of the last, about the
+x that was accepted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from functools import cached_property
 
 import numpy as np
 import scipy.optimize
 
-from pesfit.core.arrays import FloatArray
+from pesfit.core.arrays import BoolArray, FloatArray
 from pesfit.core.exceptions import DataError, ParamsError, PesfitError
 from pesfit.params.fit_smirnoff import FitSmirnoff, Objective
 from pesfit.smirnoff.exact.accumulate import FitEquations
 from pesfit.smirnoff.exact.landscapes import LandscapeRows, LandscapeSet, landscape_weights
+from pesfit.smirnoff.exact.training_set import LeftOut, Pooling, TrainingSet
 from pesfit.statistics.linear_gaussian import GaussianPrior, Posterior, Spectrum, infer, maximize_balance, solve
 from pesfit.statistics.normal_equations import ENERGIES, FORCES, Moments
 from pesfit.statistics.quadratic import Constraints
@@ -66,7 +69,7 @@ class Round:
 
     Attributes:
         objective: J with the prior, as it is rather than linearized.
-        step: fraction of the Gauss-Newton step that was taken; 0 for round 0.
+        step: fraction of the Gauss-Newton step that was taken; 0 at the start.
         lost: number of minima of the training set that the force field does not keep.
     """
 
@@ -85,7 +88,8 @@ class ExactFit:
         redundancy: T, the statistical inefficiency: rows for each independent row.
         path: over prior strengths, of the last linear problem.
         equations: the last linear problem.
-        rounds: Gauss-Newton rounds, round 0 first; none where the problem is linear.
+        left_out: errors of each molecule at the optimum without it, in the last linear problem; None where the energy is not linear.
+        rounds: Gauss-Newton rounds, the starting force field first; none where the problem is linear.
         rows: of minima and scans at the optimum, where there were rounds.
     """
 
@@ -94,13 +98,9 @@ class ExactFit:
     redundancy: float
     path: tuple[PathPoint, ...]
     equations: FitEquations
+    left_out: LeftOut | None
     rounds: tuple[Round, ...] = ()
     rows: LandscapeRows | None = None
-
-
-Scores: TypeAlias = Callable[[Mapping[str, float], FloatArray, Mapping[str, FloatArray]], tuple[FloatArray, int]]
-"""From the weights of kinds, x, and what minima add to each molecule's gradient: Σ g gᵀ over the molecules of the training set, and their
-number (`accumulate.scores`)."""
 
 
 def objective_weights(objective: Objective, energy: float) -> dict[str, float]:
@@ -108,12 +108,14 @@ def objective_weights(objective: Objective, energy: float) -> dict[str, float]:
     return {ENERGIES: energy, FORCES: objective.force_weight} | landscape_weights(objective)
 
 
-def fit_exactly(problem: FitEquations, scores: Scores, params: FitSmirnoff, landscapes: LandscapeSet | None = None) -> ExactFit:
+def fit_exactly(
+    problem: FitEquations, training: TrainingSet, params: FitSmirnoff, landscapes: LandscapeSet | None = None
+) -> ExactFit:
     """Choose the weights and the prior strength that are left open, and solve; then go on with Gauss-Newton rounds where there are minima.
 
     Args:
         problem: energies and forces.
-        scores: how much molecules disagree.
+        training: the same, molecule by molecule.
         params: section `fit_smirnoff`.
         landscapes: minima and scans, if there are any.
 
@@ -122,59 +124,65 @@ def fit_exactly(problem: FitEquations, scores: Scores, params: FitSmirnoff, land
         PesfitError: where the conditions of optimality do not hold.
     """
     prior, constraints = problem.layout.prior(), problem.layout.constraints()
+    if params.molecule_strength is not None and not problem.is_linear:
+        raise ParamsError(
+            f"fit_smirnoff.molecule_strength = {params.molecule_strength:g} beside objective.energy_zero = none: expected null, or an "
+            "energy_zero of mean or min, with which energies are linear in the parameters"
+        )
+    spread = None if params.molecule_strength is None else prior.widths / np.sqrt(params.molecule_strength)
     x, redundancy = np.zeros(len(problem.layout)), 1.0
-    weights = _weights(problem, prior, params, x)
-    rows = None if landscapes is None else landscapes.first()
+    pooling = Pooling(_weights(problem, prior, params, x), spread)
+    rows = None if landscapes is None else landscapes.linearized(x)
     if rows is not None:
         problem = problem.with_rows(rows.equations())
-
-    def disagreement(at: FloatArray) -> tuple[FloatArray, int]:
-        return scores(weights, at, {} if rows is None else rows.gradients(weights, at))
-
     for _ in range(_MAX_ROUNDS):
-        solver = _Solver(problem, prior, constraints, weights, redundancy)
+        solver = _Solver(problem, training, prior, constraints, pooling, rows, redundancy)
         strength = solver.choose_strength(params.prior_strength, x)
         x = solver.optimum(strength, x)
-        last, redundancy = redundancy, solver.redundancy_at(strength, x, *disagreement(x))
+        last, redundancy = redundancy, solver.redundancy_at(strength, x)
         if problem.is_linear and abs(redundancy - last) < _REDUNDANCY_TOLERANCE * last:
             break
-        weights = weights if problem.is_linear else _weights(problem, prior, params, x)
+        if not problem.is_linear:
+            pooling = Pooling(_weights(problem, prior, params, x), spread)
     rounds: tuple[Round, ...] = ()
-    if landscapes is not None and params.objective.rounds and any(landscape_weights(params.objective).values()):
-        solver, x, rows, rounds = _descend(solver, landscapes, strength, x, params.objective.rounds)
-        solver = replace(solver, redundancy=solver.redundancy_at(strength, x, *disagreement(x)))
+    if landscapes is not None and any(landscape_weights(params.objective).values()):
+        solver, x, rounds = _descend(solver, landscapes, strength, params.objective.rounds)
+        solver = replace(solver, redundancy=solver.redundancy_at(strength, x))
     posterior = infer(solver.moments("train", x), prior, strength, constraints, at=x if rounds else None)
     return ExactFit(
-        posterior, solver.weights, solver.redundancy, tuple(solver.path(x)), solver.problem, rounds, rows if rounds else None
+        posterior,
+        pooling.weights,
+        solver.redundancy,
+        tuple(solver.path(x)),
+        solver.problem,
+        solver.left_out(strength, x) if problem.is_linear else None,
+        rounds,
+        solver.rows if rounds else None,
     )
 
 
 def _descend(
-    solver: _Solver, landscapes: LandscapeSet, strength: float, x: FloatArray, n_rounds: int
-) -> tuple[_Solver, FloatArray, LandscapeRows, tuple[Round, ...]]:
-    """Take Gauss-Newton steps with the rows linearized at the force field's own minima, while the objective falls."""
-
-    def linearized(at: FloatArray) -> tuple[LandscapeRows, _Solver, float]:
-        rows = landscapes.again(at)
-        there = replace(solver, problem=solver.problem.with_rows(rows.equations()))
-        return rows, there, there.penalized(strength, at)
-
-    rows, here, value = linearized(x)
-    rounds = [Round(value, 0.0, rows.n_lost)]
+    start: _Solver, landscapes: LandscapeSet, strength: float, n_rounds: int
+) -> tuple[_Solver, FloatArray, tuple[Round, ...]]:
+    """Take Gauss-Newton steps from the starting force field, at which the rows of `start` are linearized."""
+    here, x = start, np.zeros(len(start.prior.mean))
+    value, lost = here.penalized(strength, x), here.lost
+    rounds = [Round(value, 0.0, int(lost.sum()))]
     for _ in range(n_rounds):
         step = here.optimum(strength, x) - x
         for length in _STEP_FACTORS:
-            trial = linearized(x + length * step)
-            if trial[2] < value:
+            there = here.with_rows(landscapes.linearized(x + length * step))
+            reached, lost_there = there.penalized(strength, x + length * step), there.lost
+            if reached < value and not (lost_there & ~lost).any():
                 break
         else:
             break
-        gain, x = value - trial[2], x + length * step
-        rows, here, value = trial
-        rounds.append(Round(value, length, rows.n_lost))
+        gain = value - reached
+        here, x, value, lost = there, x + length * step, reached, lost_there
+        rounds.append(Round(value, length, int(lost.sum())))
         if gain < _LEAST_GAIN * value:
             break
-    return here, x, rows, tuple(rounds)
+    return here, x, tuple(rounds)
 
 
 def _weights(problem: FitEquations, prior: GaussianPrior, params: FitSmirnoff, x: FloatArray) -> dict[str, float]:
@@ -189,39 +197,66 @@ def _weights(problem: FitEquations, prior: GaussianPrior, params: FitSmirnoff, x
     return objective_weights(params.objective, energy)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Solver:
-    """The problem with its weights fixed."""
+    """The problem with its weights fixed.
+
+    Attributes:
+        problem: rows by split and kind.
+        training: molecules of the training set.
+        prior, constraints: on x.
+        pooling: weights of kinds, and how alike molecules are.
+        rows: of minima and scans, in `problem` too.
+        redundancy: T.
+    """
 
     problem: FitEquations
+    training: TrainingSet
     prior: GaussianPrior
     constraints: Constraints
-    weights: Mapping[str, float]
+    pooling: Pooling
+    rows: LandscapeRows | None
     redundancy: float
+
+    def with_rows(self, rows: LandscapeRows) -> _Solver:
+        """Return the same with other rows of minima and scans."""
+        return replace(self, problem=self.problem.with_rows(rows.equations()), rows=rows)
+
+    @property
+    def lost(self) -> BoolArray:
+        """Which minima of the training set the force field does not keep."""
+        return np.zeros(0, dtype=bool) if self.rows is None else self.rows.lost
+
+    @cached_property
+    def pooled(self) -> Moments:
+        """What the training set says of x, where the energy is linear."""
+        return self.training.moments(self.pooling, self.rows)
 
     def moments(self, split: str, x: FloatArray) -> Moments:
         """Return the weighted statistics of a split, linearised about x."""
-        return self.problem.linearised(split, x).weighted(self.weights).correlated(self.redundancy)
+        if split == "train" and self.problem.is_linear:
+            return self.pooled.correlated(self.redundancy)
+        return self.problem.linearised(split, x).weighted(self.pooling.weights).correlated(self.redundancy)
 
-    def redundancy_at(self, strength: float, x: FloatArray, disagreement: FloatArray, n_molecules: int) -> float:
-        """Return T, between 1 and the number of rows that a molecule has on average.
-
-        Args:
-            strength: λ.
-            x: the optimum at it.
-            disagreement: G, shape (n, n).
-            n_molecules: of the training set.
-        """
-        moments = self.problem.linearised("train", x).weighted(self.weights)
+    def redundancy_at(self, strength: float, x: FloatArray) -> float:
+        """Return T at the optimum x, between 1 and the number of rows that a molecule has on average."""
+        disagreement, n_molecules = self.training.disagreement(self.pooling, self.rows, x)
+        moments = replace(self, redundancy=1.0).moments("train", x)
         spectrum = Spectrum.of(moments, self.prior)
         white = spectrum.vectors.T @ (disagreement * np.outer(self.prior.widths, self.prior.widths)) @ spectrum.vectors
         found = float(np.sum(np.diag(white) / (spectrum.eigenvalues + strength)))
         expected = spectrum.noise_variance(strength) * spectrum.effective_parameters(strength)
         return float(np.clip(found / max(expected, 1e-300), 1.0, max(moments.n_rows / max(n_molecules, 1), 1.0)))
 
+    def left_out(self, strength: float, x: FloatArray) -> LeftOut:
+        """Return errors of each molecule at the optimum without it."""
+        return self.training.left_out(self.pooling, self.rows, self.prior, strength, x)
+
     def objective(self, split: str, x: FloatArray) -> float:
-        """Return J of a split, without the prior."""
-        return sum(self.weights[kind] * part for kind, part in self.problem.sums_of_squares(split, x).items())
+        """Return J of a split, without the prior; of the training set with molecules' own parameters at their best."""
+        if split == "train" and self.problem.is_linear:
+            return self.pooled.sum_of_squares(x)
+        return sum(self.pooling.weights[kind] * part for kind, part in self.problem.sums_of_squares(split, x).items())
 
     def penalized(self, strength: float, x: FloatArray) -> float:
         """Return J of the training set with the prior."""
@@ -253,6 +288,10 @@ class _Solver:
         spectrum = Spectrum.of(self.moments("train", x), self.prior)
         if wanted == "evidence":
             return spectrum.maximize_evidence()
+        if wanted == "molecules":
+            return minimize_on_path(
+                lambda strength: self.left_out(strength, self.optimum(strength, x)).objective, _grid(spectrum)
+            )
         if self.moments("validation", x).n_rows == 0:
             raise DataError("prior_strength = validation, but the validation set is empty; use evidence or a number")
         return minimize_on_path(lambda strength: self.objective("validation", self.optimum(strength, x)), _grid(spectrum))
