@@ -234,7 +234,9 @@ def test_added_periodicities_are_fitted_and_written(data: Data, tmp_path: Path) 
 @pytest.mark.parametrize("zero", ["min", "none"])
 @pytest.mark.slow
 def test_other_energy_zeros_recover_too(data: Data, tmp_path: Path, zero: str) -> None:
-    metrics = fit(data, tmp_path, FitSmirnoff(objective=Objective(energy_zero=zero), prior_strength="evidence"))  # type: ignore[arg-type]
+    metrics = fit(
+        data, tmp_path, FitSmirnoff(objective=Objective(energy_zero=zero), prior_strength="evidence", molecule_strength=None)
+    )  # type: ignore[arg-type]
     assert metrics["errors"]["train"]["all"]["after"]["energy_rmse_kcal_per_mol"] < 1e-4
 
 

@@ -241,6 +241,7 @@ def _lines(metrics: Mapping[str, Any], undetermined: Sequence[str]) -> Iterator[
             cells = [_change(errors, key) for key in _QUANTITIES.values()]
             yield f"| {source} | {errors['molecules']} | {errors['conformers']} | " + " | ".join(cells) + " |"
     yield from _landscapes(metrics.get("landscapes", {}))
+    yield from _left_out(metrics.get("left_out"))
     yield from ["", f"## Parameters that the data do not determine ({len(undetermined)})", ""]
     yield "They stay near their starting values, where the prior holds them: " + (", ".join(undetermined) or "none") + "."
 
@@ -262,7 +263,7 @@ def _landscapes(landscapes: Mapping[str, Any]) -> Iterator[str]:
     yield from ["", "## Minima and torsion scans", ""]
     yield (
         "Root mean squares over molecules, before → after. Frequencies, displacements and conformer energies are those at the force "
-        "field's own minima, for minima that it loses those estimated at the minima of the labels; scans at the geometries of the labels."
+        "field's own minima, without frequencies of minima that it loses; scans at the geometries of the labels."
     )
     yield ""
     yield "| split | molecules | minima | lost | " + " | ".join(_LANDSCAPE_MEASURES) + " |"
@@ -272,6 +273,35 @@ def _landscapes(landscapes: Mapping[str, Any]) -> Iterator[str]:
         before, after = both["before"], both["after"]
         counts = f"{after['molecules']} | {after['minima']} | {before['lost']} → {after['lost']}"
         yield f"| {split} | {counts} | " + " | ".join(cells) + " |"
+
+
+def relative_errors(left_out: Mapping[str, Any] | None) -> dict[str, tuple[float, float]]:
+    """Return by kind of rows the errors of the fit, and of molecules left out of it, divided by those of the starting force field.
+
+    Args:
+        left_out: `LeftOut` in the metrics of the fit, if there is one.
+    """
+    if left_out is None:
+        return {}
+    return {
+        kind: (left_out["fitted"][kind] / before, left_out["left_out"][kind] / before)
+        for kind, before in left_out["before"].items()
+        if before > 0.0
+    }
+
+
+def _left_out(left_out: Mapping[str, Any] | None) -> Iterator[str]:
+    errors = relative_errors(left_out)
+    if not errors:
+        return
+    yield from ["", "## Training molecules left out", ""]
+    yield (
+        "Errors by kind of rows, in those of the starting force field: of the fit, and of each molecule with what is fitted to all others "
+        "(last linear problem, without bounds). Above 1 is worse than the start."
+    )
+    yield from ["", "| rows | fitted | left out |", "| --- | --- | --- |"]
+    for kind, (fitted, without) in errors.items():
+        yield f"| {kind} | {fitted:.2f} | {without:.2f} |"
 
 
 def _pair(both: Mapping[str, Any], key: str, digits: int) -> str:

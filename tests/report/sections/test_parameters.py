@@ -98,3 +98,13 @@ def test_figures_show_changes_with_their_errors(tmp_path: Path, layout: Layout) 
     assert labels[0] == "b1 length"  # 0.2 Å in 0.05
     assert sorted(labels) == ["a1 k", "b1 k", "b1 length", "t1 k2"]
     assert len(panels) == 4
+
+
+def test_errors_of_molecules_left_out_are_relative_to_the_start(tmp_path: Path) -> None:
+    left_out = {
+        "before": {"forces": 8.0, "scans": 0.0},
+        "fitted": {"forces": 4.0, "scans": 0.0},
+        "left_out": {"forces": 6.0, "scans": 1.0},
+    }
+    table = named(list(section(read(tmp_path, metrics=METRICS | {"left_out": left_out})).blocks), "fit-left-out")
+    assert table.rows == [{"rows": "forces", "fitted": 0.5, "left_out": 0.75}], "scans had no error to compare with"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pesfit.report.page.blocks import Block, Cell, Facts, Figure, Layout, PageSe
 from pesfit.report.page.figures import CYCLE, MUTED, legend, name_rows, panels
 from pesfit.report.page.tables import number
 from pesfit.report.reading import read_json, read_rows
+from pesfit.smirnoff.fit_report import relative_errors
 from pesfit.smirnoff.parameters import FILE_COLUMNS
 
 _HANDLERS = {
@@ -88,11 +89,13 @@ class SmirnoffFit:
         changes: of every trained parameter.
         n_effective: number of parameters that the data determine (MacKay's γ); None for methods without it.
         prior_strength: chosen for the optimum; None for methods without it.
+        left_out: by kind of rows, error of the fit and of each training molecule left out of it, in that of the initial force field.
     """
 
     changes: Sequence[ParameterChange]
     n_effective: float | None
     prior_strength: float | None
+    left_out: Mapping[str, tuple[float, float]]
 
     @classmethod
     def read(cls, folder: Path, metrics: Path) -> SmirnoffFit:
@@ -123,7 +126,8 @@ class SmirnoffFit:
             )
             for row in read_rows(folder / "parameters.csv", FILE_COLUMNS)
         ]
-        return cls(changes, values.get("parameters", {}).get("effective"), values.get("prior_strength"))
+        effective, strength = values.get("parameters", {}).get("effective"), values.get("prior_strength")
+        return cls(changes, effective, strength, relative_errors(values.get("left_out")))
 
 
 def section(fit: SmirnoffFit) -> PageSection:
@@ -136,6 +140,7 @@ def section(fit: SmirnoffFit) -> PageSection:
             "the form itself."
         ),
         Facts("fit", _facts(fit)),
+        *([_left_out(fit.left_out)] if fit.left_out else []),
         _largest(changes),
         _by_kind(changes),
         _least_determined(changes),
@@ -147,6 +152,24 @@ def section(fit: SmirnoffFit) -> PageSection:
         blocks.append(Text("No parameter lies on a bound."))
     blocks.append(_table("parameters", "All trained parameters", changes, folded=True))
     return PageSection("parameters", "SMIRNOFF parameters", blocks)
+
+
+def _left_out(errors: Mapping[str, tuple[float, float]]) -> Table:
+    columns = (
+        TableColumn("rows", "rows"),
+        TableColumn("fitted", "fitted", digits=2),
+        TableColumn("left_out", "each molecule left out", digits=2),
+    )
+    rows: list[dict[str, Cell]] = [
+        {"rows": kind, "fitted": fitted, "left_out": left_out} for kind, (fitted, left_out) in errors.items()
+    ]
+    return Table(
+        "fit-left-out",
+        "Errors of training molecules, in those of the initial force field",
+        columns,
+        rows,
+        note="Left out: each molecule with the force field that is fitted to all others (last linear problem). Above 1: worse than before.",
+    )
 
 
 def _title(handler: str) -> str:
