@@ -216,14 +216,14 @@ class Minima(MaxFailed):
         description="Sources whose molecules get minima and scans (`xtb` stands for all its parts). Those labeled with GFN2-xTB get theirs "
         "made on this machine; of all others they are the minima and torsion drives among the conformers, without Hessians.",
     )
-    n_conformers: int = Field(6, ge=1, description="Conformers of each molecule that are embedded and relaxed with GFN2-xTB.")
-    n_minima: int = Field(3, ge=1, description="Minima of each molecule that are kept, lowest first.")
+    n_conformers: int = Field(10, ge=1, description="Conformers of each molecule that are embedded and relaxed with GFN2-xTB.")
+    n_minima: int = Field(5, ge=1, description="Minima of each molecule that are kept, lowest first.")
     hessians: bool = Field(
         True, description="Differentiate GFN2-xTB's forces at each minimum: harmonic frequencies, and curvatures to fit to."
     )
     max_force: float = Field(0.05, gt=0.0, description="Largest force on an atom at a minimum by GFN2-xTB, in kcal/mol/Å.")
     scans_per_molecule: int = Field(
-        1,
+        2,
         ge=0,
         description="Torsion scans of each molecule: with GFN2-xTB of the rotatable bonds between larger fragments first, in published "
         "data the torsion drives with most points first.",
