@@ -212,6 +212,26 @@ def test_a_data_set_is_labeled(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert left_behind(tmp_path / "a") == ["new"]
 
 
+def test_a_trajectory_of_md_is_labeled(smirnoff: Path, tmp_path: Path) -> None:
+    """It becomes a data set that `sources.own` takes, with the groups by which splits know its molecules."""
+    text = ""
+    for smiles in ("CO", "CC(=O)[O-]"):
+        file = tmp_path / "one.extxyz"
+        assert main(["md", str(smirnoff), smiles, "--steps", "4", "--every", "2", "--output", str(file)]) == 0
+        text += file.read_text("utf-8")
+    (tmp_path / "all.extxyz").write_text(text, "utf-8")
+    assert main(["label", "gfn2", str(tmp_path / "all.extxyz"), str(tmp_path / "new")]) == 0
+    found = ConformerDataset(tmp_path / "new")
+    assert found.level_of_theory == {"labeled/all": "GFN2-xTB"}
+    assert [(row.id, row.group, row.total_charge, row.n_conformers) for row in found] == [
+        ("all/0000/00000", "CO", 0, 3),
+        ("all/0001/00000", "CC(=O)[O-]", -1, 3),
+    ]
+    frame = ase.io.read(tmp_path / "all.extxyz", index=5)
+    np.testing.assert_allclose(found[1].coords[2], frame.positions, rtol=0, atol=1e-7)
+    assert found[1].energy[2] == Gfn2(found[1].atomic_numbers, -1).energy_and_forces(found[1].coords[2]).energy
+
+
 def test_label_reports_what_is_left_out(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "set", [row("CN", 2), row("CO", 4)])
     arguments = ["--max-conformers", "3", "--charges", "gasteiger"]
@@ -239,6 +259,7 @@ def test_the_most_uncertain_are_taken(smirnoff: Path, network: Path, tmp_path: P
     [
         (["gfn2", "{missing}", "{new}"], 1, "missing does not exist; a data set is a folder such as data/arrow/xtb"),
         (["gfn2", "{empty}", "{new}"], 1, "empty has no state.json"),
+        (["gfn2", "{bare}", "{new}"], 1, "{bare} has no SMILES, which says what molecule it is"),
         (["gfn2", "{other}", "{new}"], 1, "other lacks the columns id, atomic_numbers"),
         (["{missing}", "{set}", "{new}"], 1, "model {missing} does not exist; expected a folder such as outputs/smirnoff"),
         (["{empty}", "{set}", "{new}"], 1, "has neither force-field.offxml nor config.json"),
@@ -264,12 +285,14 @@ def test_label_what_is_wrong_is_said_and_nothing_is_written(  # noqa: PLR0917 - 
     write(tmp_path / "nitrogen", [row("CN")])
     datasets.Dataset.from_dict({"smiles": ["C"], "coords": [[0.0]]}).save_to_disk(tmp_path / "other")
     (tmp_path / "empty").mkdir()
-    names = {name: tmp_path / name for name in ("set", "nitrogen", "other", "empty", "missing", "new")} | {"network": network}
+    (tmp_path / "bare.xyz").write_text("1\n\nHe 0.0 0.0 0.0\n", "utf-8")
+    names = {name: tmp_path / name for name in ("set", "nitrogen", "other", "empty", "missing", "new")}
+    names |= {"network": network, "bare": tmp_path / "bare.xyz"}
     capsys.readouterr()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert main(["label", *(argument.format(**names) for argument in arguments)]) == status
     assert message.format(**names) in capsys.readouterr().err
-    assert left_behind(tmp_path) == ["empty", "nitrogen", "other", "set"]
+    assert left_behind(tmp_path) == ["bare.xyz", "empty", "nitrogen", "other", "set"]
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

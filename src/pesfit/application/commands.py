@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -71,12 +72,16 @@ def _add_label(commands: Any) -> None:
     label = commands.add_parser(
         "label",
         help="write a data set with a model's energies and forces: a trajectory becomes training data",
-        description="Evaluate conformers of a data set with GFN2-xTB or a model, and write a data set with these energies and forces; all "
-        "else is kept. What cannot be evaluated is left out and listed in failures.csv of the new folder. Work is spread over all cores; "
+        description="Evaluate conformers of a data set, or frames of a file, with GFN2-xTB or a model, and write a data set with these "
+        "energies and forces; all else is kept. What cannot be evaluated is left out and listed in failures.csv of the new folder. "
+        "Work is spread over all cores; "
         "PESFIT_WORKERS sets another number of processes. The folder appears when it is whole.",
     )
     label.add_argument("model", metavar="MODEL", help=f"`gfn2` for GFN2-xTB, or {_MODEL}")
-    label.add_argument("dataset", metavar="DATASET", type=Path, help="such as outputs/rollouts/trajectories/conservative")
+    dataset = (
+        "a data set, such as outputs/rollouts/trajectories/conservative, or a file of geometries, such as `pesfit md` writes"
+    )
+    label.add_argument("dataset", metavar="DATASET", type=Path, help=dataset)
     label.add_argument("output", metavar="OUTPUT", type=Path, help="folder to be made")
     label.add_argument("--source", metavar="NAME", help="`source` of the new rows (labeled/<the old source>)")
     every = "take the first conformer of each row and every N-th after it (%(default)s)"
@@ -224,6 +229,8 @@ def _label(options: argparse.Namespace) -> None:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")  # processes use the cores; these read it when they start
 
+    from pesfit.application.geometries import read_geometries
+    from pesfit.application.geometry_dataset import write_geometries
     from pesfit.application.label_dataset import Selection, label_dataset
     from pesfit.application.labeler import Labeler
     from pesfit.core.files import FAILURES_FILE
@@ -233,7 +240,13 @@ def _label(options: argparse.Namespace) -> None:
     by = None if options.by is None else Labeler(options.by, charges)
     selection = Selection(options.every, options.max_conformers, options.most_uncertain, by)
     labeler = Labeler(options.model, charges)
-    summary = label_dataset(labeler, ConformerDataset(options.dataset), options.output, selection, options.source)
+    given: Path = options.dataset
+    with tempfile.TemporaryDirectory() as folder:
+        if given.is_file():
+            dataset = write_geometries(Path(folder) / "frames", read_geometries([str(given)]), given.stem)
+        else:
+            dataset = ConformerDataset(given)
+        summary = label_dataset(labeler, dataset, options.output, selection, options.source)
     _report(
         f"{options.output}: {summary.n_conformers} conformers in {summary.n_rows} rows, labeled with {labeler.level_of_theory}"
     )
