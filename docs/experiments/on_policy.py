@@ -1,6 +1,6 @@
 """Errors of a fitted force field on frames of its own dynamics, by round of fit, simulation and labels: docs/experiments/on-policy.md.
 
-    python benchmarks/on_policy.py [FOLDER [SEED ...]]
+    python docs/experiments/on_policy.py [FOLDER [SEED ...]]
 
 Reads `params.yaml` and `data/`, as `dvc repro` leaves it, and makes FOLDER (outputs/on-policy): data sets and fits of each seed and
 round, `errors.csv` with a row for each molecule, and the benchmark's tables. Arm `on-policy` adds frames of the fit's own dynamics to the
