@@ -96,15 +96,14 @@ def _in_processes(function: Callable[[Item], Result], items: Iterable[Item], wor
                         return
                     result = pending.popleft().result()
                 except BrokenProcessPool as error:
-                    pending.clear()  # the pool ends them itself, in a thread that trips over one that is canceled meanwhile
                     raise PesfitError(
                         f"{bar.desc}: a worker process was ended while item {n_done} or one of the {workers * _LOOK_AHEAD} after it was "
                         f"worked on; if memory ran out, set PESFIT_WORKERS lower (now {workers})"
                     ) from error
                 yield result
         finally:
-            for future in pending:
-                future.cancel()
+            # Not future.cancel(): the pool's own thread trips over it where it works on the future, and before Python 3.11.4 may wait forever.
+            pool.shutdown(cancel_futures=True)
 
 
 def use_one_thread() -> None:
