@@ -102,7 +102,7 @@ def _in_processes(function: Callable[[Item], Result], items: Iterable[Item], wor
                     ) from error
                 yield result
         finally:
-            # Not future.cancel(): the pool's own thread trips over it where it works on the future, and before Python 3.11.4 may wait forever.
+            # Not future.cancel(), over which the pool's own thread trips, and with which it may wait forever before Python 3.11.4.
             pool.shutdown(cancel_futures=True)
 
 
