@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import tarfile
@@ -42,19 +41,27 @@ def rmd17(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder `rmd17` of the published archive of ethanol and aspirin, unpacked once: bzip2 takes seconds."""
     folder = tmp_path_factory.mktemp("published")
     with tarfile.open(real_data / "mirror" / "rmd17" / "rmd17.tar.bz2", "r|bz2") as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(
+            folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {})
+        )  # Python before 3.11.4 lacks it
     return folder / "rmd17"
+
+
+class _SharedPool(ProcessPoolExecutor):
+    """Outlives each use."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing: the session ends it."""
 
 
 @pytest.fixture(scope="session")
 def _pool() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(
-        2, multiprocessing.get_context("spawn"), initializer=parallel.die_with_parent, initargs=(os.getpid(),)
-    ) as pool:
-        yield pool
+    pool = _SharedPool(2, multiprocessing.get_context("spawn"), initializer=parallel.die_with_parent, initargs=(os.getpid(),))
+    yield pool
+    ProcessPoolExecutor.shutdown(pool)
 
 
 @pytest.fixture
 def worker_pool(_pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `ordered_map` use two processes that all tests share, wherever PESFIT_WORKERS is not 1: starting some takes seconds."""
-    monkeypatch.setattr(parallel, "ProcessPoolExecutor", lambda *_, **__: contextlib.nullcontext(_pool))
+    monkeypatch.setattr(parallel, "ProcessPoolExecutor", lambda *_, **__: _pool)
