@@ -183,7 +183,7 @@ def _landscape_metrics(landscapes: LandscapeSet, fit: ExactFit) -> dict[str, Any
         return used
     before, after = np.zeros_like(fit.posterior.x), fit.posterior.x
     errors = {
-        "before": landscapes.linearized(before).errors(before),
+        "before": (fit.start_rows or landscapes.linearized(before)).errors(before),
         "after": (fit.rows or landscapes.linearized(after)).errors(after),
     }
     rounds = [{"objective": each.objective, "step": each.step, "minima_lost": each.lost} for each in fit.rounds]

@@ -278,7 +278,6 @@ def assemble(shards: Iterable[ShardStatistics], layout: Layout, objective: Objec
         for entry in shard.entries:
             if entry.split not in sums or entry.weighted is None:
                 continue
-            energy, forces = factors(entry.weighted.n_atoms, entry.weighted.weight, entry.source, objective)
             statistics = entry.weighted
             columns = statistics.columns
             parts = statistics.equations(objective.energy_zero)
@@ -286,11 +285,13 @@ def assemble(shards: Iterable[ShardStatistics], layout: Layout, objective: Objec
                 shifts = layout.is_shift[columns]
                 parts = statistics.equations_with_constants(np.flatnonzero(shifts))
                 columns = np.concatenate([columns, number[columns[shifts]]])
+            parts = normalized(parts, statistics, entry.source, objective)
             total = sums[entry.split]
-            sums[entry.split] = NormalEquations(
-                {
-                    ENERGIES: total[ENERGIES].add_at(columns, parts[ENERGIES].scaled(energy)),
-                    FORCES: total[FORCES].add_at(columns, parts[FORCES].scaled(forces)),
-                }
-            )
+            sums[entry.split] = NormalEquations({kind: total[kind].add_at(columns, part) for kind, part in parts.items()})
     return FitEquations(sums, layout)
+
+
+def normalized(parts: NormalEquations, statistics: MoleculeStatistics, source: str, objective: Objective) -> NormalEquations:
+    """Return a molecule's energies and forces as they count in the objective, the weights of kinds still open (`fit_data`)."""
+    energy, forces = factors(statistics.n_atoms, statistics.weight, source, objective)
+    return NormalEquations({ENERGIES: parts[ENERGIES].scaled(energy), FORCES: parts[FORCES].scaled(forces)})

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -270,23 +271,29 @@ class LandscapeRows:
         kept = [kept for member, kept in zip(self.members, self.kept, strict=True) if member.split == "train"]
         return ~np.concatenate([np.zeros(0, dtype=bool), *kept])
 
+    @cached_property
+    def _parts(self) -> Sequence[NormalEquations]:
+        """Equations of each molecule over its own columns."""
+        return [
+            NormalEquations({kind: Moments.from_rows(rows[kind].features, rows[kind].targets) for kind in KINDS})
+            for rows in self.rows
+        ]
+
     def equations(self) -> dict[str, NormalEquations]:
         """Sum up the normal equations of each split, in the order of the molecules."""
         sums: dict[str, dict[str, Moments]] = {
             split: {kind: Moments.zeros(self.n_parameters) for kind in KINDS} for split in SPLITS
         }
-        for member, rows in zip(self.members, self.rows, strict=True):
+        for member, parts in zip(self.members, self._parts, strict=True):
             for kind in KINDS:
-                part = Moments.from_rows(rows[kind].features, rows[kind].targets)
-                sums[member.split][kind] = sums[member.split][kind].add_at(member.landscape.columns, part)
+                sums[member.split][kind] = sums[member.split][kind].add_at(member.landscape.columns, parts[kind])
         return {split: NormalEquations(kinds) for split, kinds in sums.items()}
 
     def training(self) -> Iterator[tuple[str, LongArray, NormalEquations]]:
         """Yield group, columns and equations over them of each molecule of the training set."""
-        for member, rows in zip(self.members, self.rows, strict=True):
+        for member, parts in zip(self.members, self._parts, strict=True):
             if member.split == "train":
-                parts: dict[str, Moments] = {k: Moments.from_rows(rows[k].features, rows[k].targets) for k in KINDS}
-                yield member.group, member.landscape.columns, NormalEquations(parts)
+                yield member.group, member.landscape.columns, parts
 
     def errors(self, x: FloatArray) -> dict[str, dict[str, float]]:
         """Return, by split, the root of the mean over molecules of their mean square errors, and counts."""

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import scipy.linalg
 import scipy.optimize
 
 from pesfit.core.arrays import BoolArray, FloatArray
@@ -90,7 +91,7 @@ class ExactFit:
         equations: the last linear problem.
         left_out: errors of each molecule at the optimum without it, in the last linear problem; None where the energy is not linear.
         rounds: Gauss-Newton rounds, the starting force field first; none where the problem is linear.
-        rows: of minima and scans at the optimum, where there were rounds.
+        start_rows, rows: of minima and scans, at the starting force field and, where there were rounds, at the optimum.
     """
 
     posterior: Posterior
@@ -100,6 +101,7 @@ class ExactFit:
     equations: FitEquations
     left_out: LeftOut | None
     rounds: tuple[Round, ...] = ()
+    start_rows: LandscapeRows | None = None
     rows: LandscapeRows | None = None
 
 
@@ -157,6 +159,7 @@ def fit_exactly(
         solver.problem,
         solver.left_out(strength, x) if problem.is_linear else None,
         rounds,
+        rows,
         solver.rows if rounds else None,
     )
 
@@ -234,14 +237,17 @@ class _Solver:
 
     def moments(self, split: str, x: FloatArray) -> Moments:
         """Return the weighted statistics of a split, linearised about x."""
+        return self._uncorrelated(split, x).correlated(self.redundancy)
+
+    def _uncorrelated(self, split: str, x: FloatArray) -> Moments:
         if split == "train" and self.problem.is_linear:
-            return self.pooled.correlated(self.redundancy)
-        return self.problem.linearised(split, x).weighted(self.pooling.weights).correlated(self.redundancy)
+            return self.pooled
+        return self.problem.linearised(split, x).weighted(self.pooling.weights)
 
     def redundancy_at(self, strength: float, x: FloatArray) -> float:
         """Return T at the optimum x, between 1 and the number of rows that a molecule has on average."""
         disagreement, n_molecules = self.training.disagreement(self.pooling, self.rows, x)
-        moments = replace(self, redundancy=1.0).moments("train", x)
+        moments = self._uncorrelated("train", x)
         spectrum = Spectrum.of(moments, self.prior)
         white = spectrum.vectors.T @ (disagreement * np.outer(self.prior.widths, self.prior.widths)) @ spectrum.vectors
         found = float(np.sum(np.diag(white) / (spectrum.eigenvalues + strength)))
@@ -250,7 +256,9 @@ class _Solver:
 
     def left_out(self, strength: float, x: FloatArray) -> LeftOut:
         """Return errors of each molecule at the optimum without it."""
-        return self.training.left_out(self.pooling, self.rows, self.prior, strength, x)
+        scale = np.outer(self.prior.widths, self.prior.widths)
+        inverse = scale * scipy.linalg.inv(scale * self.pooled.gram + strength * np.eye(len(x)))
+        return self.training.left_out(self.pooling, self.rows, inverse, x)
 
     def objective(self, split: str, x: FloatArray) -> float:
         """Return J of a split, without the prior; of the training set with molecules' own parameters at their best."""

@@ -14,15 +14,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 
 from pesfit.core.arrays import FloatArray, LongArray
 from pesfit.params.fit_smirnoff import Objective
+from pesfit.smirnoff.exact.accumulate import normalized
 from pesfit.smirnoff.exact.landscapes import LandscapeRows
 from pesfit.smirnoff.exact.molecule_statistics import ShardStatistics
-from pesfit.smirnoff.fit_data import factors
-from pesfit.statistics.linear_gaussian import GaussianPrior
-from pesfit.statistics.normal_equations import ENERGIES, FORCES, Moments, NormalEquations
+from pesfit.statistics.normal_equations import Moments, NormalEquations
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +120,8 @@ class TrainingSet:
         """
         if self._others is None or self._others[0] is not pooling:
             total = Moments.zeros(self._n_parameters)
-            for part in self._energies_and_forces():
-                if part.group not in self._kept:
-                    total = total.add_at(part.columns, pooling.own(part))
+            for part in self._without_minima():
+                total = total.add_at(part.columns, pooling.own(part))
             self._others = pooling, total
         total = Moments.zeros(self._n_parameters) + self._others[1]
         for molecule in self._with_minima(landscapes):
@@ -141,12 +138,15 @@ class TrainingSet:
             n_molecules += 1
         return total, n_molecules
 
-    def left_out(
-        self, pooling: Pooling, landscapes: LandscapeRows | None, prior: GaussianPrior, strength: float, x: FloatArray
-    ) -> LeftOut:
-        """Return errors of each molecule at the optimum without it; x is the optimum at a prior strength, shape (n,)."""
-        scale = np.outer(prior.widths, prior.widths)
-        inverse = scale * scipy.linalg.inv(scale * self.moments(pooling, landscapes).gram + strength * np.eye(len(x)))
+    def left_out(self, pooling: Pooling, landscapes: LandscapeRows | None, inverse: FloatArray, x: FloatArray) -> LeftOut:
+        """Return errors of each molecule at the optimum without it.
+
+        Args:
+            pooling: weights and spread.
+            landscapes: rows of minima and scans.
+            inverse: H⁻¹, shape (n, n).
+            x: the optimum, shape (n,).
+        """
         squares: dict[str, list[list[float]]] = {kind: [[], [], []] for kind in pooling.weights}
         objective = 0.0
         for molecule in self._molecules(landscapes):
@@ -165,10 +165,11 @@ class TrainingSet:
         return LeftOut(before, fitted, left_out, objective)
 
     def _molecules(self, landscapes: LandscapeRows | None) -> Iterator[MoleculeEquations]:
-        for part in self._energies_and_forces():
-            if part.group not in self._kept:
-                yield part
+        yield from self._without_minima()
         yield from self._with_minima(landscapes)
+
+    def _without_minima(self) -> Iterator[MoleculeEquations]:
+        return (part for part in self._energies_and_forces() if part.group not in self._kept)
 
     def _with_minima(self, landscapes: LandscapeRows | None) -> Iterator[MoleculeEquations]:
         if landscapes is None:
@@ -183,8 +184,5 @@ class TrainingSet:
             for entry in shard.entries:
                 if entry.split != "train" or entry.weighted is None:
                     continue
-                energy, forces = factors(entry.weighted.n_atoms, entry.weighted.weight, entry.source, self._objective)
-                parts = entry.weighted.equations(zero)
-                scaled = NormalEquations({ENERGIES: parts[ENERGIES].scaled(energy), FORCES: parts[FORCES].scaled(forces)})
-                group = self._groups.get(entry.molecule, entry.molecule)
-                yield MoleculeEquations(group, entry.weighted.columns, scaled)
+                parts = normalized(entry.weighted.equations(zero), entry.weighted, entry.source, self._objective)
+                yield MoleculeEquations(self._groups.get(entry.molecule, entry.molecule), entry.weighted.columns, parts)
